@@ -1,0 +1,1 @@
+"""The instance manager: starts and supervises a storage node's engine and replica processes over gRPC."""
