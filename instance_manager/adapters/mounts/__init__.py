@@ -1,0 +1,68 @@
+"""Which volumes are mounted read-only: /proc/self/mountinfo, read when the kernel says it has changed."""
+
+import asyncio
+import os
+import re
+import select
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+_GLOBAL_MOUNT = re.compile(r".*/plugins/kubernetes\.io/csi/driver\.longhorn\.io/([0-9a-f]{64})/globalmount")
+_MOUNT_POINT, _MOUNT_OPTIONS = 4, 5  # fields, proc_pid_mountinfo(5)
+
+
+def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
+    """Return the keys (see `core.conditions.volume_key`) of the volumes mounted read-only.
+
+    A mount is read-only by its own options or by those of its file system, which turns read-only by itself
+    after an I/O error. Of several mounts on one mount point the last one counts: it hides the others.
+    """
+    found: dict[str, bool] = {}
+    for line in lines:
+        mount, _, filesystem = line.partition(" - ")
+        fields = mount.split(" ")
+        if len(fields) <= _MOUNT_OPTIONS or not (match := _GLOBAL_MOUNT.fullmatch(fields[_MOUNT_POINT])):
+            continue
+        options = fields[_MOUNT_OPTIONS].split(",") + filesystem.rpartition(" ")[2].strip().split(",")
+        found[match[1]] = "ro" in options
+    return frozenset(key for key, is_read_only in found.items() if is_read_only)
+
+
+class MountWatcher:
+    """Calls back with the volumes that are mounted read-only, at first and whenever that may have changed."""
+
+    def __init__(self, on_change: Callable[[frozenset[str]], None], path: Path = MOUNTINFO) -> None:
+        self._on_change = on_change
+        self._path = path
+        self._last: frozenset[str] | None = None
+
+    def open(self) -> None:
+        """Look once and begin to watch."""
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        # The kernel tells a change as an exceptional condition, which the event loop cannot wait for; but it
+        # can wait for an epoll that waits for one.
+        self._epoll = select.epoll()
+        with suppress(PermissionError):  # a regular file, in a test: nothing to wait for
+            self._epoll.register(self._fd, select.EPOLLPRI | select.EPOLLERR)
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._changed)
+        self._look()
+
+    def close(self) -> None:
+        """Stop watching."""
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()
+        os.close(self._fd)
+
+    def _changed(self) -> None:
+        self._epoll.poll(0)
+        self._look()
+
+    def _look(self) -> None:
+        with self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
+            now = read_only_volumes(lines)
+        if now != self._last:
+            self._last = now
+            self._on_change(now)

@@ -1,0 +1,144 @@
+"""Spawning, and reaping whatever becomes this process's child."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from instance_manager.adapters.process import proc
+from instance_manager.adapters.process.child import OsChild
+from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
+from instance_manager.core.errors import ResourceExhaustedError
+from instance_manager.core.process import ExitStatus, Identity
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+_KEPT_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}  # Python's own choice; undone in each child
+
+
+class ProcessSpawner:
+    """Starts processes as children of this one; implements `app.interfaces.Spawner`.
+
+    `open` makes the whole OS process a subreaper and reaps every child that ends, so nothing else in it may
+    start processes while it is open.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        # A library path that suits this program may break the one that is started.
+        self._environment = {k: v for k, v in environment.items() if not k.startswith("LD_")}
+        self._children: dict[int, OsChild] = {}
+        self._devnull = -1
+
+    def open(self) -> None:
+        """Adopt orphaned descendants from now on, and let nothing of ours leak into a child."""
+        _become_subreaper()
+        _reset_signals()
+        _close_on_exec()
+        self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # uvloop keeps SIGCHLD from its own signal handlers; Python's wake the loop up just as well.
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+
+    def close(self) -> None:
+        """Let go of every child without ending it."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
+        os.close(self._devnull)
+
+    def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+        """Start a process in a session of its own.
+
+        Raises:
+            CannotExecuteError: if the binary cannot be executed.
+            ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
+        """
+        program = order.command[0]
+        identity_variables = {proc.NAME_VARIABLE: order.name, proc.UUID_VARIABLE: order.uuid}
+        try:
+            pid = os.posix_spawnp(
+                program,
+                order.command,
+                self._environment | identity_variables,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self._devnull, 0),
+                    (os.POSIX_SPAWN_DUP2, order.output, 1),
+                    (os.POSIX_SPAWN_DUP2, order.output, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_KEPT_IGNORED,
+            )
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise _no_room(order, error) from error
+            raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
+        return self._watch(pid, order, on_exit)
+
+    def _watch(self, pid: int, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            # Without a pidfd it could not be supervised. Not reaped yet, so the PID is still its own.
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED)
+            raise _no_room(order, error) from error
+        stat = proc.read_stat(pid)
+        identity = Identity(pid, stat.start_time if stat else 0)
+
+        def report(child: OsChild, status: ExitStatus) -> None:
+            self._children.pop(child.identity.pid, None)
+            on_exit(status)
+
+        child = OsChild(pidfd, identity, order.uuid, on_exit=report, strays=self._strays)
+        self._children[pid] = child
+        return child
+
+    def _strays(self) -> list[int]:
+        """Return the children of this process that it did not start itself."""
+        return [pid for pid in proc.own_children() if pid not in self._children]
+
+    def _reap(self) -> None:
+        """Collect every child that has ended: its own report, strays are only cleared away."""
+        with suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                child = self._children.get(ended.si_pid)
+                if child is not None:
+                    child.collect()
+                else:
+                    os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+
+
+def _no_room(order: SpawnOrder, error: OSError) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
+        "descriptors or memory, look at its limits"
+    )
+
+
+def _become_subreaper() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
+
+
+def _reset_signals() -> None:
+    """Undo what a shell's `&` does: it leaves SIGINT ignored, and every child would inherit that."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - _KEPT_IGNORED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _close_on_exec() -> None:
+    """Hide from the children what this process inherited; Python and gRPC hide their own descriptors."""
+    for descriptor in (int(path.name) for path in Path("/proc/self/fd").iterdir()):
+        if descriptor > 2:  # noqa: PLR2004 - stdin, stdout and stderr are set for each child
+            with suppress(OSError):  # the one that listed the folder is closed already
+                os.set_inheritable(descriptor, False)

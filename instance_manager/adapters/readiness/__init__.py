@@ -1,0 +1,89 @@
+"""Readiness of an instance: its port accepts a connection and its gRPC health service says SERVING."""
+
+import asyncio
+import socket
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2
+
+_FIRST_DELAY = 0.001
+_LONGEST_DELAY = 0.1
+_CALL_TIMEOUT = 5.0
+_LOOPBACKS = ((socket.AF_INET, "127.0.0.1", "ipv4:127.0.0.1:{}"), (socket.AF_INET6, "::1", "ipv6:[::1]:{}"))
+_CHANNEL_OPTIONS = (
+    # A channel of its own that goes away with the probe, and no proxy on the way to the own machine.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class HealthProbe:
+    """Implements `app.interfaces.Readiness`."""
+
+    async def wait(self, port: int, within: float) -> str | None:
+        """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
+        attempt = _Attempt(port)
+        try:
+            async with asyncio.timeout(within):
+                target = await attempt.connect()
+                await attempt.serving(target)
+        except TimeoutError:
+            return f"not ready within {within:g} s: {attempt.missing}"
+        return None
+
+
+class _Attempt:
+    """One wait; knows at every moment what is still missing."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.missing = f"nothing listens on localhost:{port}"
+
+    async def connect(self) -> str:
+        """Return the gRPC target of the port as soon as something listens on it."""
+        delay = _FIRST_DELAY
+        while True:
+            for family, host, target in _LOOPBACKS:
+                if await _accepts(family, host, self._port):
+                    return target.format(self._port)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def serving(self, target: str) -> None:
+        """Return as soon as the health service there says SERVING."""
+        self.missing = f"localhost:{self._port} accepts connections but answers no health check"
+        async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+            check = channel.unary_unary(
+                f"/{health.SERVICE_NAME}/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            delay = _FIRST_DELAY
+            while True:
+                try:
+                    answer = await check(
+                        health_pb2.HealthCheckRequest(), timeout=_CALL_TIMEOUT, wait_for_ready=True
+                    )
+                except grpc.aio.AioRpcError as error:
+                    status = f"{error.code().name}: {error.details()}"
+                else:
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+                self.missing = f"the health check on localhost:{self._port} says {status}"
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LONGEST_DELAY)
+
+
+async def _accepts(family: socket.AddressFamily, host: str, port: int) -> bool:
+    """Tell whether something accepts a connection there."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+            # The kernel connects a socket to itself if it happens to pick the port asked for.
+            return bool(sock.getsockname() != sock.getpeername())
+    except OSError:
+        return False

@@ -1,0 +1,129 @@
+"""The gRPC server: addresses, health, reflection and the end of it all."""
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from instance_manager.core.errors import InvalidArgumentError
+
+INSTANCE_SERVICE_OFFSET = 3
+"""InstanceService is looked for on the process manager's port plus this."""
+
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_OPTIONS = (
+    # Two daemons must never share a port without knowing it.
+    ("grpc.so_reuseport", 0),
+    # Clients may ping every 10 s, also between calls; a second is left for jitter on the way.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class AddressError(Exception):
+    """An address that cannot be listened on; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a host and a port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def target(self) -> str:
+        """As gRPC writes it."""
+        return f"unix:{self.path}" if self.path else f"{self.host or '[::]'}:{self.port}"
+
+    def shifted(self, offset: int) -> "Address":
+        """Return the address `offset` ports further on; port 0 stays any port."""
+        return Address(self.host, self.port + offset if self.port else 0)
+
+
+def parse_address(text: str) -> Address:
+    """Read HOST:PORT, tcp://HOST:PORT or unix://PATH.
+
+    Raises:
+        InvalidArgumentError: if it is neither.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if path:
+            return Address(path=path)
+    else:
+        host, colon, port = text.removeprefix("tcp://").rpartition(":")
+        if colon and port.isdecimal() and int(port) + INSTANCE_SERVICE_OFFSET <= 65535:  # noqa: PLR2004
+            return Address(host, int(port))
+    raise InvalidArgumentError(f"cannot use the address {text!r}: write HOST:PORT or unix://PATH")
+
+
+class GrpcServer:
+    """Serves the given services, health and reflection on every address."""
+
+    def __init__(self, services: dict[str, grpc.GenericRpcHandler]) -> None:
+        self._services = services
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflector = reflection.aio.ReflectionServicer(names)
+        reflection.enable_server_reflection(names, self._server)
+        self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
+
+    def bind(self, address: Address) -> Address:
+        """Listen on an address and return it, with the port that was found if any would do.
+
+        Raises:
+            AddressError: if it is in use or not ours.
+        """
+        if address.path:
+            _refuse_live_socket(address.path)
+        try:
+            port = self._server.add_insecure_port(address.target)
+        except RuntimeError as error:
+            raise AddressError(
+                f"cannot listen on {address.target}: it is in use or not an address of this machine"
+            ) from error
+        return address if address.path else Address(address.host, port)
+
+    async def start(self) -> None:
+        """Serve from now on."""
+        for name in ("", *self._services):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING from now on; calls are still answered."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, let those under way end within `grace` seconds, then cut them off."""
+        await self._server.stop(grace)
+
+
+def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
+    """Serve reflection under its final name too: its messages are those of v1alpha."""
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
+
+
+def _refuse_live_socket(path: str) -> None:
+    """Refuse to take the place of a Unix socket on which somebody answers; gRPC replaces a dead one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
+        probe.connect(path)
+        raise AddressError(f"cannot listen on unix:{path}: another process answers on it")
+
+
+__all__: Sequence[str] = ["Address", "AddressError", "GrpcServer", "parse_address"]

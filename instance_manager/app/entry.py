@@ -1,0 +1,41 @@
+"""What the supervisor holds about one process beside its value: the child, the timer, the tasks."""
+
+import asyncio
+from collections.abc import Callable
+
+from instance_manager.app.interfaces import Cancellable, Child
+from instance_manager.core.process import Body, Process, State
+
+
+class Entry:
+    """One process under supervision."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.child: Child | None = None
+        self.timer: Cancellable | None = None
+        self.readiness: Cancellable | None = None
+        self.forgotten = False
+        """It has left the supervisor; nothing of it is left."""
+        self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[None]]] = []
+
+    def settle(self) -> None:
+        """Call off what the process's new state has made pointless, and wake who waited for it."""
+        if self.process.state is not State.STARTING and self.readiness is not None:
+            self.readiness.cancel()
+            self.readiness = None
+        if self.process.body is not Body.ALIVE and self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        for condition, future in self._waiters:
+            if not future.done() and condition(self.process):
+                future.set_result(None)
+        self._waiters = [w for w in self._waiters if not w[1].done()]
+
+    async def wait_for(self, condition: Callable[[Process], bool]) -> None:
+        """Wait until the process meets a condition."""
+        if condition(self.process):
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiters.append((condition, future))
+        await future

@@ -1,0 +1,102 @@
+"""Replacing a process: the new one beside the old one, and a swap once it runs."""
+
+import asyncio
+
+import structlog
+
+from instance_manager.app.entry import Entry
+from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InstanceManagerError,
+    InvalidArgumentError,
+    UnavailableError,
+)
+from instance_manager.core.process import Body, Process, State, StopRequested
+from instance_manager.core.spec import ProcessSpec, validate_spec
+
+TERMINATE_SIGNAL = "SIGHUP"
+
+log = structlog.get_logger(__name__)
+
+
+class Replacer:
+    """Replaces processes one at a time per name."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._under_way: set[str] = set()
+
+    async def replace(self, spec: ProcessSpec, terminate_signal: str) -> Process:
+        """Start the new process, wait until it runs, give it the name and end the old one.
+
+        The same binary changes nothing and returns the process that runs. If the caller goes away, the
+        replacement is carried through all the same; asking again then finds the same binary.
+
+        Raises:
+            InvalidArgumentError: if the spec is wrong or the signal is not SIGHUP.
+            NotFoundError: if no process has this name.
+            AlreadyExistsError: if the old process changed meanwhile or is being replaced already.
+            DeadlineExceededError: if the new process did not get ready in time.
+            FailedPreconditionError: if the new process cannot be executed or ended at once.
+            ResourceExhaustedError: if there are no ports for it or the machine has no room.
+            UnavailableError: if the daemon is ending.
+        """
+        validate_spec(spec)
+        if terminate_signal != TERMINATE_SIGNAL:
+            raise InvalidArgumentError(
+                f"cannot end the old process with {terminate_signal!r}: only {TERMINATE_SIGNAL} is possible"
+            )
+        old = self._supervisor.find(spec.name)
+        if old.process.doomed:
+            raise FailedPreconditionError(f"cannot replace {spec.name}: it is being deleted")
+        if old.process.spec.binary == spec.binary:
+            return old.process
+        if spec.name in self._under_way:
+            raise AlreadyExistsError(
+                f"cannot replace {spec.name}: it is being replaced already; ask again later"
+            )
+        new = self._supervisor.start(spec, listed=False)
+        self._under_way.add(spec.name)
+        task = asyncio.get_running_loop().create_task(self._carry_through(old, new))
+        task.add_done_callback(lambda task: self._done(spec.name, task))
+        return await asyncio.shield(task)
+
+    def _done(self, name: str, task: asyncio.Task[Process]) -> None:
+        self._under_way.discard(name)
+        # The caller may be gone: the outcome is told here too, and its error counts as seen.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("replacement failed", name=name, reason=str(error))
+
+    async def _carry_through(self, old: Entry, new: Entry) -> Process:
+        before = old.process.state
+        await new.wait_for(lambda p: p.state is not State.STARTING)
+        if new.process.state is State.RUNNING and not self._changed(old, before):
+            self._supervisor.swap(old, new)
+            self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
+            return new.process
+        outcome = new.process
+        self._supervisor.handle(new, StopRequested())
+        raise _why_not(outcome)
+
+    def _changed(self, old: Entry, before: State) -> bool:
+        same = old.process.state is before or (before, old.process.state) == (State.STARTING, State.RUNNING)
+        return old.process.doomed or not same or not self._supervisor.is_listed(old)
+
+
+def _why_not(new: Process) -> InstanceManagerError:
+    """Return the error for a replacement that was not carried through, from the state it came to."""
+    cannot = f"cannot replace {new.name} by {new.uuid}"
+    match new.state:
+        case State.RUNNING:
+            return AlreadyExistsError(
+                f"{cannot}: the old process changed meanwhile; the new one is being ended"
+            )
+        case State.ERROR if new.body is Body.ALIVE:
+            return DeadlineExceededError(f"{cannot}: {new.failure}; the old process is untouched")
+        case State.STOPPING:
+            return UnavailableError(f"{cannot}: the instance manager is ending")
+    why = new.failure or f"ended at once ({new.exit})"
+    return FailedPreconditionError(f"{cannot}: the new process failed: {why}; the old process is untouched")

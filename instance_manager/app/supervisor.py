@@ -1,0 +1,382 @@
+"""The supervisor: starts, watches and ends processes by carrying out what the lifecycle decides.
+
+Everything that happens to a process is an event given to `core.lifecycle.step`; the supervisor does what
+`step` returns and reports back. It runs on one event loop and never awaits between a decision and its
+effects, so there is no state in between that a caller could see.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from instance_manager.app.entry import Entry
+from instance_manager.app.events import EventLog
+from instance_manager.app.interfaces import (
+    CannotExecuteError,
+    Clock,
+    Logs,
+    Readiness,
+    Spawner,
+    SpawnOrder,
+)
+from instance_manager.core import conditions
+from instance_manager.core.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from instance_manager.core.lifecycle import begin, step
+from instance_manager.core.ports import PortPool, PortRange
+from instance_manager.core.process import (
+    Arm,
+    AwaitReady,
+    Body,
+    ConditionObserved,
+    Effect,
+    Event,
+    Exited,
+    Forget,
+    KillTree,
+    NotReady,
+    Overdue,
+    Process,
+    Publish,
+    Ready,
+    Signal,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    StopRequested,
+    Timer,
+    TreeGone,
+    TreeRemains,
+)
+from instance_manager.core.spec import ProcessSpec, command_line, validate_spec
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long things may take, in seconds, and which ports may be handed out."""
+
+    port_range: PortRange
+    stop_timeout: float = 60.0
+    """From the first signal of a stop to SIGKILL."""
+    ready_timeout: float = 30.0
+    """From the spawn to an answer on the process's port."""
+    retry_interval: float = 1.0
+    """Between attempts to end what SIGKILL did not end."""
+
+
+class Supervisor:
+    """The processes of this node."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        spawner: Spawner,
+        readiness: Readiness,
+        logs: Logs,
+        events: EventLog,
+        clock: Clock,
+        new_uuid: Callable[[], str],
+    ) -> None:
+        self.settings = settings
+        self.events = events
+        self.logs = logs
+        self._spawner = spawner
+        self._readiness = readiness
+        self._clock = clock
+        self._new_uuid = new_uuid
+        self._pool = PortPool.of(settings.port_range)
+        self._entries: dict[str, Entry] = {}
+        """By UUID: every process of which something is left, listed or not."""
+        self._listed: dict[str, Entry] = {}
+        """By name: the processes that clients see."""
+        self._read_only: AbstractSet[str] = frozenset()
+        self._inbox: deque[tuple[Entry, Event]] = deque()
+        self._handling = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending: float | None = None
+        self._empty = asyncio.Event()
+
+    # --- what callers ask for ---
+
+    @property
+    def draining(self) -> bool:
+        """Whether the supervisor is ending and starts nothing any more."""
+        return self._ending is not None
+
+    @property
+    def free_ports(self) -> int:
+        """How many ports are not handed out."""
+        return self._pool.free_count
+
+    @property
+    def left(self) -> list[Process]:
+        """Every process of which something is left, those that are no longer listed too."""
+        return [e.process for e in self._entries.values()]
+
+    def processes(self) -> dict[str, Process]:
+        """Return every listed process by name."""
+        return {name: entry.process for name, entry in self._listed.items()}
+
+    def get(self, name: str) -> Process:
+        """Return one process.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        return self.find(name).process
+
+    def create(self, spec: ProcessSpec) -> Process:
+        """Start a process and return it as it is then: `starting`, or `error` if it cannot be executed.
+
+        Raises:
+            InvalidArgumentError: if the spec is wrong.
+            AlreadyExistsError: if the name is taken.
+            ResourceExhaustedError: if there are no ports for it or the machine has no room.
+            UnavailableError: if the daemon is ending.
+        """
+        validate_spec(spec)
+        if spec.name in self._listed:
+            raise AlreadyExistsError(
+                f"cannot create {spec.name}: a process of this name is listed "
+                f"({self._listed[spec.name].process.state}); delete it first and wait until it is gone"
+            )
+        return self.start(spec, listed=True).process
+
+    def delete(self, name: str, uuid: str = "") -> Process:
+        """Begin to end a process and return it as it is then; it leaves the list when it has ended.
+
+        Args:
+            name: of the process.
+            uuid: when not empty, only the process that has it is deleted.
+
+        Raises:
+            NotFoundError: if no process has this name, or the one that has it has another UUID.
+        """
+        entry = self.find(name)
+        if uuid and entry.process.uuid != uuid:
+            raise NotFoundError(
+                f"cannot delete {name} with UUID {uuid}: "
+                f"the process of this name has UUID {entry.process.uuid}"
+            )
+        self.handle(entry, StopRequested())
+        return entry.process
+
+    def observe_mounts(self, read_only_volumes: AbstractSet[str]) -> None:
+        """Take note of which volumes (by `conditions.volume_key`) are mounted read-only now."""
+        self._read_only = read_only_volumes
+        for entry in tuple(self._entries.values()):
+            for name, value in conditions.observe(entry.process.name, read_only_volumes).items():
+                self.handle(entry, ConditionObserved(name, value))
+
+    async def shutdown(self, grace: float) -> list[Process]:
+        """Start nothing any more and end every process in parallel.
+
+        Args:
+            grace: seconds until SIGKILL; what is left 5 s later is given up.
+
+        Returns:
+            The processes that could not be ended.
+        """
+        self._ending = grace
+        for entry in tuple(self._entries.values()):
+            self.handle(entry, StopRequested())
+            if entry.timer is not None:
+                self._arm(entry, grace)
+        if self._entries:
+            self._empty.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace + 5):
+                    await self._empty.wait()
+        return self.left
+
+    def hurry(self) -> None:
+        """During a shutdown: do not wait for the grace period any longer."""
+        for entry in tuple(self._entries.values()):
+            if entry.timer is not None:
+                self._arm(entry, 0)
+
+    # --- for the use cases beside this one ---
+
+    def find(self, name: str) -> Entry:
+        """Return the listed entry of this name.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        if name not in self._listed:
+            raise NotFoundError(
+                f"cannot find a process named {name!r}: it was never created or has been deleted"
+            )
+        return self._listed[name]
+
+    def start(self, spec: ProcessSpec, *, listed: bool) -> Entry:
+        """Start a process whose spec is valid, listed or beside the one that has its name.
+
+        Raises:
+            ResourceExhaustedError: if there are no ports for it or the machine has no room.
+            UnavailableError: if the daemon is ending.
+        """
+        if self.draining:
+            raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
+        ports = None
+        if spec.port_count:
+            self._pool, ports = self._pool.allocate(spec.port_count)
+        process, effects = begin(
+            spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
+        )
+        entry = self._entries[process.uuid] = Entry(process)
+        if listed:
+            self._listed[spec.name] = entry
+        try:
+            for effect in effects:
+                self._carry_out(entry, effect)
+        except ResourceExhaustedError as error:
+            self.handle(entry, StopRequested())
+            self.handle(entry, SpawnFailed(str(error)))
+            raise
+        return entry
+
+    def swap(self, old: Entry, new: Entry) -> None:
+        """Give the name of a listed process to another one."""
+        if self._listed.get(old.process.name) is not old:
+            raise ValueError(f"{old.process.name} is not listed any more")
+        self._listed[old.process.name] = new
+
+    def is_listed(self, entry: Entry) -> bool:
+        """Tell whether clients see this entry under its name."""
+        return self._listed.get(entry.process.name) is entry
+
+    def handle(self, entry: Entry, event: Event) -> None:
+        """Apply an event and carry out its effects; events that arise meanwhile come after it."""
+        self._inbox.append((entry, event))
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inbox:
+                entry, event = self._inbox.popleft()
+                entry.process, effects = step(entry.process, event)
+                entry.settle()
+                for effect in effects:
+                    self._carry_out(entry, effect)
+        finally:
+            self._handling = False
+
+    # --- effects ---
+
+    def _carry_out(self, entry: Entry, effect: Effect) -> None:
+        match effect:
+            case Publish():
+                self._publish(entry)
+            case Spawn():
+                self._spawn(entry)
+            case AwaitReady():
+                self._await_ready(entry)
+            case Signal(name, session):
+                if entry.child is not None:
+                    entry.child.signal(name, session=session)
+            case Arm(timer):
+                self._arm(entry, self._grace if timer is Timer.GRACE else self.settings.retry_interval)
+            case KillTree(retry):
+                self._run(self._kill_tree(entry, self.settings.retry_interval if retry else 0))
+            case Forget():
+                self._forget(entry)
+
+    @property
+    def _grace(self) -> float:
+        return self.settings.stop_timeout if self._ending is None else self._ending
+
+    def _publish(self, entry: Entry) -> None:
+        process = entry.process
+        self.events.publish(process)
+        level = log.warning if process.error_msg else log.info
+        level(
+            f"process {process.state}",
+            name=process.name,
+            uuid=process.uuid,
+            **{"pid": process.identity.pid} if process.identity else {},
+            **{"exit": str(process.exit)} if process.exit else {},
+            **{"reason": process.error_msg} if process.error_msg else {},
+        )
+
+    def _spawn(self, entry: Entry) -> None:
+        process = entry.process
+        with self.logs.writer(process.name) as output:
+            order = SpawnOrder(process.name, process.uuid, command_line(process.spec, process.ports), output)
+            try:
+                entry.child = self._spawner.spawn(order, lambda status: self.handle(entry, Exited(status)))
+            except CannotExecuteError as error:
+                self.handle(entry, SpawnFailed(str(error)))
+                return
+        self.handle(entry, Spawned(entry.child.identity))
+
+    def _await_ready(self, entry: Entry) -> None:
+        ports = entry.process.ports
+        if ports is None:
+            entry.readiness = self._clock.call_later(0, lambda: self.handle(entry, Ready()))
+        else:
+            entry.readiness = self._run(self._probe(entry, ports.start))
+
+    async def _probe(self, entry: Entry, port: int) -> None:
+        reason = await self._readiness.wait(port, self.settings.ready_timeout)
+        self.handle(entry, Ready() if reason is None else NotReady(reason))
+
+    def _arm(self, entry: Entry, delay: float) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = self._clock.call_later(delay, lambda: self._overdue(entry))
+
+    def _overdue(self, entry: Entry) -> None:
+        entry.timer = None
+        if entry.process.body is Body.ALIVE and entry.child is not None:
+            self.handle(entry, Overdue(entry.child.describe()))
+
+    async def _kill_tree(self, entry: Entry, delay: float) -> None:
+        if delay:
+            waited = asyncio.Event()
+            self._clock.call_later(delay, waited.set)
+            await waited.wait()
+        try:
+            remains = await entry.child.end_tree() if entry.child is not None else None
+        except OSError as error:
+            remains = f"looking for descendants failed: {error}"
+        self.handle(entry, TreeGone() if remains is None else TreeRemains(remains))
+
+    def _forget(self, entry: Entry) -> None:
+        process = entry.process
+        del self._entries[process.uuid]
+        if self.is_listed(entry):
+            del self._listed[process.name]
+        if process.ports is not None:
+            self._pool = self._pool.release(process.ports)
+        self.logs.release(process.name)
+        entry.forgotten = True
+        entry.settle()
+        self.events.publish(process, deleted=True)
+        log.info("process deleted", name=process.name, uuid=process.uuid)
+        if not self._entries:
+            self._empty.set()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("supervision failed", exc_info=error)

@@ -1,0 +1,118 @@
+"""`instance-manager daemon`: serve."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from instance_manager.cli.root import Globals
+from instance_manager.core.errors import InvalidArgumentError
+
+EXAMPLE = """
+\b
+Examples:
+  instance-manager daemon
+  instance-manager daemon --listen 0.0.0.0:8500 --logs-dir /var/log/instances
+  instance-manager daemon --listen unix:///run/instance-manager.sock --port-range 10000-10999
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.option(
+    "--listen",
+    default="localhost:8500",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT, where ProcessManagerService is on PORT and InstanceService on PORT+3, or unix://PATH.",
+)
+@click.option(
+    "--logs-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/log/instances"),
+    show_default=True,
+    help="Directory of the processes' log files.",
+)
+@click.option(
+    "--port-range",
+    default="10000-30000",
+    show_default=True,
+    metavar="FIRST-LAST",
+    help="Ports to hand out to processes, both ends included.",
+)
+@click.option(
+    "--stop-timeout",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From the first signal of a stop to SIGKILL.",
+)
+@click.option(
+    "--ready-timeout",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a process with ports may take until it serves.",
+)
+@click.option(
+    "--shutdown-grace",
+    type=click.FloatRange(0),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When the daemon itself is ended: from the first signal to its processes to SIGKILL.",
+)
+@click.option(
+    "--log-max-size",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="MIB",
+    help="Size of a log file at which its oldest part is dropped.",
+)
+@click.option(
+    "--echo-logs/--no-echo-logs",
+    default=False,
+    show_default=True,
+    help="Repeat the processes' log lines on stdout, each with the name of its process.",
+)
+@click.pass_obj
+def cli(
+    options: Globals,
+    listen: str,
+    logs_dir: Path,
+    port_range: str,
+    stop_timeout: float,
+    ready_timeout: float,
+    shutdown_grace: float,
+    log_max_size: int,
+    echo_logs: bool,
+) -> None:
+    """Serve: start, supervise and end processes over gRPC.
+
+    SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
+    """
+    from instance_manager import daemon, log
+    from instance_manager.api.server import AddressError, parse_address
+    from instance_manager.app.supervisor import Settings
+    from instance_manager.core.ports import parse_port_range
+
+    try:
+        settings = daemon.DaemonSettings(
+            listen=parse_address(listen),
+            logs_dir=logs_dir,
+            supervision=Settings(
+                port_range=parse_port_range(port_range),
+                stop_timeout=stop_timeout,
+                ready_timeout=ready_timeout,
+            ),
+            shutdown_grace=shutdown_grace,
+            log_max_size=log_max_size << 20,
+            echo_logs=echo_logs,
+        )
+        log.configure(debug=options.debug)
+        status = daemon.run(settings)
+    except (AddressError, InvalidArgumentError) as error:
+        raise click.UsageError(str(error)) from error
+    sys.exit(status)

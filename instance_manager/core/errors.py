@@ -1,0 +1,36 @@
+"""The errors a caller can cause, each with a message that says what to do next.
+
+The API maps every class to one gRPC status code; the command line maps the code to an exit status.
+"""
+
+
+class InstanceManagerError(Exception):
+    """Base of every error whose message is meant for the caller."""
+
+
+class InvalidArgumentError(InstanceManagerError):
+    """The request itself is wrong; the same request will never succeed."""
+
+
+class NotFoundError(InstanceManagerError):
+    """No process has this name, or the one that has it has another UUID."""
+
+
+class AlreadyExistsError(InstanceManagerError):
+    """The name is taken, or what was to be replaced has changed meanwhile."""
+
+
+class ResourceExhaustedError(InstanceManagerError):
+    """A limit of the machine or of the daemon is reached: ports, processes, descriptors, memory."""
+
+
+class FailedPreconditionError(InstanceManagerError):
+    """The state of the process does not allow the request."""
+
+
+class DeadlineExceededError(InstanceManagerError):
+    """A process did not get ready in the time it was given."""
+
+
+class UnavailableError(InstanceManagerError):
+    """The daemon is ending; ask the next one."""

@@ -1,0 +1,110 @@
+"""The port pool: contiguous ranges out of one span, next-fit.
+
+Next-fit, because a port that was just freed may still be in somebody's connection table or retry loop:
+it is handed out again only after the whole span has been walked through.
+"""
+
+import re
+from bisect import insort
+from dataclasses import dataclass, replace
+
+from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
+
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports from `start` to `end`, both included."""
+
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start + 1
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end}"
+
+
+def parse_port_range(text: str) -> PortRange:
+    """Read `FIRST-LAST`.
+
+    Raises:
+        InvalidArgumentError: if it is not two ports in ascending order.
+    """
+    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text)
+    if match is None:
+        raise InvalidArgumentError(
+            f"cannot read the port range {text!r}: write FIRST-LAST, such as 10000-30000"
+        )
+    start, end = int(match[1]), int(match[2])
+    if not 1 <= start <= end <= MAX_PORT:
+        raise InvalidArgumentError(
+            f"cannot use the port range {text!r}: it takes 1 <= FIRST <= LAST <= {MAX_PORT}"
+        )
+    return PortRange(start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class PortPool:
+    """What is handed out of `span`; every operation returns a new pool."""
+
+    span: PortRange
+    cursor: int
+    """Where the next search begins."""
+    taken: tuple[PortRange, ...] = ()
+    """Ranges handed out, ascending, never overlapping."""
+
+    @classmethod
+    def of(cls, span: PortRange) -> "PortPool":
+        """Return a pool with everything free."""
+        return cls(span=span, cursor=span.start)
+
+    @property
+    def free_count(self) -> int:
+        """How many ports are free."""
+        return len(self.span) - sum(len(r) for r in self.taken)
+
+    def allocate(self, count: int) -> tuple["PortPool", PortRange]:
+        """Hand out `count` consecutive ports: the first gap from the cursor on, wrapping round once.
+
+        Raises:
+            ResourceExhaustedError: if no gap is wide enough.
+        """
+        gaps = self._gaps()
+        ahead = (PortRange(max(g.start, self.cursor), g.end) for g in gaps if g.end >= self.cursor)
+        for gap in (*ahead, *gaps):
+            if len(gap) >= count:
+                return self._take(PortRange(gap.start, gap.start + count - 1))
+        raise ResourceExhaustedError(
+            f"cannot find {count} consecutive free ports in {self.span} ({self.free_count} free in all): "
+            "delete processes that are no longer needed or widen --port-range"
+        )
+
+    def release(self, ports: PortRange) -> "PortPool":
+        """Take back a range that was handed out.
+
+        Raises:
+            ValueError: if exactly this range is not out; that is a programming error.
+        """
+        kept = tuple(r for r in self.taken if r != ports)
+        if len(kept) == len(self.taken):
+            raise ValueError(f"ports {ports} are not handed out")
+        return replace(self, taken=kept)
+
+    def _take(self, ports: PortRange) -> tuple["PortPool", PortRange]:
+        taken = list(self.taken)
+        insort(taken, ports)
+        cursor = ports.end + 1 if ports.end < self.span.end else self.span.start
+        return replace(self, taken=tuple(taken), cursor=cursor), ports
+
+    def _gaps(self) -> list[PortRange]:
+        gaps, begin = [], self.span.start
+        for used in self.taken:
+            if begin < used.start:
+                gaps.append(PortRange(begin, used.start - 1))
+            begin = used.end + 1
+        if begin <= self.span.end:
+            gaps.append(PortRange(begin, self.span.end))
+        return gaps

@@ -1,0 +1,157 @@
+"""The daemon: the one place where its parts are put together."""
+
+import asyncio
+import os
+import resource
+import signal
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.mounts import MountWatcher
+from instance_manager.adapters.process import ProcessSpawner
+from instance_manager.adapters.readiness import HealthProbe
+from instance_manager.api import process_service
+from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
+from instance_manager.app.events import EventLog
+from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.supervisor import Settings, Supervisor
+
+log = structlog.get_logger(__name__)
+
+_RPC_GRACE = 2.0
+"""Seconds that calls under way get after the last process has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """Everything a person can set."""
+
+    listen: Address
+    logs_dir: Path
+    supervision: Settings
+    shutdown_grace: float
+    """Seconds from the begin of a shutdown to SIGKILL."""
+    log_max_size: int
+    """Bytes a log file may have."""
+    echo_logs: bool
+
+
+class LoopClock:
+    """Real time; implements `app.interfaces.Clock`."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
+        """Do something in `delay` seconds."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(delay, action) if delay > 0 else loop.call_soon(action)
+
+
+def run(settings: DaemonSettings) -> int:
+    """Serve until a signal says otherwise.
+
+    Returns:
+        0 after a clean end, 1 if processes were left that could not be ended.
+
+    Raises:
+        AddressError: if an address cannot be listened on.
+    """
+    _raise_descriptor_limit()
+    work: Coroutine[Any, Any, int] = serve(settings)
+    return uvloop.run(work)
+
+
+async def serve(settings: DaemonSettings) -> int:
+    """Serve on the running event loop; see `run`."""
+    async with AsyncExitStack() as stack:
+        clock = LoopClock()
+        events = EventLog(clock.now)
+        spawner = ProcessSpawner(os.environ)
+        logs = LogFiles(
+            settings.logs_dir,
+            max_size=settings.log_max_size,
+            echo=EchoSink(1) if settings.echo_logs else None,
+        )
+        supervisor = Supervisor(
+            settings.supervision,
+            spawner=spawner,
+            readiness=HealthProbe(),
+            logs=logs,
+            events=events,
+            clock=clock,
+            new_uuid=lambda: str(uuid.uuid4()),
+        )
+        service = process_service.ProcessService(supervisor)
+        server = GrpcServer({process_service.SERVICE.full_name: service.handler()})
+        bound = [server.bind(address) for address in _addresses(settings.listen)]
+
+        stop = _StopSignal(supervisor.hurry)
+        stop.open()
+        spawner.open()
+        stack.callback(spawner.close)
+        logs.open()
+        stack.push_async_callback(logs.close)
+        mounts = MountWatcher(supervisor.observe_mounts)
+        mounts.open()
+        stack.callback(mounts.close)
+
+        await server.start()
+        log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
+        await stop.wait()
+        return await _shut_down(supervisor, server, settings.shutdown_grace)
+
+
+async def _shut_down(supervisor: Supervisor, server: GrpcServer, grace: float) -> int:
+    log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
+    await server.drain()
+    left = await supervisor.shutdown(grace)
+    # The watchers are told everything before the streams end.
+    supervisor.events.close()
+    await server.stop(_RPC_GRACE)
+    for process in left:
+        log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
+    log.info("stopped", left=len(left))
+    return 1 if left else 0
+
+
+class _StopSignal:
+    """SIGTERM or SIGINT: the first one asks for the end, a second one for a quick end."""
+
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self._asked = asyncio.Event()
+        self._hurry = hurry
+
+    def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received, number)
+
+    def _received(self, number: signal.Signals) -> None:
+        log.info("signal received", signal=number.name)
+        if self._asked.is_set():
+            self._hurry()
+        self._asked.set()
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+
+def _addresses(listen: Address) -> list[Address]:
+    return [listen] if listen.path else [listen, listen.shifted(INSTANCE_SERVICE_OFFSET)]
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all descriptors there are: each process takes one, each client one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

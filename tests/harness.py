@@ -1,0 +1,232 @@
+"""The installed daemon as a separate process, and what a test needs to hold it to account."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from instance_manager.client import Client
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+
+BIN = Path(sys.executable).parent / "instance-manager"
+MARKER = "INSTANCE_MANAGER_TEST"
+SLEEP = "/bin/sleep"
+
+Line = TypeVar("Line")
+
+
+def marked(marker: str) -> list[int]:
+    """Return every process (zombies aside) that carries the marker in its environment."""
+    wanted = f"{MARKER}={marker}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def sleeper(name: str, seconds: int = 1000, **fields: Any) -> pb.ProcessSpec:
+    """Return the spec of a process that does nothing."""
+    return pb.ProcessSpec(name=name, binary=SLEEP, args=[str(seconds)], **fields)
+
+
+def stub(name: str, *options: str, ports: int = 1, kind: str = "replica") -> pb.ProcessSpec:
+    """Return the spec of a stub instance that listens on its first port."""
+    return pb.ProcessSpec(
+        name=name,
+        binary=str(BIN),
+        args=["stub", kind, *options],
+        port_count=ports,
+        port_args=["--listen,127.0.0.1:"] if ports else [],
+    )
+
+
+def shell(name: str, script: str, **fields: Any) -> pb.ProcessSpec:
+    """Return the spec of a process that runs a shell script."""
+    return pb.ProcessSpec(name=name, binary="/bin/sh", args=["-c", script], **fields)
+
+
+class Daemon:
+    """A running daemon; every process it starts carries a marker, so that none can escape the test."""
+
+    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.marker = uuid.uuid4().hex
+        self.url = f"unix://{folder}/im.sock"
+        self.lines: list[dict[str, Any]] = []
+        self.stdout: list[str] = []
+        self._arrived = asyncio.Condition()
+        self._options = options
+        self._environment = environment or {}
+        self._readers: list[asyncio.Task[None]] = []
+        self.process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def start(self) -> None:
+        """Start it and wait until it serves."""
+        listen = [] if "--listen" in self._options else ["--listen", self.url]
+        self.process = await asyncio.create_subprocess_exec(
+            *(str(BIN), "daemon", *listen, "--logs-dir", str(self.logs), *self._options),
+            env=os.environ | {MARKER: self.marker} | self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        self._readers = [asyncio.create_task(self._read_stderr()), asyncio.create_task(self._read_stdout())]
+        serving = await self.logged(lambda line: line["event"] == "serving")
+        if "--listen" in self._options:
+            self.url = f"tcp://{serving['addresses'][0]}"
+
+    async def _read_stderr(self) -> None:
+        assert self.process.stderr is not None
+        async for raw in self.process.stderr:
+            text = raw.decode(errors="replace").rstrip("\n")
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"event": text}
+            async with self._arrived:
+                self.lines.append(line)
+                self._arrived.notify_all()
+
+    async def _read_stdout(self) -> None:
+        assert self.process.stdout is not None
+        async for raw in self.process.stdout:
+            async with self._arrived:
+                self.stdout.append(raw.decode(errors="replace").rstrip("\n"))
+                self._arrived.notify_all()
+
+    async def logged(self, wanted: Callable[[dict[str, Any]], bool], within: float = 20) -> dict[str, Any]:
+        """Wait for a line of the daemon's own log."""
+        return await self._await(lambda: next(filter(wanted, self.lines), None), within)
+
+    async def echoed(self, wanted: Callable[[str], bool], within: float = 20) -> str:
+        """Wait for a line on the daemon's stdout."""
+        return await self._await(lambda: next(filter(wanted, self.stdout), None), within)
+
+    async def _await(self, look: Callable[[], Line | None], within: float) -> Line:
+        try:
+            async with asyncio.timeout(within), self._arrived:
+                while (found := look()) is None:
+                    await self._arrived.wait()
+        except TimeoutError:
+            raise AssertionError(f"not seen; log {self.lines[-20:]}, stdout {self.stdout[-20:]}") from None
+        return found
+
+    def client(self) -> Client:
+        return Client(self.url)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.ended(within)
+
+    async def ended(self, within: float = 30) -> int:
+        """Wait for the end and return the exit status."""
+        async with asyncio.timeout(within):
+            status = await self.process.wait()
+            await asyncio.gather(*self._readers)
+        return status
+
+    def descendants(self) -> list[int]:
+        """Return every process that the daemon started, directly or not."""
+        return [pid for pid in marked(self.marker) if pid != self.process.pid]
+
+    async def clean_up(self) -> list[int]:
+        """End the daemon if it runs; return, and end, what it has left behind."""
+        if self.process.returncode is None:
+            await self.stop()
+        left = marked(self.marker)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return left
+
+
+@contextlib.asynccontextmanager
+async def running_daemon(
+    folder: Path, *options: str, environment: dict[str, str] | None = None
+) -> AsyncIterator[Daemon]:
+    """Run a daemon for the time of the block and check that nothing outlives it."""
+    daemon = Daemon(folder, *options, environment=environment)
+    try:
+        await daemon.start()
+        yield daemon
+    finally:
+        left = await daemon.clean_up()
+    assert left == [], f"processes outlived the daemon: {left}"
+
+
+class Watch:
+    """Collects what ProcessWatch tells, in the background."""
+
+    def __init__(self, client: Client) -> None:
+        self.seen: list[pb.ProcessResponse] = []
+        self._stream = client.process_watch()
+        self._arrived = asyncio.Condition()
+        self._task: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        await self._stream.begun()
+        self._task = asyncio.create_task(self._collect())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stream.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await self._task
+
+    async def _collect(self) -> None:
+        async for change in self._stream:
+            async with self._arrived:
+                self.seen.append(change)
+                self._arrived.notify_all()
+
+    async def until(
+        self, wanted: Callable[[list[pb.ProcessResponse]], bool], within: float = 20
+    ) -> list[pb.ProcessResponse]:
+        """Wait until what has been seen meets a condition."""
+        try:
+            async with asyncio.timeout(within), self._arrived:
+                await self._arrived.wait_for(lambda: wanted(self.seen))
+        except TimeoutError:
+            raise AssertionError(f"not seen: {[summary(c) for c in self.seen[-30:]]}") from None
+        return self.seen
+
+    async def state(self, name: str, state: str, within: float = 20) -> pb.ProcessResponse:
+        """Wait until a process of this name has been in this state (`deleted` for its end)."""
+
+        def matches(change: pb.ProcessResponse) -> bool:
+            told = "deleted" if change.deleted else change.status.state
+            return bool(change.spec.name == name and told == state)
+
+        seen = await self.until(lambda seen: any(map(matches, seen)), within)
+        return next(filter(matches, reversed(seen)))
+
+    def states(self, uuid: str) -> list[str]:
+        """Return the states told about one process, in order."""
+        mine = [c for c in self.seen if c.status.uuid == uuid]
+        return ["deleted" if c.deleted else c.status.state for c in mine]
+
+
+def summary(change: pb.ProcessResponse) -> str:
+    """Return a change in a few words."""
+    return f"{change.spec.name} {change.status.state}{' deleted' if change.deleted else ''}"
+
+
+def unique(values: Iterable[Any]) -> bool:
+    """Tell whether no value appears twice."""
+    listed = list(values)
+    return len(listed) == len(set(listed))
