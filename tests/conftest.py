@@ -1,6 +1,7 @@
 """Fixtures and rules for every test."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
+def sized(full: bool) -> Callable[[int, int], int]:
+    """Choose a number: the first for every day, the second for the full-size check."""
+    return lambda everyday, whole: whole if full else everyday
+
+
+@pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the full-size checks are wanted."""
     return bool(request.config.getoption("--full"))
@@ -32,3 +39,14 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     """A daemon of the test's own; nothing may outlive it."""
     async with running_daemon(tmp_path, "--stop-timeout", "2") as running:
         yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is installed (INSTANCE_MANAGER_TEST_NO_SKIP), a skip is a failure."""
+    report = yield
+    strict = os.environ.get("INSTANCE_MANAGER_TEST_NO_SKIP") and "full" not in item.keywords
+    if strict and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+    return report

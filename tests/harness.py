@@ -21,6 +21,13 @@ SLEEP = "/bin/sleep"
 Line = TypeVar("Line")
 
 
+def port_span() -> tuple[int, int]:
+    """Return the ports of this test worker: daemons side by side must not hand out the same ones."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker * 3_000
+    return first, first + 2_999
+
+
 def marked(marker: str) -> list[int]:
     """Return every process (zombies aside) that carries the marker in its environment."""
     wanted = f"{MARKER}={marker}".encode()
@@ -76,8 +83,9 @@ class Daemon:
     async def start(self) -> None:
         """Start it and wait until it serves."""
         listen = [] if "--listen" in self._options else ["--listen", self.url]
+        ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(str(BIN), "daemon", *listen, "--logs-dir", str(self.logs), *self._options),
+            *(str(BIN), "daemon", *listen, *ports, "--logs-dir", str(self.logs), *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -223,7 +231,8 @@ class Watch:
 
 def summary(change: pb.ProcessResponse) -> str:
     """Return a change in a few words."""
-    return f"{change.spec.name} {change.status.state}{' deleted' if change.deleted else ''}"
+    status = change.status
+    return f"{change.spec.name} {status.state}{status.error_msg}{' deleted' if change.deleted else ''}"
 
 
 def unique(values: Iterable[Any]) -> bool:

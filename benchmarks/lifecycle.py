@@ -1,0 +1,126 @@
+"""How fast the installed daemon starts and ends processes, and what it costs while they run.
+
+    python benchmarks/lifecycle.py [--processes 500] [--singles 100] [--idle-seconds 10]
+
+Starts a daemon of its own on a Unix socket, with /bin/sleep as the processes, and prints one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import psutil
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from instance_manager.client import Client
+from tests.harness import Daemon, Watch, running_daemon, sleeper
+
+
+async def gone(client: Client, name: str) -> None:
+    """Ask until the process is not found."""
+    while True:
+        try:
+            await client.process_get(name)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return
+            raise
+
+
+async def timed(work: Awaitable[Any]) -> float:
+    """Return how many milliseconds something took."""
+    begin = time.perf_counter()
+    await work
+    return (time.perf_counter() - begin) * 1000
+
+
+async def singles(client: Client, watch: Watch, count: int) -> dict[str, Any]:
+    """Create and delete one process after the other."""
+    running, deleted = [], []
+    for number in range(count):
+        name = f"single-{number}"
+
+        async def until_running(name: str = name) -> None:
+            await client.process_create(sleeper(name))
+            await watch.state(name, "running")
+
+        async def until_gone(name: str = name) -> None:
+            await client.process_delete(name)
+            await gone(client, name)
+
+        running.append(await timed(until_running()))
+        deleted.append(await timed(until_gone()))
+        watch.seen.clear()
+    return {"create_to_running_ms": spread(running), "delete_to_absent_ms": spread(deleted)}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return the median and the 99th percentile."""
+    return {
+        "median": round(statistics.median(values), 2),
+        "p99": round(statistics.quantiles(values, n=100)[98], 2),
+    }
+
+
+async def storm(daemon: Daemon, client: Client, watch: Watch, count: int, idle: float) -> dict[str, Any]:
+    """Create many at once, let them idle, delete them at once."""
+    names = [f"storm-{number}" for number in range(count)]
+    process = psutil.Process(daemon.pid)
+
+    async def all_running() -> None:
+        await asyncio.gather(*(client.process_create(sleeper(name)) for name in names))
+        await watch.until(lambda seen: sum(c.status.state == "running" for c in seen) >= count, 60)
+
+    async def all_gone() -> None:
+        await asyncio.gather(*(client.process_delete(name) for name in names))
+        await watch.until(lambda seen: sum(c.deleted for c in seen) >= count, 60)
+
+    created = await timed(all_running())
+    rss = process.memory_info().rss
+    before = process.cpu_times()
+    await asyncio.sleep(idle)
+    after = process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    deleted = await timed(all_gone())
+    return {
+        f"create_{count}_all_running_s": round(created / 1000, 3),
+        f"delete_{count}_all_gone_s": round(deleted / 1000, 3),
+        f"rss_with_{count}_mib": round(rss / 2**20, 1),
+        "idle_cpu_percent": round(100 * cpu / idle, 2),
+    }
+
+
+async def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=500)
+    parser.add_argument("--singles", type=int, default=100)
+    parser.add_argument("--idle-seconds", type=float, default=10)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            running_daemon(Path(folder)) as daemon,
+            daemon.client() as client,
+            Watch(client) as watch,
+        ):
+            idle_rss = psutil.Process(daemon.pid).memory_info().rss
+            result = {"cpus": os.cpu_count(), "rss_idle_mib": round(idle_rss / 2**20, 1)}
+            result |= await singles(client, watch, args.singles)
+            result |= await storm(daemon, client, watch, args.processes, args.idle_seconds)
+            print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

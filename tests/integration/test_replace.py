@@ -1,0 +1,111 @@
+"""Replacing a process never loses the one that runs."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.harness import BIN, Daemon, Watch, running_daemon, stub
+
+
+@pytest.fixture
+def other_binary(tmp_path: Path) -> str:
+    """The stub under another path: an upgraded engine."""
+    other = tmp_path / "instance-manager-next"
+    other.write_text(f'#!/bin/sh\nexec {BIN} "$@"\n')
+    other.chmod(0o755)
+    return str(other)
+
+
+def upgraded(binary: str, *options: str) -> pb.ProcessSpec:
+    spec = stub("e", *options)
+    spec.binary = binary
+    return spec
+
+
+async def test_a_replacement_takes_over_the_name_and_the_old_process_ends_by_sighup(
+    daemon: Daemon, other_binary: str
+) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        old = await client.process_create(stub("e", "--ignore", "SIGINT"))
+        await watch.state("e", "running")
+        new = await client.process_replace(upgraded(other_binary))
+        assert new.status.uuid != old.status.uuid
+        assert new.status.state == "running"
+        assert new.status.port_start != old.status.port_start
+        await watch.state("e", "deleted")
+        assert watch.states(old.status.uuid) == ["starting", "running", "stopping", "stopped", "deleted"]
+        assert (await client.process_get("e")).status.uuid == new.status.uuid
+
+
+async def test_the_same_binary_answers_the_process_that_runs(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        old = await client.process_create(stub("e"))
+        await watch.state("e", "running")
+        same = await client.process_replace(stub("e"))
+        assert (same.status.uuid, same.status.state) == (old.status.uuid, "running")
+
+
+async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_old_process_alone(
+    tmp_path: Path, other_binary: str
+) -> None:
+    """Check 23."""
+    async with (
+        running_daemon(tmp_path, "--ready-timeout", "3") as daemon,
+        daemon.client() as client,
+        Watch(client) as watch,
+    ):
+        old = await client.process_create(stub("e"))
+        await watch.state("e", "running")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.process_replace(upgraded(other_binary, "--never-ready"))
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "nothing listens" in (error.value.details() or "")
+        await watch.state("e", "deleted")
+        now = await client.process_get("e")
+        assert (now.status.uuid, now.status.state) == (old.status.uuid, "running")
+        assert watch.states(old.status.uuid) == ["starting", "running"]
+
+
+async def test_a_replacement_that_cannot_be_executed_leaves_the_old_process_alone(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        old = await client.process_create(stub("e"))
+        await watch.state("e", "running")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.process_replace(upgraded("/no/such/binary"))
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert os.strerror(2) in (error.value.details() or "")
+        assert (await client.process_get("e")).status.uuid == old.status.uuid
+
+
+async def test_a_delete_during_a_replace_is_not_undone(daemon: Daemon, other_binary: str) -> None:
+    """Check 23."""
+    async with daemon.client() as client, daemon.client() as other, Watch(client) as watch:
+        old = await client.process_create(stub("e"))
+        await watch.state("e", "running")
+        stream = Watch(other)
+        async with stream:
+            replacing = asyncio.create_task(
+                client.process_replace(upgraded(other_binary, "--ready-after", "1"))
+            )
+            new = await stream.state("e", "starting")
+            await other.process_delete("e", old.status.uuid)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await replacing
+            assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
+            await stream.until(lambda seen: sum(c.deleted for c in seen) == 2)
+        assert new.status.uuid != old.status.uuid
+        assert await client.process_list() == {}
+        assert daemon.descendants() == []
+
+
+async def test_another_signal_than_sighup_is_refused(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        await client.process_create(stub("e"))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.process_replace(upgraded("/bin/true"), terminate_signal="SIGKILL")
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT

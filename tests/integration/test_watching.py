@@ -1,0 +1,123 @@
+"""Watchers are told each change once and in order, and cannot harm the daemon."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import psutil
+import pytest
+
+from instance_manager.client import Client
+from tests.harness import Daemon, Watch, shell, sleeper, unique
+
+Sized = Callable[[int, int], int]
+LIFE = ["starting", "running", "stopping", "stopped", "deleted"]
+
+
+async def live(client: Client, watch: Watch, name: str) -> str:
+    """Take a process from its creation to its end and return its UUID."""
+    uuid = (await client.process_create(sleeper(name))).status.uuid
+    await watch.state(name, "running")
+    await client.process_delete(name, uuid)
+    await watch.state(name, "deleted")
+    return uuid
+
+
+@pytest.mark.timeout(600)
+async def test_ten_watchers_see_every_transition_of_every_process_once_and_in_order(
+    daemon: Daemon, sized: Sized
+) -> None:
+    """Check 16."""
+    count = sized(60, 1000)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(daemon.client()) for _ in range(10)]
+        watches = [await stack.enter_async_context(Watch(client)) for client in clients]
+        uuids = []
+        for begin in range(0, count, 20):
+            names = [f"p{n}" for n in range(begin, begin + 20)]
+            uuids += await asyncio.gather(*(live(clients[0], watches[0], name) for name in names))
+        assert unique(uuids)
+        for watch in watches:
+            await watch.until(lambda seen: sum(c.deleted for c in seen) == count)
+            assert [watch.states(uuid) for uuid in uuids] == [LIFE] * count
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+async def test_a_subscriber_that_never_reads_costs_little_and_delays_nobody(daemon: Daemon) -> None:
+    """Check 17, full size: 100,000 events."""
+    process = psutil.Process(daemon.pid)
+    async with daemon.client() as stuck, daemon.client() as client, Watch(client) as watch:
+        await live(client, watch, "warm-up")
+        before = process.memory_info().rss
+        stream = await stuck.process_watch().begun()
+        lags = []
+        for begin in range(0, 20_000, 20):
+            watch.seen.clear()
+            names = [f"p{n}" for n in range(begin, begin + 20)]
+            await asyncio.gather(*(live(client, watch, name) for name in names))
+            sent = time.perf_counter()
+            await client.process_create(sleeper("lag"))
+            await watch.state("lag", "starting")
+            lags.append(time.perf_counter() - sent)
+            await client.process_delete("lag")
+            await watch.state("lag", "deleted")
+        assert process.memory_info().rss - before <= 16 << 20
+        assert sorted(lags)[int(len(lags) * 0.99)] < 0.1
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            async for _ in stream:
+                pass
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+PATHS = {
+    "watch": "/ProcessManagerService/ProcessWatch",
+    "log": "/ProcessManagerService/ProcessLog",
+    "health": "/grpc.health.v1.Health/Watch",
+    "reflection": "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+}
+
+
+async def open_and_cancel(daemon: Daemon, method: str) -> None:
+    """Open a stream on a connection of its own, wait until the daemon has taken it, go away."""
+    async with grpc.aio.insecure_channel(daemon.url.replace("unix://", "unix:")) as channel:
+        call: Any
+        if method == "reflection":
+            call = channel.stream_stream(PATHS[method])()
+            await call.write(b"\x3a\x00")  # list_services
+            await call.read()
+        else:
+            metadata = [("instance-manager-follow", "true")] if method == "log" else []
+            open_stream: Any = channel.unary_stream(PATHS[method])
+            call = open_stream(b"\x0a\x01a" if method == "log" else b"", metadata=metadata)
+            await (call.initial_metadata() if method == "watch" else call.read())
+        call.cancel()
+
+
+def descriptors(daemon: Daemon) -> int:
+    return len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", PATHS)
+async def test_streams_that_are_opened_and_cancelled_leave_nothing_in_the_daemon(
+    daemon: Daemon, sized: Sized, method: str
+) -> None:
+    """Check 18."""
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(shell("a", "echo up; exec sleep 1000"))
+        await watch.state("a", "running")
+    await open_and_cancel(daemon, method)
+    before = descriptors(daemon)
+    for _ in range(sized(5, 500)):
+        await asyncio.gather(*(open_and_cancel(daemon, method) for _ in range(20)))
+    async with daemon.client() as client, asyncio.timeout(10):
+        while descriptors(daemon) > before + 1:
+            await client.health()
+        # The watchers are gone too: the daemon ends at once although it ends every stream in order.
+        assert await daemon.stop(within=5) == 0
