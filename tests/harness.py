@@ -83,9 +83,10 @@ class Daemon:
     async def start(self) -> None:
         """Start it and wait until it serves."""
         listen = [] if "--listen" in self._options else ["--listen", self.url]
+        logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(str(BIN), "daemon", *listen, *ports, "--logs-dir", str(self.logs), *self._options),
+            *(str(BIN), "daemon", *listen, *ports, *logs, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
