@@ -1,0 +1,150 @@
+"""The daemon as a program: addresses, signals, and errors a person can cause."""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from tests.harness import BIN, Daemon, Watch, port_span, running_daemon, shell, sleeper
+
+
+async def refused(*options: str) -> tuple[int, str]:
+    """Start a daemon that must not start; return its exit status and what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", *options), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(20):
+        _, err = await process.communicate()
+    return process.returncode or 0, err.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--listen", "nonsense"], "HOST:PORT"),
+        (["--listen", "localhost:65535"], "HOST:PORT"),
+        (["--listen", "unix://"], "unix://PATH"),
+        (["--port-range", "9-1"], "FIRST <= LAST"),
+        (["--port-range", "x"], "10000-30000"),
+        (["--stop-timeout", "-1"], "--stop-timeout"),
+        (["--no-such-flag"], "--no-such-flag"),
+    ],
+)
+async def test_a_wrong_flag_is_one_clear_line_and_exit_code_2(options: list[str], said: str) -> None:
+    status, err = await refused(*options)
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert said in line
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+async def test_an_address_in_use_is_one_clear_line_and_exit_code_2(offset: int) -> None:
+    port = port_span()[1] - 10
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port + offset))
+        taken.listen()
+        status, err = await refused("--listen", f"127.0.0.1:{port}")
+    assert status == 2
+    assert f"127.0.0.1:{port + offset}" in err.splitlines()[-1]
+    assert "in use" in err.splitlines()[-1]
+
+
+async def test_a_unix_socket_on_which_another_daemon_answers_is_not_taken(daemon: Daemon) -> None:
+    status, err = await refused("--listen", daemon.url)
+    assert status == 2
+    assert "another process answers" in err.splitlines()[-1]
+    async with daemon.client() as client:
+        assert await client.health() == "SERVING"
+
+
+async def test_two_daemons_never_share_a_port(tmp_path: Path) -> None:
+    port = port_span()[1] - 20
+    async with running_daemon(tmp_path, "--listen", f"127.0.0.1:{port}"):
+        status, _ = await refused("--listen", f"127.0.0.1:{port}")
+        assert status == 2
+
+
+async def test_health_says_not_serving_and_creates_are_refused_while_the_daemon_ends(tmp_path: Path) -> None:
+    async with (
+        running_daemon(tmp_path, "--shutdown-grace", "30") as daemon,
+        daemon.client() as client,
+        Watch(client) as watch,
+    ):
+        await client.process_create(
+            shell("slow", "trap 'echo asked' INT; echo up; while :; do sleep 0.1; done")
+        )
+        lines = aiter(client.process_log("slow", follow=True))
+        assert await anext(lines) == "up"
+        daemon.process.send_signal(signal.SIGTERM)
+        await watch.state("slow", "stopping")
+        for service in ("", "ProcessManagerService"):
+            assert await client.health(service) == "NOT_SERVING"
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.process_create(sleeper("late"))
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        # A second signal does not wait for the grace period.
+        daemon.process.send_signal(signal.SIGTERM)
+        assert await daemon.ended(within=5) == 0
+
+
+async def test_a_binary_that_cannot_be_executed_answers_ok_with_the_reason(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("not a program")
+    async with daemon.client() as client:
+        for number, (binary, number_of_error) in enumerate([("/no/such", 2), ("/tmp", 13), (str(text), 13)]):
+            spec = sleeper(f"p{number}")
+            spec.binary = binary
+            created = await client.process_create(spec)
+            assert created.status.state == "error"
+            assert os.strerror(number_of_error) in created.status.error_msg
+
+
+async def test_a_process_sees_its_name_and_uuid_and_nothing_of_the_daemon(daemon: Daemon) -> None:
+    script = "env; ls -l /proc/self/fd | awk '{print \"fd\", $9, $11}'; cut -d' ' -f6 /proc/self/stat"
+    async with daemon.client() as client, Watch(client) as watch:
+        created = await client.process_create(shell("a", script))
+        await watch.state("a", "stopped")
+        lines = [line async for line in client.process_log("a")]
+    assert "INSTANCE_MANAGER_NAME=a" in lines
+    assert f"INSTANCE_MANAGER_UUID={created.status.uuid}" in lines
+    targets = {line.split()[2] for line in lines if line.startswith("fd ") and len(line.split()) > 2}
+    log = str(daemon.logs / "a.log")
+    assert {"/dev/null", log} <= targets
+    assert not any("socket" in target or "anon_inode" in target for target in targets)
+
+
+async def test_the_read_only_condition_is_told_for_engines_only(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        engine = await client.process_create(sleeper("vol-e-0"))
+        replica = await client.process_create(sleeper("vol-r-1"))
+        assert dict(engine.status.conditions) == {"FilesystemReadOnly": False}
+        assert dict(replica.status.conditions) == {}
+
+
+async def test_a_large_request_is_refused_and_the_daemon_goes_on(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.process_create(sleeper("a" * (5 << 20)))
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await client.health() == "SERVING"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+async def test_a_client_may_ping_every_10_s_without_a_stream(tmp_path: Path) -> None:
+    options = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_permit_without_calls", 1)]
+    async with running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon:
+        target = daemon.url.removeprefix("tcp://")
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            await channel.channel_ready()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 65)
