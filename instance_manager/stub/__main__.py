@@ -1,0 +1,37 @@
+"""`python -m instance_manager.stub`, and what `instance-manager stub` runs."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from instance_manager.stub.helpers import start_helper
+from instance_manager.stub.instance import Instance
+from instance_manager.stub.listener import AddressError, split_address
+from instance_manager.stub.options import parse
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run a stub with the arguments after `stub`, and end the process with it: this does not return.
+
+    Raises:
+        SystemExit: The arguments are wrong (2), or `--help` is among them (0).
+    """
+    status = _live(argv)
+    # the interpreter would take longer to tidy up than the stub takes to start; nothing is left to flush
+    os._exit(status)
+
+
+def _live(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    name = os.environ.get("INSTANCE_MANAGER_NAME", "unnamed")
+    try:
+        split_address(options.listen)
+        helpers = [start_helper() for _ in range(options.helpers)]
+        return Instance(options, name, helpers).run()
+    except (AddressError, OSError) as error:
+        sys.stderr.write(f"instance-manager stub: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
