@@ -1,0 +1,54 @@
+# Built by scripts/build-image, which puts the wheels into build/wheels first: the build itself uses the
+# network only where the base has no python3.
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS python
+# Python 3.11, as the wheels are for: of Debian the interpreter and its standard library, no pip, no compiler.
+RUN command -v python3 >/dev/null \
+    || { apt-get update \
+         && apt-get install --yes --no-install-recommends python3-minimal libpython3-stdlib \
+         && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log; } \
+    || { echo "the base image has no python3, and apt cannot install it here" >&2; exit 1; }
+
+FROM python AS build
+# pip runs out of its own wheel, so the environment never has one.
+RUN python3 -m venv --without-pip /opt/instance-manager && rm /opt/instance-manager/bin/[Aa]ctivate*
+COPY requirements/runtime.lock /src/
+COPY build/wheels/locked /src/locked
+RUN export PYTHONPATH="$(echo /src/locked/pip-*.whl)" \
+    && /opt/instance-manager/bin/python -m pip install --no-index --find-links /src/locked --no-cache-dir \
+         --require-hashes --requirement /src/runtime.lock
+# After the locked ones: a change of the code alone leaves the layers above as they are.
+COPY build/wheels/own /src/own
+RUN export PYTHONPATH="$(echo /src/locked/pip-*.whl)" \
+    && /opt/instance-manager/bin/python -m pip install --no-index --no-cache-dir --no-deps /src/own/*.whl \
+    && /opt/instance-manager/bin/python -m pip check
+
+FROM python
+COPY --from=build /opt/instance-manager /opt/instance-manager
+# The names and the place that Longhorn's manifests and scripts know.
+RUN ln -s /opt/instance-manager/bin/instance-manager /opt/instance-manager/bin/longhorn-instance-manager \
+      /usr/local/bin/ \
+    && mkdir -p /var/log/instances
+
+# `kubectl logs` is where operators look first.
+ENV INSTANCE_MANAGER_DAEMON_ECHO_LOGS=true
+EXPOSE 8500 8503
+# Kubernetes has its own probes and ignores this one.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["instance-manager", "health"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["instance-manager"]
+CMD ["daemon", "--listen", "0.0.0.0:8500", "--logs-dir", "/var/log/instances"]
+
+# Last, as these differ with every build.
+ARG VERSION=unknown
+ARG GIT_COMMIT=unknown
+ARG BUILD_DATE=unknown
+ENV INSTANCE_MANAGER_GIT_COMMIT=${GIT_COMMIT} \
+    INSTANCE_MANAGER_BUILD_DATE=${BUILD_DATE}
+LABEL org.opencontainers.image.title="instance-manager" \
+      org.opencontainers.image.description="Starts and supervises Longhorn engine and replica processes on a storage node, over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${GIT_COMMIT}" \
+      org.opencontainers.image.created="${BUILD_DATE}"
