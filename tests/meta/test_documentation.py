@@ -1,0 +1,53 @@
+"""What the documents say is so."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from instance_manager.cli.daemon import cli as daemon_command
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_is_named_exists(document: Path) -> None:
+    named = re.findall(
+        r"`((?:instance_manager|scripts|tests|protos|docs|benchmarks|\.ci)/[\w./-]*)", document.read_text()
+    )
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def options() -> dict[str, click.Option]:
+    found = [option for option in daemon_command.params if isinstance(option, click.Option)]
+    return {option.opts[0]: option for option in found}
+
+
+def documented() -> dict[str, str]:
+    rows = re.findall(r"^\| `(--[\w-]+)` \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return dict(rows)
+
+
+def test_the_readme_names_every_option_of_the_daemon_and_no_other() -> None:
+    assert set(documented()) == set(options())
+
+
+@pytest.mark.parametrize("name", sorted(documented()))
+def test_the_readme_tells_the_default_of_each_option(name: str) -> None:
+    option, told = options()[name], documented()[name]
+    if option.is_flag:
+        assert told.startswith("on" if option.default else "off")
+    else:
+        default = option.default
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        assert told == f"`{shown}`"
