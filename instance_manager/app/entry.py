@@ -15,6 +15,8 @@ class Entry:
         self.child: Child | None = None
         self.timer: Cancellable | None = None
         self.readiness: Cancellable | None = None
+        self.logs = False
+        """It was given a writer of its log."""
         self.forgotten = False
         """It has left the supervisor; nothing of it is left."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[None]]] = []

@@ -49,6 +49,8 @@ class Replacer:
             raise InvalidArgumentError(
                 f"cannot end the old process with {terminate_signal!r}: only {TERMINATE_SIGNAL} is possible"
             )
+        if self._supervisor.draining:
+            raise UnavailableError(f"cannot replace {spec.name}: the instance manager is ending")
         old = self._supervisor.find(spec.name)
         if old.process.doomed:
             raise FailedPreconditionError(f"cannot replace {spec.name}: it is being deleted")

@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,9 +196,9 @@ class Supervisor:
                 self._arm(entry, grace)
         if self._entries:
             self._empty.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace + 5):
-                    await self._empty.wait()
+            giving_up = self._clock.call_later(grace + 5, self._empty.set)
+            await self._empty.wait()
+            giving_up.cancel()
         return self.left
 
     def hurry(self) -> None:
@@ -315,6 +314,7 @@ class Supervisor:
     def _spawn(self, entry: Entry) -> None:
         process = entry.process
         with self.logs.writer(process.name) as output:
+            entry.logs = True
             order = SpawnOrder(process.name, process.uuid, command_line(process.spec, process.ports), output)
             try:
                 entry.child = self._spawner.spawn(order, lambda status: self.handle(entry, Exited(status)))
@@ -362,7 +362,8 @@ class Supervisor:
             del self._listed[process.name]
         if process.ports is not None:
             self._pool = self._pool.release(process.ports)
-        self.logs.release(process.name)
+        if entry.logs:
+            self.logs.release(process.name)
         entry.forgotten = True
         entry.settle()
         self.events.publish(process, deleted=True)

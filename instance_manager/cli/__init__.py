@@ -1,8 +1,8 @@
 """The command line: one module per command group, loaded only when it is called.
 
 `instance-manager stub` starts by the hundred in tests and `guard` has to stay tiny, so nothing here may
-import more than it needs: the groups are found by name, and their modules import what they use. The stub
-does without click altogether, which takes longer to load than the stub to listen.
+import more than it needs: the groups are found by name, and their modules import what they use. Both do
+without click altogether, which takes longer to load than the stub to listen, and more memory than the guard.
 """
 
 import sys
@@ -14,6 +14,10 @@ def main() -> None:
         from instance_manager.stub.__main__ import main as stub
 
         stub(sys.argv[2:])
+    elif sys.argv[1:2] == ["guard"]:
+        from instance_manager.guard.__main__ import main as guard
+
+        guard(sys.argv[2:])
     else:
         from instance_manager.cli.root import main as command_line
 

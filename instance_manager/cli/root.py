@@ -1,15 +1,31 @@
 """The root of the command line: global options, and the commands by name."""
 
+import errno
+import gc
 import importlib
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import click
 
+from instance_manager.cli.exit_codes import ExitCode, Failure
+
 DEFAULT_URL = "tcp://localhost:8500"
 
+EXAMPLE = """
+\b
+Examples:
+  instance-manager daemon
+  instance-manager process list
+  instance-manager --url tcp://node-1:8500 process watch
+"""
+
 COMMANDS = {
+    "completion": ("completion", "Print the script that completes commands in a shell."),
     "daemon": ("daemon", "Serve: start, supervise and end processes over gRPC."),
+    "guard": ("guard", "Run the daemon, and start it again when it dies."),
     "health": ("health", "Ask whether the daemon serves."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),
@@ -51,8 +67,17 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(rows))
 
 
+def _use_defaults(ctx: click.Context, _: click.Parameter, file: str | None) -> None:
+    """Take the defaults of all commands from a file."""
+    if file is not None:
+        from instance_manager.cli.config import read_defaults
+
+        ctx.default_map = read_defaults(file, ctx)
+
+
 @click.group(
     cls=LazyGroup,
+    epilog=EXAMPLE,
     context_settings={"auto_envvar_prefix": "INSTANCE_MANAGER", "help_option_names": ["-h", "--help"]},
 )
 @click.option(
@@ -61,6 +86,15 @@ class LazyGroup(click.Group):
     show_default=True,
     metavar="URL",
     help="The daemon to talk to: tcp://HOST:PORT or unix://PATH.",
+)
+@click.option(
+    "--config",
+    type=click.Path(),
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_use_defaults,
+    help="YAML with other defaults for options: see docs/cli.md.  [default: none]",
 )
 @click.option("--debug", is_flag=True, help="Log everything; show tracebacks.")
 @click.version_option(package_name="instance-manager", message="%(prog)s %(version)s")
@@ -72,4 +106,24 @@ def root(ctx: click.Context, url: str, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the entry point of both console scripts."""
-    root(prog_name=None)
+    try:
+        status = root.main(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except Failure as failure:
+        click.echo(f"Error: {failure}", err=True)
+        status = failure.code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.Abort:
+        status = ExitCode.INTERRUPTED
+    except OSError as error:
+        if error.errno not in {errno.EPIPE, errno.ENOSPC}:
+            raise
+        # Nobody reads the output any more, or the disk is full; the last flush must not stumble over it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
+        status = ExitCode.FAILURE
+    gc.freeze()  # spares the interpreter a last look through all that was imported, a tenth of the time
+    sys.exit(status)

@@ -110,7 +110,7 @@ def _stop_again(p: Process, e: StopRequested) -> Step:
 
 def _stop_ended(p: Process, e: StopRequested) -> Step:
     after = replace(p, doomed=p.doomed or e.delete)
-    return after, (Forget(),) if after.doomed and p.body is Body.GONE else ()
+    return after, (Forget(),) if after.doomed and not p.doomed and p.body is Body.GONE else ()
 
 
 def _ended_by_itself(p: Process, e: Exited) -> Step:

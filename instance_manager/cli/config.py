@@ -1,0 +1,79 @@
+"""Defaults from a YAML file (`--config`), in the shape that click takes them.
+
+    url: tcp://localhost:9500
+    process:
+      list:
+        output: wide
+
+A key is a command or the name of an option without its dashes. Every key is checked, so that a misspelt one
+does not go unnoticed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from instance_manager.cli.exit_codes import ExitCode, Failure
+
+
+def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
+    """Return the defaults in a file for the command of a context and those below it.
+
+    Raises:
+        Failure: if the file cannot be read or holds something that is no option.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file).read_bytes())
+    except OSError as error:
+        raise _refused(file, error.strerror or str(error)) from error
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise _refused(file, f"{error.problem}{line}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _refused(file, " ".join(str(error).split())) from error
+    try:
+        return _defaults({} if content is None else content, ctx.command, ctx, ())
+    except ValueError as error:
+        raise _refused(file, str(error)) from error
+
+
+def _refused(file: str, why: str) -> Failure:
+    return Failure(f"cannot use the configuration file {file}: {why}", ExitCode.USAGE)
+
+
+def _defaults(
+    content: object, command: click.Command, ctx: click.Context, path: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return a part of the file as click's default map.
+
+    Raises:
+        ValueError: if the part is not what the command takes.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{'.'.join(path) or 'the file'} has to be a mapping, not {content!r}")  # noqa: TRY004
+    options = _options(command)
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        here = (*path, str(key))
+        if key in options:
+            found[options[key]] = value
+        elif isinstance(command, click.Group) and (below := command.get_command(ctx, str(key))) is not None:
+            found[key] = _defaults(value, below, ctx, here)
+        else:
+            raise ValueError(f"{'.'.join(here)} is neither an option nor a command")
+    return found
+
+
+def _options(command: click.Command) -> dict[str, str]:
+    """Return which parameter each option is, by the option's name without dashes."""
+    return {
+        flag.removeprefix("--"): str(param.name)
+        for param in command.params
+        if isinstance(param, click.Option) and param.name != "config"
+        for flag in param.opts
+        if flag.startswith("--") and not param.is_eager
+    }

@@ -1,0 +1,146 @@
+"""The way from a command to the daemon: one connection, one event loop, and errors as exit codes."""
+
+import functools
+import os
+import socket
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from instance_manager.cli.exit_codes import ExitCode, Failure, of_status
+from instance_manager.cli.root import Globals
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from grpc.aio import AioRpcError
+
+    from instance_manager.client import Client
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds until an address that does not answer counts as unreachable."""
+COMPLETION_TIMEOUT = 1.0
+"""Seconds for which a completion may keep the shell waiting."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class UnreachableError(Exception):
+    """Nothing listens at the URL; the message says why."""
+
+
+def connected(command: Callable[Concatenate["Client", P], Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a command of a coroutine function that takes a client and the command's parameters."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        call(lambda client: command(client, *args, **kwargs))
+
+    return run
+
+
+def call(work: Callable[["Client"], Awaitable[T]]) -> T:
+    """Connect to the daemon of the global options and do some work with the client.
+
+    Raises:
+        click.UsageError: if the URL is none.
+        Failure: if the daemon cannot be reached or a call fails.
+    """
+    options: Globals = click.get_current_context().obj
+    if not options.debug:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
+    from grpc.aio import AioRpcError
+
+    try:
+        return asyncio.run(_connect(options.url, CONNECT_TIMEOUT, work))
+    except (AioRpcError, TimeoutError, UnreachableError) as error:
+        if options.debug:
+            traceback.print_exception(error)
+        raise _failure(error, options.url) from error
+
+
+def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Return the names of live processes that begin with `incomplete`; none if the daemon does not answer."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
+    from click.shell_completion import CompletionItem
+
+    url = str(ctx.find_root().params["url"])
+
+    async def ask() -> "list[CompletionItem]":
+        async with asyncio.timeout(COMPLETION_TIMEOUT):
+            processes = await _connect(url, COMPLETION_TIMEOUT, lambda client: client.process_list())
+        return [
+            CompletionItem(name, help=process.status.state)
+            for name, process in sorted(processes.items())
+            if name.startswith(incomplete)
+        ]
+
+    try:
+        return asyncio.run(ask())
+    except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
+        return []
+
+
+async def _connect(url: str, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:
+    from instance_manager.client import Client, target_of
+
+    try:
+        target = target_of(url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    _reach(target, within)
+    async with Client(url) as client:
+        return await work(client)
+
+
+def _reach(target: str, within: float) -> None:
+    """Find out whether something listens on a target: gRPC would try for 20 s and say why in its own words.
+
+    Raises:
+        UnreachableError: if not.
+    """
+    try:
+        if target.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(within)
+                probe.connect(target.removeprefix("unix:"))
+        else:
+            host, _, port = target.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=within).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise UnreachableError((isinstance(error, OSError) and error.strerror) or str(error)) from error
+
+
+def _failure(error: "AioRpcError | TimeoutError | UnreachableError", url: str) -> Failure:
+    """Return what to tell about a failed call, in one line, and the exit code."""
+    if isinstance(error, UnreachableError):
+        return _unreachable(str(error), url)
+    if isinstance(error, TimeoutError):
+        return _no_answer(url)
+    status = error.code().name
+    details = " ".join((error.details() or "").split())
+    # What the daemon says about these two begins with what cannot be done; the rest is gRPC's.
+    if not details.startswith("cannot "):
+        if status == "UNAVAILABLE":
+            return _unreachable(details, url)
+        if status == "DEADLINE_EXCEEDED":
+            return _no_answer(url)
+    return Failure(f"{details or 'cannot tell why the call failed'} ({status})", of_status(status))
+
+
+def _unreachable(reason: str, url: str) -> Failure:
+    reason = reason[:1].lower() + reason[1:]
+    return Failure(
+        f"cannot reach the instance manager at {url}: {reason}; is it running? Use --url to name another",
+        ExitCode.UNREACHABLE,
+    )
+
+
+def _no_answer(url: str) -> Failure:
+    return Failure(f"cannot get an answer from the instance manager at {url} in time", ExitCode.TIMEOUT)

@@ -1,0 +1,166 @@
+"""How processes are shown: tables for people, JSON, YAML and names for programs."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+
+FORMS = ("table", "wide", "json", "yaml", "name")
+COLOURS = {
+    "starting": "yellow",
+    "running": "green",
+    "stopping": "yellow",
+    "stopped": "bright_black",
+    "error": "red",
+    "deleted": "bright_black",
+}
+"""Colour of each state, by the names that click and rich share."""
+
+
+def on_terminal() -> bool:
+    """Tell whether a person reads the output."""
+    return sys.stdout.isatty()
+
+
+def coloured(state: str) -> str:
+    """Return a state padded to the width of the longest, in its colour if the output can show any."""
+    padded = f"{state:<8}"
+    plain = not on_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return padded if plain else click.style(padded, fg=COLOURS.get(state))
+
+
+def output_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option that says how to show processes; it goes to `show`."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=click.Choice(FORMS),
+        help="How to show it; wide is a table with more columns, name a name per line.  "
+        "[default: table on a terminal, otherwise json]",
+    )
+    return option(command)
+
+
+def as_dict(message: "Message") -> dict[str, Any]:
+    """Return a message with every field that it has, under the names of the proto."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def state_of(process: "ProcessResponse") -> str:
+    """Return the state a person is told: the wire's, or `deleted` for one that has left the list."""
+    return "deleted" if process.deleted else process.status.state
+
+
+def printable(text: str) -> str:
+    """Return a text on one line and without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def show(answer: "ProcessResponse | Mapping[str, ProcessResponse]", output: str | None) -> None:
+    """Print one process, or processes by name, in one of `FORMS`; None chooses by who reads it."""
+    output = output or ("table" if on_terminal() else "json")
+    processes = [answer[name] for name in sorted(answer)] if isinstance(answer, Mapping) else [answer]
+    if output == "name":
+        click.echo("".join(f"{process.spec.name}\n" for process in processes), nl=False)
+    elif output in {"table", "wide"}:
+        _show_table(processes, wide=output == "wide")
+    else:
+        by_name = {process.spec.name: as_dict(process) for process in processes}
+        _show_data(by_name if isinstance(answer, Mapping) else as_dict(answer), output)
+
+
+def _show_data(data: dict[str, Any], output: str) -> None:
+    if output == "yaml":
+        import yaml
+
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        click.echo(yaml.dump(data, Dumper=dumper, sort_keys=False), nl=False)
+    else:
+        import json
+
+        click.echo(json.dumps(data, indent=2))
+
+
+# --- tables ---
+
+
+def _ports(process: "ProcessResponse") -> str:
+    first, last = process.status.port_start, process.status.port_end
+    return "" if not first else f"{first}" if first == last else f"{first}-{last}"
+
+
+def _args(process: "ProcessResponse") -> str:
+    import shlex
+
+    return shlex.join(process.spec.args)
+
+
+def _conditions(process: "ProcessResponse") -> str:
+    return ",".join(
+        f"{name}={str(value).lower()}" for name, value in sorted(process.status.conditions.items())
+    )
+
+
+COLUMNS: Mapping[str, Callable[["ProcessResponse"], str]] = {
+    "NAME": lambda process: process.spec.name,
+    "STATE": lambda process: process.status.state,
+    "PORTS": _ports,
+    "UUID": lambda process: process.status.uuid,
+}
+WIDE_COLUMNS: Mapping[str, Callable[["ProcessResponse"], str]] = {
+    **COLUMNS,
+    "BINARY": lambda process: process.spec.binary,
+    "ARGS": _args,
+    "ERROR": lambda process: process.status.error_msg,
+    "CONDITIONS": _conditions,
+}
+
+_GAP = "   "
+_NARROWEST_NAME = 20
+"""Columns to which a narrow terminal may squeeze the names."""
+
+
+def _show_table(processes: Sequence["ProcessResponse"], *, wide: bool) -> None:
+    columns = WIDE_COLUMNS if wide else COLUMNS
+    rows = [[printable(cell(process)) or "-" for cell in columns.values()] for process in processes]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    if on_terminal():
+        _show_rich(list(columns), rows, widths, foldable=0 if wide else widths[0] - _NARROWEST_NAME)
+    else:
+        for row in (columns, *rows):
+            line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo(line.rstrip())
+
+
+def _show_rich(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], *, foldable: int
+) -> None:
+    """Print rows in colour and cut nothing off.
+
+    Where the terminal is too narrow, the names go on in the next line, but give way by no more than
+    `foldable` characters; beyond that the terminal wraps the lines.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.width = max(console.width, sum(widths) + len(_GAP) * len(widths) - max(foldable, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column != "NAME" or foldable <= 0)
+    state = columns.index("STATE")
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        cells[state].stylize(COLOURS.get(row[state], ""))
+        table.add_row(*cells)
+    console.print(table)

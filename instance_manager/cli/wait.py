@@ -1,0 +1,157 @@
+"""`instance-manager process wait`: until a process has come to a state, told by events, never by polling."""
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc.aio import AioRpcError
+
+from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.render import printable, state_of
+from instance_manager.client import Client
+
+if TYPE_CHECKING:
+    from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+
+GONE = "deleted"
+"""Stands for the state of a process that is not listed."""
+
+_BROKEN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
+
+
+class Goal(StrEnum):
+    """What to wait for."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+
+
+_MET = {
+    Goal.RUNNING: {"running"},
+    Goal.STOPPED: {"stopped", GONE},
+    Goal.DELETED: {GONE},
+}
+_NEVER = {
+    Goal.RUNNING: {"stopping", "stopped", "error", GONE},
+    Goal.STOPPED: {"error"},
+    Goal.DELETED: set[str](),
+}
+"""The states from which there is no way to the goal."""
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 2.0
+"""Seconds between attempts to connect again."""
+
+
+class Waiter:
+    """Waits for one process; knows at every moment how it stands."""
+
+    def __init__(self, name: str, goal: Goal, uuid: str = "") -> None:
+        """Without a UUID, the process is meant that has the name when the wait begins."""
+        self._name = name
+        self._goal = goal
+        self._uuid = uuid
+        self._by_name = not uuid
+        self._answered = False
+        self.seen = "unknown"
+
+    async def wait(self, client: Client, within: float) -> None:
+        """Return when the goal is met; the client is closed then.
+
+        Raises:
+            Failure: if it can no longer be met, or not within so many seconds.
+            AioRpcError: if a call fails, except for a connection lost after the first answer.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self._wait(client)
+        except TimeoutError:
+            raise Failure(
+                f"cannot wait any longer for {self._name} to be {self._goal}: "
+                f"after {within:g} s it is {self.seen}",
+                ExitCode.TIMEOUT,
+            ) from None
+
+    async def _wait(self, client: Client) -> None:
+        """Observe it on one connection after the other until it is decided."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                if await self._survives(client):
+                    return
+            finally:
+                await client.close()
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+            # A new connection, since an old one tries again only after a time that grows to minutes.
+            client = Client(client.url)
+
+    async def _survives(self, client: Client) -> bool:
+        """Observe it on one connection; return whether that lasted until the goal was met."""
+        try:
+            return await self._observe(client)
+        except AioRpcError as error:
+            if not self._answered or error.code() not in _BROKEN:
+                raise
+            return False
+
+    async def _observe(self, client: Client) -> bool:
+        """Return whether the goal is met before the daemon ends the stream of changes."""
+        # First the watch, then the present state: no change can get lost in between.
+        changes = await client.process_watch().begun()
+        if self._met(await self._listed(client)):
+            return True
+        async for change in changes:
+            if change.spec.name != self._name or change.status.uuid != self._uuid:
+                continue
+            if self._met(await self._latest(client, change)):
+                return True
+        return False
+
+    def _met(self, process: "ProcessResponse | None") -> bool:
+        self.seen = GONE if process is None else state_of(process)
+        if self.seen in _NEVER[self._goal]:
+            why = "" if process is None else printable(process.status.error_msg)
+            raise Failure(
+                f"cannot wait for {self._name} to be {self._goal}: "
+                f"{'no such process is listed' if self.seen == GONE else f'it is {self.seen}'}"
+                f"{why and f' ({why})'}",
+                ExitCode.IMPOSSIBLE,
+            )
+        return self.seen in _MET[self._goal]
+
+    async def _listed(self, client: Client) -> "ProcessResponse | None":
+        """Return the process that is meant, or None if it is not listed."""
+        process = None
+        try:
+            process = await client.process_get(self._name)
+        except AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+        self._answered = True
+        if process is None:
+            return None
+        # Whoever waits for a name to run does not mind if another process runs under it by now.
+        if process.status.uuid != self._uuid and self._uuid and not self._takes_successor:
+            return None
+        self._uuid = process.status.uuid
+        return process
+
+    @property
+    def _takes_successor(self) -> bool:
+        return self._by_name and self._goal is Goal.RUNNING
+
+    async def _latest(self, client: Client, change: "ProcessResponse") -> "ProcessResponse":
+        """Return a change, or if it ends a process that has been replaced, the process in its place."""
+        if not self._takes_successor or state_of(change) not in _NEVER[self._goal]:
+            return change
+        process = await self._listed(client)
+        return change if process is None or process.status.uuid == change.status.uuid else process

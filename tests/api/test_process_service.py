@@ -1,0 +1,172 @@
+"""The service over a real channel, with fakes below the supervisor where a machine cannot be made to fail."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from structlog.testing import capture_logs
+
+from instance_manager.api.process_service import SERVICE, ProcessService
+from instance_manager.api.server import GrpcServer, parse_address
+from instance_manager.app.events import EventLog
+from instance_manager.app.fakes import FakeClock, FakeLogs, FakeReadiness, FakeSpawner
+from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.client import Client
+from instance_manager.core.ports import PortRange
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.harness import sleeper
+
+
+class Served:
+    """A supervisor over fakes, served on a Unix socket."""
+
+    def __init__(self, folder: Path, backlog: int) -> None:
+        self.clock = FakeClock()
+        self.spawner = FakeSpawner(obeys=["SIGINT"])
+        self.logs = FakeLogs()
+        self.events = EventLog(self.clock.now, backlog=backlog)
+        numbers = iter(range(10**9))
+        self.supervisor = Supervisor(
+            Settings(port_range=PortRange(10_000, 10_099)),
+            spawner=self.spawner,
+            readiness=FakeReadiness(),
+            logs=self.logs,
+            events=self.events,
+            clock=self.clock,
+            new_uuid=lambda: f"uuid-{next(numbers)}",
+        )
+        service = ProcessService(self.supervisor)
+        self.server = GrpcServer({SERVICE.full_name: service.handler()})
+        self.url = f"unix://{folder}/s"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Client]:
+        self.server.bind(parse_address(self.url))
+        await self.server.start()
+        try:
+            async with Client(self.url) as client:
+                yield client
+        finally:
+            await self.server.stop(0)
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> Served:
+    return Served(tmp_path, backlog=50)
+
+
+class BrokenSpawner:
+    """Fails in a way that nobody has foreseen."""
+
+    def spawn(self, *_: Any) -> Any:
+        raise KeyError("a defect")
+
+
+async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
+    served: Served,
+) -> None:
+    served.supervisor._spawner = BrokenSpawner()
+    with capture_logs() as logs:
+        async with served.serving() as client:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await client.process_create(sleeper("a"))
+            assert error.value.code() is grpc.StatusCode.INTERNAL
+            (told,) = [line for line in logs if line["event"] == "unexpected error in a call"]
+            assert told["error_id"] in (error.value.details() or "")
+            assert told["method"] == "/ProcessManagerService/ProcessCreate"
+            assert await client.health() == "SERVING"
+
+
+async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(served: Served) -> None:
+    async with served.serving() as client:
+        await client.process_create(sleeper("a"))
+        stuck = await client.process_watch().begun()
+        served_one = served.supervisor.get("a")
+        # More than the connection takes on its way, then more than the backlog.
+        for _ in range(100):
+            for _ in range(10):
+                served.events.publish(served_one)
+            await client.health()
+        for _ in range(100_000):
+            served.events.publish(served_one)
+        assert served.events.cut_off == 1
+        assert served.events.subscribers == 0
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            async for _ in stuck:
+                pass
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        again = await client.process_watch().begun()
+        served.events.publish(served_one)
+        assert (await anext(aiter(again))).spec.name == "a"
+        again.cancel()
+
+
+async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served) -> None:
+    async with served.serving() as client:
+        # Large messages fill what the connection takes without being read.
+        await client.process_create(pb.ProcessSpec(name="a", binary="/bin/true", args=["x" * 100_000]))
+        stuck = await client.process_watch().begun()
+        process = served.supervisor.get("a")
+        while served.events.cut_off == 0:
+            served.events.publish(process)
+            await client.health()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            async for _ in stuck:
+                pass
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscriber(served: Served) -> None:
+    async with served.serving() as client:
+        await client.health()
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            streams = [await client.process_watch().begun() for _ in range(10)]
+            for stream in streams:
+                stream.cancel()
+        async with asyncio.timeout(10):
+            while served.events.subscribers or len(asyncio.all_tasks()) > before:
+                await client.health()
+
+
+async def test_the_list_shows_every_change_although_it_is_kept_serialized(served: Served) -> None:
+    async with served.serving() as client:
+        assert await client.process_list() == {}
+        await client.process_create(sleeper("a"))
+        assert (await client.process_list())["a"].status.state == "starting"
+        served.clock.advance()
+        assert (await client.process_list())["a"].status.state == "running"
+        await client.process_create(sleeper("b"))
+        served.clock.advance()
+        assert set(await client.process_list()) == {"a", "b"}
+        await client.process_delete("a")
+        await until_gone(client, "a")
+        assert set(await client.process_list()) == {"b"}
+
+
+async def until_gone(client: Client, name: str) -> None:
+    async with asyncio.timeout(10):
+        while name in await client.process_list():
+            pass
+
+
+async def test_watchers_are_told_everything_before_the_streams_end(served: Served) -> None:
+    async with served.serving() as client:
+        await client.process_create(sleeper("a"))
+        stream = await client.process_watch().begun()
+        await served.supervisor.shutdown(grace=1)
+        served.events.close()
+        told = ["deleted" if c.deleted else c.status.state async for c in stream]
+        assert told == ["stopping", "stopped", "deleted"]
+
+
+async def test_a_watch_after_the_end_is_empty(served: Served) -> None:
+    async with served.serving() as client:
+        served.events.close()
+        assert [change async for change in client.process_watch()] == []

@@ -1,0 +1,150 @@
+"""The end of the supervisor: everything is ended in parallel, nothing is started, nothing waits for ever."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from instance_manager.app.interfaces import CannotExecuteError
+from instance_manager.core.errors import UnavailableError
+from instance_manager.core.process import ExitStatus, Process
+from tests.app.conftest import RETRY_INTERVAL, World, spec
+
+
+def shut_down(world: World, grace: float) -> "asyncio.Task[list[Process]]":
+    """Begin a shutdown and go on once it has begun."""
+    return asyncio.get_running_loop().create_task(world.supervisor.shutdown(grace))
+
+
+async def test_a_supervisor_without_processes_ends_at_once(world: World) -> None:
+    draining = [world.supervisor.draining]
+    assert await world.supervisor.shutdown(60) == []
+    draining.append(world.supervisor.draining)
+    assert draining == [False, True]
+    assert world.clock.timers == set()
+
+
+async def test_every_process_is_told_to_end_at_the_same_time(world: World) -> None:
+    processes = [await world.running(name, ports=1) for name in ("a", "b", "c")]
+    starting = world.supervisor.create(spec("d", ports=1))
+    failed = await world.running("e")
+    world.child(failed).exit(ExitStatus(code=1))
+    ending = shut_down(world, 20)
+    await world.told(starting, "stopping")
+    for process in (*processes, starting):
+        assert world.child(process).signals == [("SIGINT", False)]
+        world.child(process).exit()
+    assert await ending == []
+    assert world.supervisor.free_ports == 10
+    assert world.supervisor.processes() == {}
+    assert all(world.states(p)[-1] == "deleted" for p in (*processes, starting, failed))
+    assert world.clock.timers == set()
+
+
+async def test_processes_that_obey_end_by_themselves(make_world: Callable[..., World]) -> None:
+    world = make_world(obeys={"SIGINT"})
+    for name in ("a", "b", "c"):
+        await world.running(name, ports=1)
+    assert await world.supervisor.shutdown(20) == []
+    assert world.supervisor.left == []
+
+
+async def test_what_has_not_ended_after_the_grace_is_killed(world: World) -> None:
+    slow = await world.running("slow")
+    early = await world.running("early")
+    world.supervisor.delete("early")
+    ending = shut_down(world, 20)
+    await world.told(slow, "stopping")
+    world.clock.advance(19.5)
+    assert ("SIGKILL", True) not in world.child(slow).signals + world.child(early).signals
+    world.clock.advance(0.5)
+    for process in (slow, early):
+        assert world.child(process).signals == [("SIGINT", False), ("SIGKILL", True)]
+        world.child(process).exit(ExitStatus(signal="SIGKILL"))
+    assert await ending == []
+
+
+async def test_a_process_that_cannot_be_ended_is_given_up_and_named(world: World) -> None:
+    stuck, other = await world.running("stuck", ports=1), await world.running("other")
+    ending = shut_down(world, 20)
+    await world.told(stuck, "stopping")
+    world.child(other).exit()
+    await world.told(other, "deleted")
+    world.clock.advance(24.5)
+    assert not ending.done()
+    world.clock.advance(0.5)
+    left = await ending
+    assert [process.name for process in left] == ["stuck"]
+    assert left[0].error_msg.startswith("cannot be killed, trying again")
+    assert world.supervisor.free_ports == 9
+
+
+async def test_descendants_that_remain_hold_a_shutdown_up_only_so_long(world: World) -> None:
+    process = await world.running("r")
+    world.child(process).remains.extend(["pid 8 lives on"] * 100)
+    ending = shut_down(world, 2)
+    await world.told(process, "stopping")
+    world.child(process).exit()
+    for _ in range(7):
+        await world.until(lambda: RETRY_INTERVAL in world.clock.delays)
+        world.clock.advance(RETRY_INTERVAL)
+    assert [left.error_msg for left in await ending] == [
+        "cannot end what it left behind, trying again: pid 8 lives on"
+    ]
+
+
+async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
+    first, second = await world.running("a"), await world.running("b")
+    ending = shut_down(world, 600)
+    await world.told(second, "stopping")
+    world.supervisor.hurry()
+    for process in (first, second):
+        assert world.child(process).signals == [("SIGINT", False)]
+    world.clock.advance(0)
+    for process in (first, second):
+        assert world.child(process).signals == [("SIGINT", False), ("SIGKILL", True)]
+        world.child(process).exit(ExitStatus(signal="SIGKILL"))
+    assert await ending == []
+
+
+async def test_nothing_is_started_during_and_after_a_shutdown(world: World) -> None:
+    process = await world.running("r")
+    ending = shut_down(world, 20)
+    await world.told(process, "stopping")
+    assert world.supervisor.draining
+    with pytest.raises(UnavailableError, match="cannot create new: the instance manager is ending"):
+        world.supervisor.create(spec("new"))
+    world.child(process).exit()
+    await ending
+    with pytest.raises(UnavailableError):
+        world.supervisor.create(spec("new"))
+    assert (len(world.spawner.children), world.supervisor.left) == (1, [])
+
+
+async def test_a_shutdown_ends_a_replacement_that_is_under_way(world: World) -> None:
+    old = await world.running("r", ports=1)
+    replacing = asyncio.create_task(world.replacer.replace(spec("r", ports=1, binary="/bin/new"), "SIGHUP"))
+    await world.until(lambda: 10001 in world.readiness.waiting)
+    ending = shut_down(world, 20)
+    with pytest.raises(UnavailableError, match="the instance manager is ending"):
+        await replacing
+    for child in world.spawner.children:
+        assert child.signals == [("SIGINT", False)]
+        child.exit()
+    assert await ending == []
+    assert world.states(old) == ["starting", "running", "stopping", "stopped", "deleted"]
+    assert world.events.states("uuid-1") == ["starting", "stopping", "stopped", "deleted"]
+
+
+async def test_a_shutdown_may_come_right_after_a_replacement_that_cannot_be_executed(world: World) -> None:
+    old = await world.running("r")
+    world.spawner.obeys = {"SIGINT"}
+    world.child(old).obeys = {"SIGINT"}
+    world.spawner.failures.append(CannotExecuteError("cannot execute /bin/new: Permission denied"))
+    replacing = asyncio.create_task(world.replacer.replace(spec("r", binary="/bin/new"), "SIGHUP"))
+    ending = shut_down(world, 20)
+    results = await asyncio.gather(replacing, ending, return_exceptions=True)
+    assert str(results[0]).startswith("cannot replace r by uuid-1: the new process failed: cannot execute")
+    assert results[1] == []
+    assert world.events.states("uuid-1") == ["starting", "error", "deleted"]
+    assert [c.process.uuid for c in world.events.changes if c.deleted].count("uuid-1") == 1
