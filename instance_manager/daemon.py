@@ -9,26 +9,40 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvloop
 
+from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
 from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.process import ProcessSpawner
+from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.api import process_service
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.recovery import Recovery
+from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.core.process import Process
 
 log = structlog.get_logger(__name__)
 
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
+
+
+class OnStop(StrEnum):
+    """What becomes of the processes when the daemon is asked to end."""
+
+    TERMINATE = auto()
+    """They end with it."""
+    LEAVE = auto()
+    """They live on and the next daemon takes them over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,9 @@ class DaemonSettings:
     log_max_size: int
     """Bytes a log file may have."""
     echo_logs: bool
+    state_dir: Path
+    """Where the journal and the guard's records are; one daemon at a time."""
+    on_stop: OnStop
 
 
 class LoopClock:
@@ -66,6 +83,7 @@ def run(settings: DaemonSettings) -> int:
 
     Raises:
         AddressError: if an address cannot be listened on.
+        StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
     work: Coroutine[Any, Any, int] = serve(settings)
@@ -75,48 +93,94 @@ def run(settings: DaemonSettings) -> int:
 async def serve(settings: DaemonSettings) -> int:
     """Serve on the running event loop; see `run`."""
     async with AsyncExitStack() as stack:
-        clock = LoopClock()
-        events = EventLog(clock.now)
-        spawner = ProcessSpawner(os.environ)
-        logs = LogFiles(
-            settings.logs_dir,
-            max_size=settings.log_max_size,
-            echo=EchoSink(1) if settings.echo_logs else None,
-        )
-        supervisor = Supervisor(
-            settings.supervision,
-            spawner=spawner,
-            readiness=HealthProbe(),
-            logs=logs,
-            events=events,
-            clock=clock,
-            new_uuid=lambda: str(uuid.uuid4()),
-        )
-        service = process_service.ProcessService(supervisor)
-        server = GrpcServer({process_service.SERVICE.full_name: service.handler()})
-        bound = [server.bind(address) for address in _addresses(settings.listen)]
+        state_dir = StateDir(settings.state_dir)
+        state_dir.open()
+        stack.callback(state_dir.close)
+        journal = SqliteJournal(state_dir.journal, boot_id())
+        records, revision = journal.open()
+        stack.callback(journal.close)
+        parts = _assemble(settings, state_dir, journal, revision)
+        server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler()})
 
-        stop = _StopSignal(supervisor.hurry)
+        stop = _StopSignal(parts.supervisor.hurry)
         stop.open()
-        spawner.open()
-        stack.callback(spawner.close)
-        logs.open()
-        stack.push_async_callback(logs.close)
-        mounts = MountWatcher(supervisor.observe_mounts)
+        parts.spawner.open()
+        stack.callback(parts.spawner.close)
+        stack.callback(parts.survivors.close)
+        parts.logs.open()
+        stack.push_async_callback(parts.logs.close)
+        # Before the ports open, so that the first answer is already the whole truth.
+        await parts.recovery.run(records)
+        mounts = MountWatcher(parts.supervisor.observe_mounts)
         mounts.open()
         stack.callback(mounts.close)
 
+        bound = [server.bind(address) for address in _addresses(settings.listen)]
         await server.start()
         log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
         await stop.wait()
-        return await _shut_down(supervisor, server, settings.shutdown_grace)
+        return await _shut_down(parts.supervisor, server, settings)
 
 
-async def _shut_down(supervisor: Supervisor, server: GrpcServer, grace: float) -> int:
-    log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the daemon is made of, unopened."""
+
+    spawner: ProcessSpawner
+    survivors: ProcessSurvivors
+    logs: LogFiles
+    supervisor: Supervisor
+    service: process_service.ProcessService
+    recovery: Recovery
+
+
+def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, revision: int) -> _Parts:
+    clock = LoopClock()
+    readiness = HealthProbe()
+    spawner = ProcessSpawner(os.environ, state_dir.owner)
+    survivors = ProcessSurvivors(state_dir.owner, state_dir.exits, _guard())
+    logs = LogFiles(
+        settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
+    )
+    supervisor = Supervisor(
+        settings.supervision,
+        spawner=spawner,
+        readiness=readiness,
+        logs=logs,
+        events=EventLog(clock.now, revision=revision),
+        clock=clock,
+        journal=journal,
+        new_uuid=lambda: str(uuid.uuid4()),
+    )
+    journal.follow(supervisor.records)
+    replacer = Replacer(supervisor)
+    return _Parts(
+        spawner=spawner,
+        survivors=survivors,
+        logs=logs,
+        supervisor=supervisor,
+        service=process_service.ProcessService(supervisor, replacer),
+        recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
+    )
+
+
+def _guard() -> int | None:
+    """Return the PID of the guard that started this daemon, None without one."""
+    text = os.environ.get("INSTANCE_MANAGER_GUARD", "")
+    return int(text) if text.isdecimal() and int(text) == os.getppid() else None
+
+
+async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: DaemonSettings) -> int:
+    """End everything in order; the watchers are told all before the streams end."""
     await server.drain()
-    left = await supervisor.shutdown(grace)
-    # The watchers are told everything before the streams end.
+    left: list[Process] = []
+    if settings.on_stop is OnStop.LEAVE:
+        supervisor.stop_starting()
+        log.info("shutting down; the processes live on", processes=len(supervisor.left))
+    else:
+        grace = settings.shutdown_grace
+        log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
+        left = await supervisor.shutdown(grace)
     supervisor.events.close()
     await server.stop(_RPC_GRACE)
     for process in left:

@@ -72,6 +72,8 @@ class Daemon:
         self.stdout: list[str] = []
         self._arrived = asyncio.Condition()
         self._options = options
+        self.prefix: tuple[str, ...] = ()
+        """Program and arguments to start it with."""
         self._environment = environment or {}
         self._readers: list[asyncio.Task[None]] = []
         self.process: asyncio.subprocess.Process
@@ -83,10 +85,11 @@ class Daemon:
     async def start(self) -> None:
         """Start it and wait until it serves."""
         listen = [] if "--listen" in self._options else ["--listen", self.url]
+        state = [] if "--state-dir" in self._options else ["--state-dir", str(self.folder / "state")]
         logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(str(BIN), "daemon", *listen, *ports, *logs, *self._options),
+            *(*self.prefix, str(BIN), "daemon", *listen, *ports, *logs, *state, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

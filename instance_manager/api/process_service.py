@@ -27,9 +27,9 @@ TAIL_METADATA = "instance-manager-tail"
 class ProcessService:
     """The methods of ProcessManagerService."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, replacer: Replacer) -> None:
         self._supervisor = supervisor
-        self._replacer = Replacer(supervisor)
+        self._replacer = replacer
         self._changes = SerializedChanges()
         self._list = SerializedList(supervisor.events)
 

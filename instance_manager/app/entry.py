@@ -10,8 +10,10 @@ from instance_manager.core.process import Body, Process, State
 class Entry:
     """One process under supervision."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, replaces: str = "") -> None:
         self.process = process
+        self.replaces = replaces
+        """UUID of the process whose name it is to take over; empty if it is no replacement."""
         self.child: Child | None = None
         self.timer: Cancellable | None = None
         self.readiness: Cancellable | None = None

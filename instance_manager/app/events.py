@@ -92,12 +92,14 @@ class Subscription:
 class EventLog:
     """Numbers the changes and hands each to every subscriber."""
 
-    def __init__(self, now: Callable[[], float], *, backlog: int = DEFAULT_BACKLOG) -> None:
+    def __init__(
+        self, now: Callable[[], float], *, backlog: int = DEFAULT_BACKLOG, revision: int = 0
+    ) -> None:
         self._now = now
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
-        self.revision = 0
+        self.revision = revision
         """Of the latest change."""
         self.cut_off = 0
         """Subscribers that were cut off because they did not read."""

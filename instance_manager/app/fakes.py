@@ -13,12 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from instance_manager.app.interfaces import SpawnOrder
+from instance_manager.app.interfaces import JournalRecord, SpawnOrder
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import ExitStatus, Identity
-
-_WITHIN = 10.0
-"""Real seconds after which a test that waits has failed."""
 
 
 class Notices:
@@ -34,12 +31,8 @@ class Notices:
                 future.set_result(None)
         self._waiting = [w for w in self._waiting if not w[1].done()]
 
-    async def until(self, condition: Callable[[], bool], within: float = _WITHIN) -> None:
-        """Wait until a condition holds, looking at it after every notice.
-
-        Raises:
-            TimeoutError: if it does not hold within so many real seconds.
-        """
+    async def until(self, condition: Callable[[], bool], within: float = 10.0) -> None:
+        """Wait until a condition holds, looking at it after every notice; TimeoutError if it never does."""
         if condition():
             return
         future = asyncio.get_running_loop().create_future()
@@ -127,8 +120,7 @@ class FakeChild:
         self.description = f"pid {identity.pid} is in state D"
         self.remains: deque[str | OSError] = deque()
         """What the next calls of `end_tree` tell or raise, one each; after that nothing is left."""
-        self.trees_asked = 0
-        """How often `end_tree` was called."""
+        self.trees_asked = 0  # how often `end_tree` was called
         self.tree = asyncio.Event()
         """While it is cleared, `end_tree` does not come back."""
         self.tree.set()
@@ -162,11 +154,7 @@ class FakeChild:
         return None
 
     def exit(self, status: ExitStatus | None = None) -> None:
-        """End the leader, with status 0 if nothing else is said.
-
-        Raises:
-            RuntimeError: if it has ended already.
-        """
+        """End the leader, with status 0 if nothing else is said; RuntimeError if it has ended already."""
         if self.ended:
             raise RuntimeError(f"{self.order.name} has ended already")
         self._end(status or ExitStatus())
@@ -238,8 +226,7 @@ class FakeReadiness:
 class FakeLogs:
     """Logs in memory; implements `interfaces.Logs`."""
 
-    DESCRIPTOR = 1_000_000
-    """What every writer is given; no process has it open."""
+    DESCRIPTOR = 1_000_000  # what every writer is given; no process has it open
 
     def __init__(self, notices: Notices | None = None) -> None:
         self.notices = notices or Notices()
@@ -260,11 +247,7 @@ class FakeLogs:
         yield self.DESCRIPTOR
 
     def release(self, name: str) -> None:
-        """Count a writer off.
-
-        Raises:
-            RuntimeError: if none is left.
-        """
+        """Count a writer off; RuntimeError if none is left."""
         if not self.writers[name]:
             raise RuntimeError(f"nobody writes the log of {name}")
         self.writers[name] -= 1
@@ -291,3 +274,24 @@ class FakeLogs:
 
     def _more(self, name: str, position: int) -> bool:
         return len(self.lines[name]) > position or not self.writers[name]
+
+
+class FakeJournal:
+    """Keeps in memory what was written down."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, JournalRecord] = {}
+        """By UUID."""
+        self.last_revision = 0
+
+    def record(self, record: JournalRecord) -> None:
+        """Write down a process as it is now."""
+        self.records[record.process.uuid] = record
+
+    def forget(self, uuid: str) -> None:
+        """Cross out a process of which nothing is left."""
+        self.records.pop(uuid, None)
+
+    def revision(self, revision: int) -> None:
+        """Write down the revision of the latest change."""
+        self.last_revision = revision

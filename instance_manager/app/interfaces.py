@@ -1,11 +1,11 @@
 """What the use cases need of the outside world."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.core.process import ExitStatus, Identity, Process
 
 
 class CannotExecuteError(Exception):
@@ -20,6 +20,8 @@ class SpawnOrder:
     uuid: str
     command: tuple[str, ...]
     """Program and arguments."""
+    envelope: str
+    """What the process carries along to be taken over when the journal is lost."""
     output: int
     """Descriptor that becomes the process's stdout and stderr; the caller closes its own."""
 
@@ -88,6 +90,55 @@ class Logs(Protocol):
         Raises:
             NotFoundError: if there is no log of this name.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """What the journal holds about one process."""
+
+    process: Process
+    listed: bool
+    """Whether clients see it under its name."""
+    replaces: str = ""
+    """UUID of the process whose name it is to take over; empty if it is no replacement."""
+
+
+class Journal(Protocol):
+    """What survives the daemon. Writing never fails for the caller; trouble is counted and told."""
+
+    def record(self, record: JournalRecord) -> None:
+        """Write down a process as it is now, before anything is done about it."""
+
+    def forget(self, uuid: str) -> None:
+        """Cross out a process of which nothing is left."""
+
+    def revision(self, revision: int) -> None:
+        """Write down the revision of the latest change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A living process that carries an instance's identity in its environment."""
+
+    name: str
+    uuid: str
+    envelope: str
+    """See `core.recovery.envelope`."""
+    command: tuple[str, ...]
+    identity: Identity
+
+
+class Survivors(Protocol):
+    """Processes that an earlier daemon has started."""
+
+    def find(self) -> Sequence[Survivor]:
+        """Return those that live."""
+
+    def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
+        """Take over exactly this process and call `on_exit` once when it ends; None if it has already."""
+
+    def exit_status(self, identity: Identity) -> ExitStatus | None:
+        """Return how a process has ended that no daemon saw end, None if nobody knows."""
 
 
 class Cancellable(Protocol):

@@ -60,11 +60,16 @@ class Replacer:
             raise AlreadyExistsError(
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
-        new = self._supervisor.start(spec, listed=False)
-        self._under_way.add(spec.name)
+        new = self._supervisor.start(spec, replaces=old.process.uuid)
+        return await asyncio.shield(self.go_on(old, new))
+
+    def go_on(self, old: Entry, new: Entry) -> asyncio.Task[Process]:
+        """Carry a replacement through whose new process has been started."""
+        name = new.process.name
+        self._under_way.add(name)
         task = asyncio.get_running_loop().create_task(self._carry_through(old, new))
-        task.add_done_callback(lambda task: self._done(spec.name, task))
-        return await asyncio.shield(task)
+        task.add_done_callback(lambda task: self._done(name, task))
+        return task
 
     def _done(self, name: str, task: asyncio.Task[Process]) -> None:
         self._under_way.discard(name)

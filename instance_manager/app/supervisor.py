@@ -7,7 +7,7 @@ effects, so there is no state in between that a caller could see.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import (
     CannotExecuteError,
     Clock,
+    Journal,
+    JournalRecord,
     Logs,
     Readiness,
     Spawner,
@@ -57,6 +59,7 @@ from instance_manager.core.process import (
     TreeGone,
     TreeRemains,
 )
+from instance_manager.core.recovery import envelope
 from instance_manager.core.spec import ProcessSpec, command_line, validate_spec
 
 log = structlog.get_logger(__name__)
@@ -87,6 +90,7 @@ class Supervisor:
         logs: Logs,
         events: EventLog,
         clock: Clock,
+        journal: Journal,
         new_uuid: Callable[[], str],
     ) -> None:
         self.settings = settings
@@ -95,6 +99,7 @@ class Supervisor:
         self._spawner = spawner
         self._readiness = readiness
         self._clock = clock
+        self._journal = journal
         self._new_uuid = new_uuid
         self._pool = PortPool.of(settings.port_range)
         self._entries: dict[str, Entry] = {}
@@ -125,6 +130,14 @@ class Supervisor:
         """Every process of which something is left, those that are no longer listed too."""
         return [e.process for e in self._entries.values()]
 
+    def entries(self) -> list[Entry]:
+        """Return every entry, listed or not."""
+        return list(self._entries.values())
+
+    def records(self) -> list[JournalRecord]:
+        """Return everything the journal should hold."""
+        return [self._record_of(entry) for entry in self._entries.values()]
+
     def processes(self) -> dict[str, Process]:
         """Return every listed process by name."""
         return {name: entry.process for name, entry in self._listed.items()}
@@ -152,7 +165,7 @@ class Supervisor:
                 f"cannot create {spec.name}: a process of this name is listed "
                 f"({self._listed[spec.name].process.state}); delete it first and wait until it is gone"
             )
-        return self.start(spec, listed=True).process
+        return self.start(spec).process
 
     def delete(self, name: str, uuid: str = "") -> Process:
         """Begin to end a process and return it as it is then; it leaves the list when it has ended.
@@ -179,6 +192,10 @@ class Supervisor:
         for entry in tuple(self._entries.values()):
             for name, value in conditions.observe(entry.process.name, read_only_volumes).items():
                 self.handle(entry, ConditionObserved(name, value))
+
+    def stop_starting(self) -> None:
+        """Start nothing any more; what runs is left alone."""
+        self._ending = self.settings.stop_timeout
 
     async def shutdown(self, grace: float) -> list[Process]:
         """Start nothing any more and end every process in parallel.
@@ -221,8 +238,8 @@ class Supervisor:
             )
         return self._listed[name]
 
-    def start(self, spec: ProcessSpec, *, listed: bool) -> Entry:
-        """Start a process whose spec is valid, listed or beside the one that has its name.
+    def start(self, spec: ProcessSpec, *, replaces: str = "") -> Entry:
+        """Start a process whose spec is valid, listed or beside the one with the UUID that it replaces.
 
         Raises:
             ResourceExhaustedError: if there are no ports for it or the machine has no room.
@@ -236,9 +253,11 @@ class Supervisor:
         process, effects = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
         )
-        entry = self._entries[process.uuid] = Entry(process)
-        if listed:
+        entry = self._entries[process.uuid] = Entry(process, replaces=replaces)
+        if not replaces:
             self._listed[spec.name] = entry
+        # The intent is written down before there is a process to lose.
+        self._journal.record(self._record_of(entry))
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
@@ -253,6 +272,28 @@ class Supervisor:
         if self._listed.get(old.process.name) is not old:
             raise ValueError(f"{old.process.name} is not listed any more")
         self._listed[old.process.name] = new
+        # In this order: whoever reads the journal in between sees that the name has been taken over.
+        self._journal.record(self._record_of(new))
+        self._journal.record(self._record_of(old))
+
+    def take_over(self, record: JournalRecord) -> Entry:
+        """Supervise a process of an earlier daemon; nothing is done about it until `go_on`."""
+        process = record.process
+        entry = self._entries[process.uuid] = Entry(process, replaces=record.replaces)
+        holder = self._listed.get(process.name)
+        if record.listed and (holder is None or record.replaces == holder.process.uuid):
+            self._listed[process.name] = entry
+        if process.ports is not None:
+            self._pool = self._pool.reserve(process.ports)
+        return entry
+
+    def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
+        """Continue with a process that was taken over."""
+        self._journal.record(self._record_of(entry))
+        for effect in effects:
+            self._carry_out(entry, effect)
+        for event in events:
+            self.handle(entry, event)
 
     def is_listed(self, entry: Entry) -> bool:
         """Tell whether clients see this entry under its name."""
@@ -267,12 +308,18 @@ class Supervisor:
         try:
             while self._inbox:
                 entry, event = self._inbox.popleft()
-                entry.process, effects = step(entry.process, event)
+                before = entry.process
+                entry.process, effects = step(before, event)
+                if entry.process is not before:
+                    self._journal.record(self._record_of(entry))
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
         finally:
             self._handling = False
+
+    def _record_of(self, entry: Entry) -> JournalRecord:
+        return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
 
     # --- effects ---
 
@@ -301,6 +348,7 @@ class Supervisor:
     def _publish(self, entry: Entry) -> None:
         process = entry.process
         self.events.publish(process)
+        self._journal.revision(self.events.revision)
         level = log.warning if process.error_msg else log.info
         level(
             f"process {process.state}",
@@ -315,7 +363,13 @@ class Supervisor:
         process = entry.process
         with self.logs.writer(process.name) as output:
             entry.logs = True
-            order = SpawnOrder(process.name, process.uuid, command_line(process.spec, process.ports), output)
+            order = SpawnOrder(
+                name=process.name,
+                uuid=process.uuid,
+                command=command_line(process.spec, process.ports),
+                envelope=envelope(process, entry.replaces),
+                output=output,
+            )
             try:
                 entry.child = self._spawner.spawn(order, lambda status: self.handle(entry, Exited(status)))
             except CannotExecuteError as error:
@@ -364,9 +418,11 @@ class Supervisor:
             self._pool = self._pool.release(process.ports)
         if entry.logs:
             self.logs.release(process.name)
+        self._journal.forget(process.uuid)
         entry.forgotten = True
         entry.settle()
         self.events.publish(process, deleted=True)
+        self._journal.revision(self.events.revision)
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self._entries:
             self._empty.set()

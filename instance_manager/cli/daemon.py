@@ -77,6 +77,20 @@ Examples:
     show_default=True,
     help="Repeat the processes' log lines on stdout, each with the name of its process.",
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/run/instance-manager"),
+    show_default=True,
+    help="Directory of the journal, by which the next daemon takes the processes over.",
+)
+@click.option(
+    "--on-stop",
+    type=click.Choice(["terminate", "leave"]),
+    default="terminate",
+    show_default=True,
+    help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
+)
 @click.pass_obj
 def cli(
     options: Globals,
@@ -88,12 +102,15 @@ def cli(
     shutdown_grace: float,
     log_max_size: int,
     echo_logs: bool,
+    state_dir: Path,
+    on_stop: str,
 ) -> None:
     """Serve: start, supervise and end processes over gRPC.
 
     SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
     """
     from instance_manager import daemon, log
+    from instance_manager.adapters.journal import StateDirError
     from instance_manager.api.server import AddressError, parse_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.ports import parse_port_range
@@ -110,9 +127,11 @@ def cli(
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
             echo_logs=echo_logs,
+            state_dir=state_dir,
+            on_stop=daemon.OnStop(on_stop),
         )
         log.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, InvalidArgumentError) as error:
+    except (AddressError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
     sys.exit(status)

@@ -64,7 +64,7 @@ class PortPool:
     @property
     def free_count(self) -> int:
         """How many ports are free."""
-        return len(self.span) - sum(len(r) for r in self.taken)
+        return sum(len(gap) for gap in self._gaps())
 
     def allocate(self, count: int) -> tuple["PortPool", PortRange]:
         """Hand out `count` consecutive ports: the first gap from the cursor on, wrapping round once.
@@ -81,6 +81,19 @@ class PortPool:
             f"cannot find {count} consecutive free ports in {self.span} ({self.free_count} free in all): "
             "delete processes that are no longer needed or widen --port-range"
         )
+
+    def reserve(self, ports: PortRange) -> "PortPool":
+        """Take a range that is known to be in use out of the pool; it may lie outside the span.
+
+        Raises:
+            ValueError: if some of it is handed out already.
+        """
+        if any(r.start <= ports.end and ports.start <= r.end for r in self.taken):
+            raise ValueError(f"ports {ports} are handed out already")
+        taken = list(self.taken)
+        insort(taken, ports)
+        ahead = self.cursor <= ports.end < self.span.end
+        return replace(self, taken=tuple(taken), cursor=ports.end + 1 if ahead else self.cursor)
 
     def release(self, ports: PortRange) -> "PortPool":
         """Take back a range that was handed out.
@@ -102,9 +115,10 @@ class PortPool:
     def _gaps(self) -> list[PortRange]:
         gaps, begin = [], self.span.start
         for used in self.taken:
-            if begin < used.start:
-                gaps.append(PortRange(begin, used.start - 1))
-            begin = used.end + 1
+            last = min(used.start - 1, self.span.end)
+            if begin <= last:
+                gaps.append(PortRange(begin, last))
+            begin = max(begin, used.end + 1)
         if begin <= self.span.end:
             gaps.append(PortRange(begin, self.span.end))
         return gaps

@@ -50,13 +50,17 @@ class ExitStatus:
     code: int = 0
     signal: str = ""
     """Name of the signal that ended it, such as SIGKILL; empty if it ended by itself."""
+    known: bool = True
+    """Whether anybody saw how it ended."""
 
     @property
     def clean(self) -> bool:
         """Whether it ended by itself with status 0."""
-        return self.code == 0 and not self.signal
+        return self.known and self.code == 0 and not self.signal
 
     def __str__(self) -> str:
+        if not self.known:
+            return "exit status unknown: it ended while nobody was there to see how"
         return f"signal: {self.signal}" if self.signal else f"exit status {self.code}"
 
 

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from instance_manager.api.process_service import SERVICE, ProcessService
 from instance_manager.api.server import GrpcServer, parse_address
 from instance_manager.app.events import EventLog
-from instance_manager.app.fakes import FakeClock, FakeLogs, FakeReadiness, FakeSpawner
+from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
+from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.ports import PortRange
@@ -38,9 +39,10 @@ class Served:
             logs=self.logs,
             events=self.events,
             clock=self.clock,
+            journal=FakeJournal(),
             new_uuid=lambda: f"uuid-{next(numbers)}",
         )
-        service = ProcessService(self.supervisor)
+        service = ProcessService(self.supervisor, Replacer(self.supervisor))
         self.server = GrpcServer({SERVICE.full_name: service.handler()})
         self.url = f"unix://{folder}/s"
 

@@ -12,6 +12,7 @@ from instance_manager.app.events import Change, EventLog
 from instance_manager.app.fakes import (
     FakeChild,
     FakeClock,
+    FakeJournal,
     FakeLogs,
     FakeReadiness,
     FakeSpawner,
@@ -61,6 +62,7 @@ class World:
         self.spawner = FakeSpawner(self.notices, obeys=obeys)
         self.readiness = FakeReadiness(self.notices)
         self.logs = FakeLogs(self.notices)
+        self.journal = FakeJournal()
         self.events = RecordedEvents(self.clock.now, self.notices)
         uuids = (f"uuid-{number}" for number in itertools.count())
         self.supervisor = Supervisor(
@@ -75,6 +77,7 @@ class World:
             logs=self.logs,
             events=self.events,
             clock=self.clock,
+            journal=self.journal,
             new_uuid=lambda: next(uuids),
         )
         self.replacer = Replacer(self.supervisor)

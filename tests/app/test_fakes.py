@@ -9,7 +9,7 @@ from instance_manager.app.interfaces import Child, Clock, Logs, Readiness, Spawn
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import ExitStatus
 
-ORDER = SpawnOrder("r", "u", ("/bin/r",), 1)
+ORDER = SpawnOrder(name="r", uuid="u", command=("/bin/r",), envelope="", output=1)
 
 
 async def test_fakes_can_stand_where_the_protocols_do() -> None:

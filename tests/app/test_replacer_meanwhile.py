@@ -164,7 +164,7 @@ async def test_a_replacement_whose_caller_has_gone_fails_without_noise_and_can_b
 
 async def test_an_entry_that_is_not_listed_cannot_be_swapped(world: World, old: Process) -> None:
     listed = world.supervisor.find("r")
-    beside = world.supervisor.start(spec("r", binary=NEW), listed=False)
+    beside = world.supervisor.start(spec("r", binary=NEW), replaces=old.uuid)
     with pytest.raises(ValueError, match="r is not listed any more"):
         world.supervisor.swap(beside, listed)
     assert world.supervisor.processes() == {"r": old}

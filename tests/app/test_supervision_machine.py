@@ -25,8 +25,7 @@ from instance_manager.core.process import Body, ExitStatus, Process
 from tests.app.conftest import World, spec
 
 PORTS = 10
-TURNS = 12
-"""Turns of the event loop that the longest chain of callbacks takes, and some more."""
+TURNS = 12  # of the event loop: the longest chain of callbacks takes fewer
 
 NEXT = {
     "starting": {"running", "stopping", "stopped", "error"},
@@ -42,9 +41,7 @@ BINARIES = st.sampled_from(["/bin/r", "/bin/s", "/bin/t"])
 COUNTS = st.sampled_from([0, 1, 1, 2, 4])
 STATUSES = st.sampled_from([ExitStatus(), ExitStatus(code=1), ExitStatus(signal="SIGKILL")])
 WHICH = st.integers(0, 9)
-TROUBLES = st.sampled_from(
-    [None] * 6 + [CannotExecuteError("no such file"), ResourceExhaustedError("no PIDs")]
-)
+TROUBLES = st.sampled_from([None] * 6 + [CannotExecuteError("no file"), ResourceExhaustedError("no PIDs")])
 TOGETHER = st.sampled_from([False, False, True])
 
 
@@ -195,10 +192,9 @@ class SupervisionMachine(RuleBasedStateMachine):
     def nothing_lives_that_the_supervisor_does_not_know(self) -> None:
         left = {process.uuid: process for process in self.supervisor.left}
         for child in self.world.spawner.children:
-            if child.gone:
-                assert left.get(child.order.uuid, _GONE).body is Body.GONE
-            else:
-                assert left[child.order.uuid].body is (Body.REMNANTS if child.ended else Body.ALIVE)
+            body = left[child.order.uuid].body if child.order.uuid in left else Body.GONE
+            there_is = Body.GONE if child.gone else Body.REMNANTS if child.ended else Body.ALIVE
+            assert body is there_is
 
     @invariant()
     def no_port_is_free_or_used_twice_before_its_process_is_gone(self) -> None:
@@ -242,22 +238,20 @@ class SupervisionMachine(RuleBasedStateMachine):
     def what_is_told_last_is_how_it_is(self) -> None:
         last = {change.process.uuid: change.process for change in self.world.events.changes}
         for process in self.supervisor.left:
-            told = last[process.uuid]
-            assert (told.state, told.error_msg, told.conditions) == (
-                process.state,
-                process.error_msg,
-                process.conditions,
-            )
+            assert _visible(last[process.uuid]) == _visible(process)
 
     @invariant()
     def who_is_to_end_was_signalled_and_has_a_timer(self) -> None:
-        for process in self.supervisor.left:
-            if process.body is Body.ALIVE and process.state in {"stopping", "error"}:
-                assert self.world.child(process).signals
-        ending = [
-            p for p in self.supervisor.left if p.body is Body.ALIVE and p.state in {"stopping", "error"}
-        ]
+        alive = [process for process in self.supervisor.left if process.body is Body.ALIVE]
+        ending = [process for process in alive if process.state in {"stopping", "error"}]
+        assert all(self.world.child(process).signals for process in ending)
         assert len(self.world.clock.timers) >= len(ending)
+
+    @invariant()
+    def the_journal_holds_what_there_is_and_nothing_else(self) -> None:
+        held = {record.process.uuid: record for record in self.supervisor.records()}
+        assert self.world.journal.records == held
+        assert self.world.journal.last_revision == self.world.events.revision
 
     def teardown(self) -> None:
         """Delete everything and let it end: then nothing may be left anywhere."""
@@ -290,13 +284,8 @@ class SupervisionMachine(RuleBasedStateMachine):
         assert asyncio.all_tasks(self.loop) == set()
 
 
-class _Gone:
-    """Stands for a process that the supervisor has forgotten."""
-
-    body = Body.GONE
-
-
-_GONE = _Gone()
+def _visible(process: Process) -> tuple[object, ...]:
+    return process.state, process.error_msg, process.conditions
 
 
 async def _in_one_turn(actions: list[Callable[[], object]]) -> None:

@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -47,14 +45,9 @@ async def holds_its_ground(daemon: Daemon, client: Client, watch: Watch, most: i
 
 
 async def test_without_descriptors_a_create_is_refused_and_nobody_is_harmed(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    try:
-        daemon = Daemon(tmp_path)
-        await daemon.start()
-    finally:
-        with suppress(ValueError, PermissionError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    daemon = Daemon(tmp_path)
+    daemon.prefix = ("/bin/sh", "-c", 'ulimit -n 256 && exec "$@"', "sh")
+    await daemon.start()
     try:
         async with daemon.client() as client, Watch(client) as watch:
             await holds_its_ground(daemon, client, watch, 300)

@@ -1,104 +1,79 @@
-"""One log file that is being written: where its readers and its echo are."""
+"""One log file that is being written or read: how far it has got, and who waits for more."""
 
 import asyncio
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from asyncinotify import Watch
-
-_ECHO_MOST = 1 << 18
-"""Bytes echoed at one look."""
-_ECHO_BACKLOG = 1 << 22
-"""Bytes the echo may lag behind before it skips; the file still has them."""
-
-
-class LogReader:
-    """A position in a log, kept right when the head of the file is cut off."""
-
-    def __init__(self, log: "LogFile | None") -> None:
-        self._log = log
-        self.offset = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether nobody writes any more."""
-        return self._log is None or self._log.ended
-
-    @property
-    def version(self) -> int:
-        """Changes whenever the file has been written."""
-        return 0 if self._log is None else self._log.version
-
-    async def ready(self) -> None:
-        """Wait while the file is being cut."""
-        while self._log is not None and self._log.trimming:
-            await self._log.wait()
-
-    async def changed(self, seen: int) -> None:
-        """Wait until the file has been written since `seen` or has ended."""
-        while not self.ended and self.version == seen:
-            assert self._log is not None  # noqa: S101 - or it would have ended
-            await self._log.wait()
+from instance_manager.adapters.logs.echo import EchoPosition
+from instance_manager.adapters.logs.opening import open_again
+from instance_manager.adapters.logs.reader import LogReader
+from instance_manager.adapters.logs.trim import Cut
 
 
 class LogFile:
-    """A log file with a process that writes it."""
+    """A log file, held open: it may be moved or removed by hand and still is the one that is written."""
 
-    def __init__(self, name: str, path: Path, size: int) -> None:
+    def __init__(self, name: str, fd: int) -> None:
         self.name = name
-        self.path = path
-        self.size = size
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
         """As it was at the last look."""
-        self.writers = 0
-        self.watch: Watch | None = None
-        """Tells that it was written; spent once it has told."""
         self.trimming = False
-        self.ended = False
+        self.untrimmable_until = 0.0
+        """Cutting it failed; time of the event loop at which to try again."""
+        self.ended = True
+        """Nobody writes it."""
         self.version = 0
-        self._echo_offset = size
-        self._echo_seen = size
-        self._skipped = 0
-        self._readers: set[LogReader] = set()
-        self._waiting: list[asyncio.Future[None]] = []
+        """Changes whenever the file has been written."""
+        self.echo = EchoPosition(name, self.size)
+        self.readers: set[LogReader] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
 
-    @staticmethod
-    def detached_reader() -> LogReader:
-        """Return a reader of a file that nobody writes."""
-        return LogReader(None)
+    def is_same_file(self, fd: int) -> bool:
+        """Tell whether a descriptor is of the same file."""
+        return os.path.sameopenfile(self.fd, fd)
 
-    def attach(self) -> LogReader:
-        """Return a new reader, to be detached in the end."""
-        reader = LogReader(self)
-        self._readers.add(reader)
-        return reader
+    @contextmanager
+    def open_to_cut(self) -> Iterator[int]:
+        """Give a descriptor to change the file by."""
+        fd = open_again(self.fd, os.O_RDWR)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
-    def detach(self, reader: LogReader) -> None:
-        """Forget a reader."""
-        self._readers.discard(reader)
+    def close(self) -> None:
+        """Let go of the file; readers have descriptors of their own."""
+        self.end()
+        os.close(self.fd)
 
-    def notify(self) -> None:
-        """Wake the readers: the file has been written."""
-        self.version += 1
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+    def look(self) -> bool:
+        """Find out how far the file has got; return whether that is news."""
+        size = os.fstat(self.fd).st_size
+        if size == self.size:
+            return False
+        if size < self.size:  # truncated by hand
+            self.echo.truncated(size)
+            for reader in self.readers:
+                reader.truncated(size)
+        self.size = size
+        self.notify()
+        return True
 
-    async def wait(self) -> None:
-        """Wait for the next `notify`."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
-
-    def trimmed(self, dropped: int) -> None:
+    def trimmed(self, cut: Cut) -> None:
         """Take note that the head was cut off."""
         self.trimming = False
-        self.size = max(0, self.size - dropped)
-        for reader in self._readers:
-            reader.offset = max(0, reader.offset - dropped)
-        self._skipped += max(0, dropped - self._echo_offset)
-        self._echo_offset = max(0, self._echo_offset - dropped)
-        self._echo_seen = max(0, self._echo_seen - dropped)
+        self.size = max(0, self.size - cut.dropped)
+        for reader in self.readers:
+            reader.trimmed(cut)
+        self.echo.trimmed(cut)
+        self.notify()
+
+    def not_trimmed(self, *, until: float) -> None:
+        """Take note that the head could not be cut off, and when to try again."""
+        self.trimming = False
+        self.untrimmable_until = until
         self.notify()
 
     def end(self) -> None:
@@ -106,31 +81,28 @@ class LogFile:
         self.ended = True
         self.notify()
 
-    @property
-    def echoed(self) -> bool:
-        """Whether the echo has seen all there is; an unfinished line waits for its end."""
-        return self._echo_seen >= self.size
+    def notify(self) -> None:
+        """Wake who waits for news."""
+        self.version += 1
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
-    def next_echo(self, *, last: bool) -> bytes:
-        """Return the next lines to echo, each with the name in front.
+    async def changed(self, seen: int) -> None:
+        """Wait until there are news since the version `seen`, or no more can come."""
+        while self.version == seen and not self.ended:
+            await self._news()
 
-        Args:
-            last: nothing will follow: give out an unfinished line too.
-        """
-        behind = self.size - self._echo_offset
-        if behind > _ECHO_BACKLOG:
-            self._skipped += behind - _ECHO_MOST
-            self._echo_offset = self.size - _ECHO_MOST
-        with self.path.open("rb") as file:
-            data = os.pread(file.fileno(), _ECHO_MOST, self._echo_offset)
-        self._echo_seen = self._echo_offset + len(data)
-        end = data.rfind(b"\n") + 1
-        if end == 0 and (last or len(data) == _ECHO_MOST):
-            end = len(data)
-        self._echo_offset += end
-        prefix = b"[%s] " % self.name.encode()
-        lines = data[:end].splitlines()
-        if self._skipped and lines:
-            lines.insert(0, b"... %d bytes not shown here, see the log file" % self._skipped)
-            self._skipped = 0
-        return b"".join(prefix + line + b"\n" for line in lines)
+    async def untrimmed(self) -> None:
+        """Wait while the file is being cut."""
+        while self.trimming:
+            await self._news()
+
+    async def _news(self) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)

@@ -11,7 +11,14 @@ from pathlib import Path
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 _GLOBAL_MOUNT = re.compile(r".*/plugins/kubernetes\.io/csi/driver\.longhorn\.io/([0-9a-f]{64})/globalmount")
+_DRIVER = "/driver.longhorn.io/"
 _MOUNT_POINT, _MOUNT_OPTIONS = 4, 5  # fields, proc_pid_mountinfo(5)
+_READ_ONLY = {"ro", "emergency_ro"}
+"""What says so: ext4 sets the second one after an I/O error, since Linux 6.15."""
+_INTERVAL = 10.0
+"""Seconds between looks without a word of the kernel, which does not tell that a file system has failed."""
+_PAUSE = 0.1
+"""Seconds between looks at least: there may be thousands of mounts, and changes in a row."""
 
 
 def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
@@ -22,47 +29,70 @@ def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
     """
     found: dict[str, bool] = {}
     for line in lines:
+        if _DRIVER not in line:
+            continue
         mount, _, filesystem = line.partition(" - ")
         fields = mount.split(" ")
         if len(fields) <= _MOUNT_OPTIONS or not (match := _GLOBAL_MOUNT.fullmatch(fields[_MOUNT_POINT])):
             continue
         options = fields[_MOUNT_OPTIONS].split(",") + filesystem.rpartition(" ")[2].strip().split(",")
-        found[match[1]] = "ro" in options
+        found[match[1]] = not _READ_ONLY.isdisjoint(options)
     return frozenset(key for key, is_read_only in found.items() if is_read_only)
 
 
 class MountWatcher:
-    """Calls back with the volumes that are mounted read-only, at first and whenever that may have changed."""
+    """Calls back with the volumes that are mounted read-only, at first and whenever that has changed."""
 
     def __init__(self, on_change: Callable[[frozenset[str]], None], path: Path = MOUNTINFO) -> None:
         self._on_change = on_change
         self._path = path
         self._last: frozenset[str] | None = None
+        self._looked = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Look once and begin to watch."""
+        self._loop = asyncio.get_running_loop()
         self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         # The kernel tells a change as an exceptional condition, which the event loop cannot wait for; but it
         # can wait for an epoll that waits for one.
         self._epoll = select.epoll()
         with suppress(PermissionError):  # a regular file, in a test: nothing to wait for
             self._epoll.register(self._fd, select.EPOLLPRI | select.EPOLLERR)
-        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._changed)
+        self._loop.add_reader(self._epoll.fileno(), self._changed)
         self._look()
 
     def close(self) -> None:
         """Stop watching."""
-        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
         os.close(self._fd)
 
     def _changed(self) -> None:
         self._epoll.poll(0)
-        self._look()
+        self._look_at(self._looked + _PAUSE)
+
+    def _look_at(self, when: float) -> None:
+        """Look at a time, at once if it is over."""
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        if when > self._loop.time():
+            self._timer = self._loop.call_at(when, self._look)
+        else:
+            self._look()
 
     def _look(self) -> None:
-        with self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        self._timer = None
+        self._looked = self._loop.time()
+        now = self._last
+        # No descriptor is left, perhaps; there will be another look.
+        with suppress(OSError), self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
             now = read_only_volumes(lines)
-        if now != self._last:
+        if now is not None and now != self._last:
             self._last = now
             self._on_change(now)
+        self._look_at(self._looked + _INTERVAL)

@@ -9,6 +9,12 @@ import psutil
 
 NAME_VARIABLE = "INSTANCE_MANAGER_NAME"
 UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
+OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
+"""Marks the processes of one state directory."""
+ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
+"""What a process is taken over by when the journal is lost, see `core.recovery`."""
+GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
+"""PID of the guard; only the daemon carries it."""
 
 _STATES = {
     "R": "running",
@@ -29,6 +35,19 @@ class Stat:
     session: int
     start_time: int
     """Clock ticks since boot."""
+    environment: tuple[int, int]
+    """Where the environment begins and ends; the end is 0 in the middle of an execve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What tells where a process comes from."""
+
+    session: int
+    uuid: str | None
+    """The UUID that it carries in its environment."""
+    settled: bool
+    """False in the middle of an execve or an exit, when no process shows an environment."""
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -39,17 +58,51 @@ def read_stat(pid: int) -> Stat | None:
     # The command stands in parentheses and may hold anything, parentheses and blanks too.
     head, _, tail = text.rpartition(b") ")
     fields = tail.split()
-    command = head.partition(b"(")[2].decode(errors="replace")
-    return Stat(command, fields[0].decode(), int(fields[3]), int(fields[19]))
+    return Stat(
+        command=head.partition(b"(")[2].decode(errors="replace"),
+        state=fields[0].decode(),
+        session=int(fields[3]),
+        start_time=int(fields[19]),
+        environment=(int(fields[47]), int(fields[48])),
+    )
+
+
+def read_marks(pid: int) -> Marks | None:
+    """Return what tells where a process comes from, None if there is no such process."""
+    environment, readable = b"", True
+    try:
+        with Path(f"/proc/{pid}/environ").open("rb") as file:
+            environment = file.read()
+    except PermissionError:  # it runs as somebody else
+        readable = False
+    except OSError:  # it has ended, or just its first thread
+        pass
+    # Read after the environment, or an execve that begins in between would look like no environment.
+    stat = read_stat(pid)
+    if stat is None:
+        return None
+    if stat.state == "Z" and not environment:
+        environment = _environment_of_threads(pid)
+    begin, end = stat.environment
+    settled = bool(environment) or not readable or begin == end != 0
+    return Marks(stat.session, _uuid_in(environment), settled)
 
 
 def read_uuid(pid: int) -> str | None:
     """Return the UUID that a process carries in its environment, None if it carries none."""
-    prefix = f"{UUID_VARIABLE}=".encode()
-    for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
-        if entry.startswith(prefix):
-            return entry.removeprefix(prefix).decode(errors="replace")
-    return None
+    return _uuid_in(_read(f"/proc/{pid}/environ"))
+
+
+def read_environment(pid: int) -> dict[str, str]:
+    """Return the environment of a process, empty if it cannot be read."""
+    entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in entries}
+
+
+def read_command(pid: int) -> tuple[str, ...]:
+    """Return the command line of a process, empty if it cannot be read."""
+    words = _read(f"/proc/{pid}/cmdline").split(b"\0")
+    return tuple(word.decode(errors="surrogateescape") for word in words[:-1])
 
 
 def describe(pid: int) -> str:
@@ -58,24 +111,51 @@ def describe(pid: int) -> str:
     if stat is None:
         return f"pid {pid} is gone"
     state = _STATES.get(stat.state, "unknown")
-    where = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip("0\n")
+    where = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip()
     return f"pid {pid} ({stat.command}) is in state {stat.state} ({state})" + (
-        f" in {where}" if where else ""
+        f" in {where}" if where.strip("0") else ""
     )
 
 
 def own_children() -> list[int]:
-    """Return the PIDs of this process's children, those it inherited as a subreaper too.
+    """Return the PIDs of this process's children, those it inherited as a subreaper too."""
+    return children_of(os.getpid())
 
-    The kernel gives orphans to a subreaper's main thread, and spawning is done there too, so its list is
-    the whole list.
+
+def children_of(pid: int) -> list[int]:
+    """Return the PIDs of the children of a process, those it inherited as a subreaper too.
+
+    The kernel gives orphans to a subreaper's main thread, and daemon and guard spawn in theirs, so its list
+    is the whole list.
     """
-    me = os.getpid()
     try:
-        with Path(f"/proc/{me}/task/{me}/children").open("rb") as file:
-            return [int(pid) for pid in file.read().split()]
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [child.pid for child in psutil.Process(me).children()]
+        with Path(f"/proc/{pid}/task/{pid}/children").open("rb") as file:
+            return [int(child) for child in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or it has ended
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []
+
+
+def all_processes() -> list[int]:
+    """Return the PIDs of all processes there are."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _environment_of_threads(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").iterdir():
+            if environment := _read(f"{path}/environ"):
+                return environment
+    return b""
+
+
+def _uuid_in(environment: bytes) -> str | None:
+    prefix = f"{UUID_VARIABLE}=".encode()
+    for entry in environment.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry.removeprefix(prefix).decode(errors="replace")
+    return None
 
 
 def _read(path: str) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,13 +12,15 @@ from pathlib import Path
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import OsChild
+from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
-_KEPT_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}  # Python's own choice; undone in each child
+DESCRIPTORS_KEPT = 64
+"""Descriptors that no process is started with: calls, health checks and looks at /proc still need some."""
 
 
 class ProcessSpawner:
@@ -27,25 +30,34 @@ class ProcessSpawner:
     start processes while it is open.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], owner: str) -> None:
         # A library path that suits this program may break the one that is started.
-        self._environment = {k: v for k, v in environment.items() if not k.startswith("LD_")}
+        kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
+        kept.pop(proc.GUARD_VARIABLE, None)
+        self._environment = kept | {proc.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
+        self._strays = Strays(self._reap, self._children.keys())
         self._devnull = -1
 
     def open(self) -> None:
         """Adopt orphaned descendants from now on, and let nothing of ours leak into a child."""
         _become_subreaper()
-        _reset_signals()
         _close_on_exec()
         self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        # uvloop keeps SIGCHLD from its own signal handlers; Python's wake the loop up just as well.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._sigchld = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
         loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+        try:
+            loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        except RuntimeError:
+            # uvloop keeps SIGCHLD from its own signal handlers; Python's wake it up just as well.
+            signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
 
     def close(self) -> None:
         """Let go of every child without ending it."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, self._sigchld)
+        self._strays.close()
         for child in self._children.values():
             child.close()
         self._children.clear()
@@ -58,8 +70,13 @@ class ProcessSpawner:
             CannotExecuteError: if the binary cannot be executed.
             ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
         """
+        _keep_descriptors(order)
         program = order.command[0]
-        identity_variables = {proc.NAME_VARIABLE: order.name, proc.UUID_VARIABLE: order.uuid}
+        identity_variables = {
+            proc.NAME_VARIABLE: order.name,
+            proc.UUID_VARIABLE: order.uuid,
+            proc.ENVELOPE_VARIABLE: order.envelope,
+        }
         try:
             pid = os.posix_spawnp(
                 program,
@@ -72,7 +89,8 @@ class ProcessSpawner:
                 ],
                 setsid=True,
                 setsigmask=(),
-                setsigdef=_KEPT_IGNORED,
+                # Python ignores SIGPIPE and SIGXFSZ, a shell's `&` SIGINT; a child would inherit that.
+                setsigdef=signal.valid_signals(),
             )
         except OSError as error:
             if error.errno in _NO_ROOM:
@@ -99,10 +117,6 @@ class ProcessSpawner:
         self._children[pid] = child
         return child
 
-    def _strays(self) -> list[int]:
-        """Return the children of this process that it did not start itself."""
-        return [pid for pid in proc.own_children() if pid not in self._children]
-
     def _reap(self) -> None:
         """Collect every child that has ended: its own report, strays are only cleared away."""
         with suppress(ChildProcessError):
@@ -112,6 +126,18 @@ class ProcessSpawner:
                     child.collect()
                 else:
                     os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+                    self._strays.reaped(ended.si_pid)
+
+
+def _keep_descriptors(order: SpawnOrder) -> None:
+    """Refuse while there is still room to say so: the lowest free number tells about how many are open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and order.output >= limit - DESCRIPTORS_KEPT:
+        raise ResourceExhaustedError(
+            f"cannot start {order.name}: {order.output} of the {limit} descriptors this process may open "
+            f"are in use and the last {DESCRIPTORS_KEPT} are kept; raise the limit of open files "
+            "(ulimit -n) or delete processes"
+        )
 
 
 def _no_room(order: SpawnOrder, error: OSError) -> ResourceExhaustedError:
@@ -126,14 +152,6 @@ def _become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
-
-
-def _reset_signals() -> None:
-    """Undo what a shell's `&` does: it leaves SIGINT ignored, and every child would inherit that."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in signal.valid_signals() - _KEPT_IGNORED:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _close_on_exec() -> None:

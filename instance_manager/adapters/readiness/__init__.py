@@ -1,10 +1,12 @@
 """Readiness of an instance: its port accepts a connection and its gRPC health service says SERVING."""
 
 import asyncio
+import errno
 import socket
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 _FIRST_DELAY = 0.001
@@ -18,6 +20,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+_NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+
+Check = grpc.aio.UnaryUnaryMultiCallable[Message, health_pb2.HealthCheckResponse]
 
 
 class HealthProbe:
@@ -40,6 +45,7 @@ class _Attempt:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._unanswered = f"localhost:{port} accepts connections but answers no health check"
         self.missing = f"nothing listens on localhost:{port}"
 
     async def connect(self) -> str:
@@ -54,7 +60,7 @@ class _Attempt:
 
     async def serving(self, target: str) -> None:
         """Return as soon as the health service there says SERVING."""
-        self.missing = f"localhost:{self._port} accepts connections but answers no health check"
+        self.missing = self._unanswered
         async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
             check = channel.unary_unary(
                 f"/{health.SERVICE_NAME}/Check",
@@ -62,27 +68,35 @@ class _Attempt:
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
             delay = _FIRST_DELAY
-            while True:
-                try:
-                    answer = await check(
-                        health_pb2.HealthCheckRequest(), timeout=_CALL_TIMEOUT, wait_for_ready=True
-                    )
-                except grpc.aio.AioRpcError as error:
-                    status = f"{error.code().name}: {error.details()}"
-                else:
-                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-                    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-                self.missing = f"the health check on localhost:{self._port} says {status}"
+            while (missing := await self._ask(check)) is not None:
+                self.missing = missing
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def _ask(self, check: Check) -> str | None:
+        """Ask the health service once; return what is missing, None if it serves."""
+        try:
+            answer = await check(health_pb2.HealthCheckRequest(), timeout=_CALL_TIMEOUT, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _NO_ANSWER:
+                return self._unanswered
+            says = f"{error.code().name}: {error.details()}"
+        else:
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return None
+            says = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        return f"the health check on localhost:{self._port} says {says}"
 
 
 async def _accepts(family: socket.AddressFamily, host: str, port: int) -> bool:
     """Tell whether something accepts a connection there."""
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+            # On the own machine the answer is there when asked for again: no need to wait for the event loop.
+            if sock.connect_ex((host, port)) == errno.EINPROGRESS and (
+                sock.connect_ex((host, port)) == errno.EALREADY
+            ):
+                await asyncio.get_running_loop().sock_connect(sock, (host, port))
             # The kernel connects a socket to itself if it happens to pick the port asked for.
             return bool(sock.getsockname() != sock.getpeername())
     except OSError:

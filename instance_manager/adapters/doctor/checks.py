@@ -1,0 +1,224 @@
+"""The checks. Each looks at one thing and yields a finding; none changes anything."""
+
+import fcntl
+import os
+import resource
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from pathlib import Path
+
+from instance_manager.core.ports import PortRange
+
+_LITTLE_SPACE = 512 << 20
+_FEW = 1024
+_TCP_LISTEN = "0A"  # the state in /proc/net/tcp
+_CUTTABLE = {"ext4", "xfs"}
+
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    OK = auto()
+    WARNING = auto()
+    ERROR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found about one thing."""
+
+    check: str
+    severity: Severity
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What to look at."""
+
+    state_dir: Path
+    logs_dir: Path
+    port_range: PortRange
+    listed: dict[str, tuple[int, int]] | None
+    """Ports of each UUID the daemon lists, (0, 0) without; None if the daemon cannot be reached."""
+    daemon: str
+    """What the daemon said when it was asked for its list, if it did not answer it."""
+    living: Collection[tuple[int, str, str]]
+    """PID, name and UUID of each living process that carries this state directory's mark."""
+
+
+def examine(facts: Facts) -> list[Finding]:
+    """Carry out every check."""
+    checks: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
+        _daemon,
+        _state_dir,
+        _journal,
+        _logs_dir,
+        _ephemeral_ports,
+        _listeners,
+        _limits,
+        _strangers,
+    )
+    return [finding for check in checks for finding in check(facts)]
+
+
+def _daemon(facts: Facts) -> Iterator[Finding]:
+    if facts.listed is None:
+        hint = "start it, or name its address with --url"
+        yield Finding("daemon", Severity.ERROR, f"does not answer: {facts.daemon}", hint)
+    else:
+        yield Finding("daemon", Severity.OK, f"answers and lists {len(facts.listed)} processes")
+
+
+def _state_dir(facts: Facts) -> Iterator[Finding]:
+    path = facts.state_dir
+    if not path.is_dir():
+        hint = "the daemon creates it at its start; is --state-dir the one the daemon has?"
+        yield Finding("state directory", Severity.ERROR, f"{path} does not exist", hint)
+        return
+    if not os.access(path, os.W_OK):
+        hint = "remount it writable; without it a daemon that dies loses track of its processes"
+        yield Finding("state directory", Severity.ERROR, f"{path} cannot be written", hint)
+        return
+    if _locked(path / "lock"):
+        yield Finding("state directory", Severity.OK, f"{path} is locked by a daemon")
+    else:
+        hint = "no daemon runs on it; under `guard` one comes back by itself"
+        yield Finding("state directory", Severity.WARNING, f"{path} is not locked by any daemon", hint)
+
+
+def _locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _journal(facts: Facts) -> Iterator[Finding]:
+    path = facts.state_dir / "journal.db"
+    if not path.exists():
+        hint = "the daemon creates it at its start and writes it anew when it was removed by hand"
+        yield Finding("journal", Severity.WARNING, f"{path} does not exist", hint)
+        return
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+            (count,) = connection.execute("SELECT count(*) FROM processes").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        verdict, count = str(error), 0
+    if verdict == "ok":
+        yield Finding("journal", Severity.OK, f"{path} is sound and holds {count} processes")
+    else:
+        hint = "the daemon moves it aside at its next start and recovers from the processes themselves"
+        yield Finding("journal", Severity.ERROR, f"{path} is damaged: {verdict}", hint)
+    for aside in facts.state_dir.glob("journal.db*.unusable"):
+        hint = "an earlier daemon could not read it; look at it or remove it"
+        yield Finding("journal", Severity.WARNING, f"{aside} was moved aside", hint)
+
+
+def _logs_dir(facts: Facts) -> Iterator[Finding]:
+    path = facts.logs_dir
+    if not path.is_dir():
+        hint = "create it or set --logs-dir; processes run without logs meanwhile"
+        yield Finding("log directory", Severity.ERROR, f"{path} does not exist", hint)
+        return
+    space = os.statvfs(path)
+    free, kind = space.f_bavail * space.f_frsize, _file_system(path)
+    if not os.access(path, os.W_OK):
+        hint = "remount it writable; processes run without logs meanwhile"
+        yield Finding("log directory", Severity.ERROR, f"{path} cannot be written", hint)
+    elif free < _LITTLE_SPACE or space.f_favail < _FEW:
+        left = f"{free >> 20} MiB and {space.f_favail} files left"
+        yield Finding("log directory", Severity.ERROR, f"{path} is nearly full: {left}", "remove old logs")
+    elif kind in _CUTTABLE:
+        yield Finding("log directory", Severity.OK, f"{path}: {kind}, {free >> 20} MiB free")
+    else:
+        hint = f"use {' or '.join(sorted(_CUTTABLE))}: there old lines are cut off without copying the rest"
+        yield Finding("log directory", Severity.WARNING, f"{path} is on {kind or 'an unknown kind'}", hint)
+
+
+def _file_system(path: Path) -> str:
+    """Return the kind of file system a path is on: that of the innermost mount around it."""
+    best, kind, where = "", "", str(path.resolve())
+    for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
+        _, mount, name, *_ = line.split(" ")
+        inside = where == mount or where.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, name
+    return kind
+
+
+def _ephemeral_ports(facts: Facts) -> Iterator[Finding]:
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    first, last = map(int, text.split())
+    span = facts.port_range
+    if span.start <= last and first <= span.end:
+        hint = "change --port-range or net.ipv4.ip_local_port_range: outgoing connections take ports from it"
+        message = f"{span} overlaps the system's ephemeral ports {first}-{last}"
+        yield Finding("port range", Severity.WARNING, message, hint)
+    else:
+        yield Finding("port range", Severity.OK, f"{span} is clear of the ephemeral ports {first}-{last}")
+
+
+def _listeners(facts: Facts) -> Iterator[Finding]:
+    ours = {port for start, end in (facts.listed or {}).values() for port in range(start, end + 1)}
+    span = facts.port_range
+    foreign = sorted(p for p in _listening() if span.start <= p <= span.end and p not in ours)
+    if foreign and facts.listed is not None:
+        shown = ", ".join(map(str, foreign[:10])) + (" …" if len(foreign) > 10 else "")  # noqa: PLR2004
+        hint = "an instance that gets one of these ports cannot listen on it; find out with: ss -ltnp"
+        yield Finding("ports", Severity.WARNING, f"others listen in {span}: {shown}", hint)
+    else:
+        yield Finding("ports", Severity.OK, f"nobody else listens in {span}")
+
+
+def _listening() -> set[int]:
+    found = set()
+    for name in ("tcp", "tcp6"):
+        path = Path("/proc/net") / name
+        if path.exists():
+            for line in path.read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == _TCP_LISTEN:
+                    found.add(int(local.rpartition(":")[2], 16))
+    return found
+
+
+def _limits(facts: Facts) -> Iterator[Finding]:
+    del facts
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = {"open files": descriptors, "PIDs": int(Path("/proc/sys/kernel/pid_max").read_text())}
+    for path in ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"):
+        if Path(path).exists() and (text := Path(path).read_text().strip()).isdecimal():
+            limits["PIDs of the control group"] = int(text)
+    for name, value in limits.items():
+        if 0 <= value < _FEW * 4:
+            hint = f"raise it above {_FEW * 4}: every instance takes some"
+            yield Finding("limits", Severity.WARNING, f"only {value} {name} are allowed", hint)
+        else:
+            yield Finding("limits", Severity.OK, f"{value if value >= 0 else 'unlimited'} {name}")
+
+
+def _strangers(facts: Facts) -> Iterator[Finding]:
+    if facts.listed is None:
+        return
+    strange = [living for living in facts.living if living[2] not in facts.listed]
+    for pid, name, uuid in strange:
+        hint = f"if nobody needs it any more: kill {pid}"
+        message = f"process {pid} carries the identity of {name} ({uuid}), which the daemon does not list"
+        yield Finding("unadopted processes", Severity.ERROR, message, hint)
+    if not strange:
+        yield Finding("unadopted processes", Severity.OK, "every living instance is listed")

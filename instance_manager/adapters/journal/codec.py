@@ -1,0 +1,74 @@
+"""Processes as JSON text. Unknown keys are ignored and missing ones get their default, across versions."""
+
+import json
+from typing import Any
+
+from instance_manager.core.ports import PortRange
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
+from instance_manager.core.spec import ProcessSpec
+
+
+def encode(process: Process) -> str:
+    """Return a process as text."""
+    spec, ports, identity, exit_status = process.spec, process.ports, process.identity, process.exit
+    return json.dumps(
+        {
+            "name": spec.name,
+            "binary": spec.binary,
+            "args": spec.args,
+            "port_count": spec.port_count,
+            "port_args": spec.port_args,
+            "uuid": process.uuid,
+            "ports": [ports.start, ports.end] if ports else None,
+            "state": process.state,
+            "failure": process.failure,
+            "hindrance": process.hindrance,
+            "conditions": process.conditions,
+            "body": process.body,
+            "identity": [identity.pid, identity.start_time] if identity else None,
+            "exit": [exit_status.code, exit_status.signal, exit_status.known] if exit_status else None,
+            "stop_signal": process.stop_signal,
+            "killed": process.killed,
+            "doomed": process.doomed,
+        },
+        separators=(",", ":"),
+    )
+
+
+def decode(text: str) -> Process:
+    """Return the process that a text tells of.
+
+    Raises:
+        ValueError: if it tells of none.
+    """
+    try:
+        return _decode(json.loads(text))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no process: {error!r}") from error
+
+
+def _decode(data: dict[str, Any]) -> Process:
+    ports, identity, exit_status = data.get("ports"), data.get("identity"), data.get("exit")
+    return Process(
+        spec=ProcessSpec(
+            name=str(data["name"]),
+            binary=str(data["binary"]),
+            args=tuple(map(str, data.get("args", ()))),
+            port_count=int(data.get("port_count", 0)),
+            port_args=tuple(map(str, data.get("port_args", ()))),
+        ),
+        uuid=str(data["uuid"]),
+        ports=PortRange(int(ports[0]), int(ports[1])) if ports else None,
+        state=State(data["state"]),
+        failure=str(data.get("failure", "")),
+        hindrance=str(data.get("hindrance", "")),
+        conditions={str(key): bool(value) for key, value in data.get("conditions", {}).items()},
+        body=Body(data["body"]),
+        identity=Identity(int(identity[0]), int(identity[1])) if identity else None,
+        exit=ExitStatus(int(exit_status[0]), str(exit_status[1]), bool(exit_status[2]))
+        if exit_status
+        else None,
+        stop_signal=str(data.get("stop_signal", "SIGINT")),
+        killed=bool(data.get("killed", False)),
+        doomed=bool(data.get("doomed", False)),
+    )

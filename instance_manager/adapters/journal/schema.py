@@ -1,0 +1,39 @@
+"""The schema of the journal and the steps that lead to it from every version there has been.
+
+A step is never changed once it was released: a journal of any age goes through all steps it has not seen.
+"""
+
+import sqlite3
+
+STEPS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE processes (
+        uuid TEXT PRIMARY KEY,
+        listed INTEGER NOT NULL,
+        replaces TEXT NOT NULL,
+        process TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+"""Step i leads from version i to version i+1."""
+
+VERSION = len(STEPS)
+
+
+class NewerSchemaError(Exception):
+    """The journal was written by a later version of the program."""
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a journal of any earlier version, or an empty file, to the present one.
+
+    Raises:
+        NewerSchemaError: if it is of a later version.
+        sqlite3.Error: if it cannot be read or written.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise NewerSchemaError(f"the journal has schema version {version}, this program knows {VERSION}")
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        connection.executescript(f"BEGIN; {step}; PRAGMA user_version = {number}; COMMIT;")

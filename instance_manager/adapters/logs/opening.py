@@ -1,0 +1,44 @@
+"""Opening log files: regular ones only, and nothing that a symbolic link points to."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe must not make the daemon wait
+
+
+def open_for_writer(path: Path) -> int:
+    """Open a log for a process that appends to it; create it if there is none.
+
+    Raises:
+        OSError: if that is impossible.
+    """
+    fd = _regular(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFELY, 0o644))
+    os.set_blocking(fd, True)
+    return fd
+
+
+def open_for_reader(path: Path) -> int:
+    """Open a log to read it.
+
+    Raises:
+        OSError: if that is impossible.
+    """
+    return _regular(os.open(path, os.O_RDONLY | _SAFELY))
+
+
+def open_again(fd: int, flags: int) -> int:
+    """Open the file of a descriptor another time, whatever became of the path it was opened by.
+
+    Raises:
+        OSError: if that is impossible.
+    """
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+def _regular(fd: int) -> int:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return fd

@@ -1,0 +1,101 @@
+"""Reading a log file while it is written and its head is cut off."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from instance_manager.adapters.logs.lines import CHUNK, LineSplitter
+from instance_manager.adapters.logs.trim import Cut
+
+
+class Source(Protocol):
+    """What a reader needs of a log file."""
+
+    fd: int
+    version: int
+    ended: bool
+
+    async def changed(self, seen: int) -> None:
+        """Wait until there are news since the version `seen`, or no more can come."""
+
+    async def untrimmed(self) -> None:
+        """Wait while the file is being cut."""
+
+
+class LogReader:
+    """A position in a log, kept right when the head of the file is cut off."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._fd = os.dup(source.fd)
+        self._offset = 0
+        self._end = 0
+        """Where the file ended when the reading began."""
+        self._splitter = LineSplitter()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    async def lines(self, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
+        """Stream the lines; see `app.interfaces.Logs.read`."""
+        await self._source.untrimmed()
+        self._end = os.fstat(self._fd).st_size
+        if tail is not None:
+            await self._seek_tail(tail)
+        while True:
+            seen = self._source.version
+            # Without `follow`, a log that grows faster than it is read must come to an end all the same.
+            while (follow or self._offset < self._end or self._splitter.unfinished) and (
+                chunk := await self._next_chunk()
+            ):
+                for line in self._splitter.feed(chunk):
+                    yield line
+            if not follow or self._source.ended:
+                break
+            await self._source.changed(seen)
+        for line in self._splitter.end():
+            yield line
+
+    async def _next_chunk(self) -> bytes:
+        await asyncio.sleep(0)  # a long log must not keep the others waiting
+        await self._source.untrimmed()
+        chunk = os.pread(self._fd, CHUNK, self._offset)
+        self._offset += len(chunk)
+        return chunk
+
+    async def _seek_tail(self, count: int) -> None:
+        """Go to where the last `count` lines begin; the position moves along if the head is cut meanwhile."""
+        self._offset = self._end
+        if count <= 0:
+            return
+        if self._end and os.pread(self._fd, 1, self._end - 1) == b"\n":
+            self._offset -= 1
+        while self._offset > 0:
+            begin = max(0, self._offset - CHUNK)
+            chunk = os.pread(self._fd, self._offset - begin, begin)
+            ends = chunk.count(b"\n")
+            if ends >= count:
+                self._offset = begin + len(chunk.rsplit(b"\n", count)[0]) + 1
+                return
+            count -= ends
+            self._offset = begin
+            await asyncio.sleep(0)
+            await self._source.untrimmed()
+
+    def trimmed(self, cut: Cut) -> None:
+        """Take note that the head was cut off."""
+        self._end = max(0, self._end - cut.dropped)
+        self._offset -= cut.dropped
+        if self._offset < cut.first or self._offset < 0:
+            # What it was about to read is gone: it goes on with the note that says so.
+            self._offset = 0
+            self._splitter.drop()
+
+    def truncated(self, size: int) -> None:
+        """Take note that somebody has truncated the file."""
+        self._end = min(self._end, size)
+        if self._offset > size:
+            self._offset = size
+            self._splitter.drop()

@@ -1,0 +1,100 @@
+"""The echo of all log files: in turn, and no more a second than the daemon can spare."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from instance_manager.adapters.logs.echo import EchoSink
+from instance_manager.adapters.logs.log import LogFile
+
+_INTERVAL = 0.05
+"""Seconds between rounds."""
+_ROUND_MOST = 1 << 20
+"""Bytes repeated in a round, of all files together."""
+_ENDED_MOST = 64
+"""Logs of processes that have ended which may wait for a stuck reader; each of them holds a descriptor."""
+
+
+class Repeater:
+    """Repeats what is new in log files on a sink."""
+
+    def __init__(self, sink: EchoSink, on_done: Callable[[LogFile], None]) -> None:
+        self._sink = sink
+        self._on_done = on_done
+        """Called when all of a file that has ended has been repeated."""
+        self._queue: dict[LogFile, None] = {}
+        """Files with something new, first the one that has waited longest."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, log: LogFile) -> None:
+        """Take note that there is something new in a file, or that it has ended."""
+        if not self._sink.broken:
+            self._queue.setdefault(log)
+            self._schedule()
+
+    def owes(self, log: LogFile) -> bool:
+        """Tell whether something of a file has not been repeated."""
+        return log in self._queue
+
+    def drop(self, log: LogFile) -> None:
+        """Forget a file."""
+        self._queue.pop(log, None)
+
+    async def close(self, within: float) -> None:
+        """Repeat the rest, as far as the reader takes it in the time given."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        self._round()
+        while (self._queue or not self._sink.idle) and loop.time() < end:
+            await asyncio.sleep(_INTERVAL / 10)
+            self._round()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue.clear()
+        self._sink.close()
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._round()
+        if self._queue or not self._sink.idle:
+            self._schedule()
+
+    def _round(self) -> None:
+        self._sink.flush()
+        if self._sink.broken:
+            self._give_up(tuple(self._queue))
+            return
+        left = _ROUND_MOST
+        for log in tuple(self._queue):
+            if left <= 0 or not self._sink.ready:
+                break
+            if not log.trimming:
+                left -= self._repeat(log)
+        if not self._sink.ready:
+            self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST])
+
+    def _repeat(self, log: LogFile) -> int:
+        """Repeat some lines of a file, then it is the others' turn; return how many bytes that were."""
+        del self._queue[log]
+        try:
+            data = log.echo.take(log.fd, log.size, last=log.ended)
+        except OSError:  # a broken disk
+            data = b""
+            log.echo.give_up(log.size)
+        self._sink.write(data)
+        if not log.echo.caught_up(log.size, last=log.ended):
+            self._queue[log] = None
+        elif log.ended:
+            self._on_done(log)
+        return len(data)
+
+    def _give_up(self, logs: Iterable[LogFile]) -> None:
+        for log in logs:
+            del self._queue[log]
+            if log.ended:
+                self._on_done(log)

@@ -1,0 +1,70 @@
+"""Who has been written? inotify tells, once for each file and question."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from asyncinotify import Inotify, Mask, Watch
+
+from instance_manager.adapters.logs.log import LogFile
+
+
+class Watcher:
+    """Calls back when a file that is watched is written; then it is not watched any more."""
+
+    def __init__(self, on_written: Callable[[LogFile], None]) -> None:
+        self._on_written = on_written
+        self._inotify: Inotify | None = None
+        self._watches: dict[LogFile, Watch] = {}
+        self._logs: dict[int, LogFile] = {}
+        """By number of the watch."""
+
+    def open(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            OSError: if there is no inotify left, there are few on a machine; then nothing can be watched.
+        """
+        self._inotify = Inotify(sync_timeout=0)
+        asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
+
+    def close(self) -> None:
+        """Call back no more."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
+            self._inotify.close()
+            self._inotify = None
+
+    def watches(self, log: LogFile) -> bool:
+        """Tell whether a file is watched."""
+        return log in self._watches
+
+    def watch(self, log: LogFile) -> None:
+        """Watch a file until it is written.
+
+        Raises:
+            OSError: if the machine has no watch left.
+        """
+        if self._inotify is not None and log not in self._watches:
+            watch = self._inotify.add_watch(f"/proc/self/fd/{log.fd}", Mask.MODIFY | Mask.ONESHOT)
+            self._watches[log] = watch
+            self._logs[watch.wd] = log
+
+    def forget(self, log: LogFile) -> None:
+        """Watch a file no more."""
+        watch = self._watches.pop(log, None)
+        if watch is not None and self._inotify is not None:
+            del self._logs[watch.wd]
+            with suppress(OSError):  # it has been written this moment
+                self._inotify.rm_watch(watch)
+
+    def _read(self) -> None:
+        assert self._inotify is not None  # noqa: S101 - or this would not be called
+        for event in self._inotify:
+            if Mask.Q_OVERFLOW in event.mask:
+                for log in tuple(self._watches):
+                    self.forget(log)
+                    self._on_written(log)
+            elif event.watch is not None and (found := self._logs.pop(event.watch.wd, None)):
+                del self._watches[found]
+                self._on_written(found)

@@ -1,0 +1,196 @@
+"""Processes that an earlier daemon started and that live on: found, verified and taken over.
+
+They are no children of this daemon. Their end is an event on the pidfd as usual; how they ended is told to
+their parent: the guard, which writes it down before it clears the process away.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from instance_manager.adapters.process import proc
+from instance_manager.adapters.process.child import TREE_TIMEOUT, PidfdProcess
+from instance_manager.app.interfaces import Survivor
+from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.core.recovery import UNKNOWN_EXIT
+
+_RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Seconds between looks for the record of a process that has just ended."""
+
+
+class ProcessSurvivors:
+    """Implements `app.interfaces.Survivors`."""
+
+    def __init__(self, owner: str, exits: Path, guard: int | None) -> None:
+        """Look for processes with this mark.
+
+        Args:
+            owner: mark of the state directory.
+            exits: where the guard writes exit statuses.
+            guard: PID of the guard, None without one.
+        """
+        self._owner = owner
+        self._exits = exits
+        self._guard = guard
+        self._adopted: set[AdoptedProcess] = set()
+
+    def find(self) -> list[Survivor]:
+        """Return the living processes that daemons with this mark have started themselves.
+
+        What such a process has started in turn carries the same environment. The process itself leads a
+        session of its own and is older than its descendants; so the oldest session leader is taken.
+        """
+        oldest: dict[str, Survivor] = {}
+        for survivor in self._carriers():
+            known = oldest.get(survivor.uuid)
+            if known is None or survivor.identity.start_time < known.identity.start_time:
+                oldest[survivor.uuid] = survivor
+        return list(oldest.values())
+
+    def adopt(
+        self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]
+    ) -> "AdoptedProcess | None":
+        """Take over exactly this process; None if it has ended.
+
+        Whether it is the one is looked at after the pidfd was opened: from then on it cannot become another.
+        """
+        try:
+            pidfd = os.pidfd_open(identity.pid)
+        except OSError:
+            return None
+        stat = proc.read_stat(identity.pid)
+        same = stat is not None and stat.start_time == identity.start_time and stat.state != "Z"
+        if not same or proc.read_uuid(identity.pid) != uuid:
+            os.close(pidfd)
+            return None
+
+        def ended(process: AdoptedProcess, status: ExitStatus) -> None:
+            self._adopted.discard(process)
+            on_exit(status)
+
+        process = AdoptedProcess(pidfd, identity, uuid, on_exit=ended, survivors=self)
+        self._adopted.add(process)
+        return process
+
+    def exit_status(self, identity: Identity) -> ExitStatus | None:
+        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop the record."""
+        path = self._exits / f"{identity.pid}.{identity.start_time}"
+        try:
+            kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
+        except (OSError, UnicodeDecodeError):
+            return None
+        with suppress(OSError):
+            path.unlink()
+        if kind == "signal" and value:
+            return ExitStatus(signal=value)
+        if kind == "code" and value.isdecimal():
+            return ExitStatus(code=int(value))
+        return None
+
+    def close(self) -> None:
+        """Let go of every process without ending it."""
+        for process in self._adopted:
+            process.close()
+        self._adopted.clear()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard will write down how a process ended."""
+        return self._guard is not None and os.getppid() == self._guard
+
+    def descendants(self, leader: int, uuid: str) -> list[int]:
+        """Return what an ended process has left behind.
+
+        The guard inherits the orphans. Without one they may be anybody's, and all of /proc is looked through.
+        """
+        candidates = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
+        return [pid for pid in candidates if _belongs(pid, leader, uuid)]
+
+    def _carriers(self) -> Iterator[Survivor]:
+        for pid in proc.all_processes():
+            environment = proc.read_environment(pid)
+            if environment.get(proc.OWNER_VARIABLE) != self._owner or pid == os.getpid():
+                continue
+            stat = proc.read_stat(pid)
+            if stat is None or stat.state == "Z" or stat.session != pid:
+                continue
+            yield Survivor(
+                name=environment.get(proc.NAME_VARIABLE, ""),
+                uuid=environment.get(proc.UUID_VARIABLE, ""),
+                envelope=environment.get(proc.ENVELOPE_VARIABLE, ""),
+                command=proc.read_command(pid),
+                identity=Identity(pid, stat.start_time),
+            )
+
+
+class AdoptedProcess(PidfdProcess):
+    """A process that an earlier daemon has started; implements `app.interfaces.Child`."""
+
+    def __init__(
+        self,
+        pidfd: int,
+        identity: Identity,
+        uuid: str,
+        *,
+        on_exit: Callable[["AdoptedProcess", ExitStatus], None],
+        survivors: ProcessSurvivors,
+    ) -> None:
+        super().__init__(pidfd, identity, self._ended)
+        self._uuid = uuid
+        self._on_exit = on_exit
+        self._survivors = survivors
+
+    async def end_tree(self) -> str | None:
+        """Kill what the process left behind, until nothing is left or the time is over."""
+        left: list[int] = []
+        try:
+            async with asyncio.timeout(TREE_TIMEOUT):
+                while left := self._survivors.descendants(self.identity.pid, self._uuid):
+                    await asyncio.gather(*(self._kill(pid) for pid in left))
+        except TimeoutError:
+            return "; ".join(map(proc.describe, left))
+        return None
+
+    async def _kill(self, pid: int) -> None:
+        """Kill a descendant and wait until it has ended."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            # Looked at again: from now on the PID cannot become another's.
+            if not _belongs(pid, self.identity.pid, self._uuid):
+                return
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _ended(self) -> None:
+        self.close()
+        self._look_for_record(iter(_RECORD_DELAYS))
+
+    def _look_for_record(self, delays: Iterator[float]) -> None:
+        """Report the exit once the guard has written down how it was; a guard is hardly ever late."""
+        status = self._survivors.exit_status(self.identity)
+        delay = next(delays, None) if self._survivors.guarded else None
+        if status is None and delay is not None:
+            asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
+        else:
+            self._on_exit(self, status or UNKNOWN_EXIT)
+
+
+def _belongs(pid: int, leader: int, uuid: str) -> bool:
+    marks = proc.read_marks(pid)
+    if marks is None or (marks.uuid != uuid and marks.session != leader):
+        return False
+    stat = proc.read_stat(pid)
+    return stat is not None and stat.state != "Z"

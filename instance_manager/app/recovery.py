@@ -1,0 +1,117 @@
+"""Recovery: taking over what an earlier daemon has left, before the ports open.
+
+The journal says what there was; the processes themselves say what there is. Where both speak, `core.recovery`
+decides; where the journal is silent, a process is taken over from what it carries in its environment.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from instance_manager.app.entry import Entry
+from instance_manager.app.interfaces import JournalRecord, Readiness, Survivor, Survivors
+from instance_manager.app.replace import TERMINATE_SIGNAL, Replacer
+from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.process import Body, Exited, Process, State, StopRequested
+from instance_manager.core.recovery import open_envelope, resume
+
+log = structlog.get_logger(__name__)
+
+_SERVES_NOW = 1.0
+"""Seconds in which a process that is not in the journal has to answer to count as running."""
+
+
+class Recovery:
+    """Takes over the processes of an earlier daemon."""
+
+    def __init__(
+        self, supervisor: Supervisor, replacer: Replacer, *, survivors: Survivors, readiness: Readiness
+    ) -> None:
+        self._supervisor = supervisor
+        self._replacer = replacer
+        self._survivors = survivors
+        self._readiness = readiness
+
+    async def run(self, records: Sequence[JournalRecord]) -> None:
+        """Take over everything; afterwards every list, get and watch is as it would be without the break."""
+        found = {survivor.uuid: survivor for survivor in self._survivors.find()}
+        journaled = {record.process.uuid for record in records}
+        strangers = [s for uuid, s in found.items() if uuid not in journaled]
+        recovered = await asyncio.gather(*(self._from_envelope(survivor) for survivor in strangers))
+        for record in (*records, *(r for r in recovered if r is not None)):
+            self._take_over(record, found.get(record.process.uuid))
+        self._settle_replacements()
+        if records or strangers:
+            log.info(
+                "recovered",
+                journaled=len(records),
+                living=len(found),
+                from_environment=len(strangers),
+                listed=len(self._supervisor.processes()),
+            )
+
+    def _take_over(self, record: JournalRecord, survivor: Survivor | None) -> None:
+        process = record.process
+        identity = survivor.identity if process.identity is None and survivor else process.identity
+        entry = self._supervisor.take_over(record)
+        if process.body in {Body.ABSENT, Body.ALIVE} and identity is not None:
+            entry.child = self._survivors.adopt(
+                identity, process.uuid, lambda status: self._supervisor.handle(entry, Exited(status))
+            )
+        alive = identity if entry.child is not None else None
+        exit_status = self._survivors.exit_status(identity) if identity and not alive else None
+        effects, events = resume(process, alive, exit_status)
+        self._supervisor.go_on(entry, effects, events)
+
+    async def _from_envelope(self, survivor: Survivor) -> JournalRecord | None:
+        try:
+            process, replaces = open_envelope(
+                survivor.name, survivor.uuid, survivor.envelope, survivor.command, survivor.identity
+            )
+        except ValueError as error:
+            log.warning(
+                "cannot take over a process that carries an identity; end it by hand if it is stray",
+                name=survivor.name,
+                uuid=survivor.uuid,
+                pid=survivor.identity.pid,
+                reason=str(error),
+            )
+            return None
+        state = await self._state_of(process)
+        log.warning("recovered without journal", name=process.name, uuid=process.uuid, state=state)
+        return JournalRecord(
+            process=Process(
+                spec=process.spec,
+                uuid=process.uuid,
+                ports=process.ports,
+                state=state,
+                body=Body.ALIVE,
+                identity=process.identity,
+            ),
+            listed=not replaces or state is State.RUNNING,
+            replaces=replaces,
+        )
+
+    async def _state_of(self, process: Process) -> State:
+        if process.ports is None:
+            return State.RUNNING
+        missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
+        return State.STARTING if missing else State.RUNNING
+
+    def _settle_replacements(self) -> None:
+        """Go on with every replace that was under way, whichever step it had come to."""
+        entries = {entry.process.uuid: entry for entry in self._supervisor.entries()}
+        for new in list(entries.values()):
+            old = entries.get(new.replaces)
+            if self._supervisor.is_listed(new):
+                self._end_replaced(old)
+            elif new.replaces and old is not None and self._supervisor.is_listed(old):
+                self._replacer.go_on(old, new)
+            elif not new.process.doomed:
+                # Neither listed nor to be listed: nobody would ever end it.
+                self._supervisor.handle(new, StopRequested())
+
+    def _end_replaced(self, old: Entry | None) -> None:
+        if old is not None and not old.process.doomed:
+            self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))

@@ -1,0 +1,126 @@
+"""Taking over the processes of a daemon that is gone: what to do about each, from what was found.
+
+Also the envelope: what a process carries in its environment so that it can be taken over even when the
+journal is lost.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from instance_manager.core.ports import PortRange
+from instance_manager.core.process import (
+    Arm,
+    AwaitReady,
+    Body,
+    Effect,
+    Event,
+    Exited,
+    ExitStatus,
+    Forget,
+    Identity,
+    KillTree,
+    Process,
+    Signal,
+    Spawned,
+    SpawnFailed,
+    State,
+    Timer,
+)
+from instance_manager.core.spec import ProcessSpec, command_line
+
+_LONGEST_ENVELOPE = 100_000
+"""Bytes; the kernel takes 128 KiB in one variable."""
+
+UNKNOWN_EXIT = ExitStatus(known=False)
+NEVER_SPAWNED = "the instance manager died before the process was started; delete it and create it again"
+
+
+def resume(
+    process: Process, found: Identity | None, exit_status: ExitStatus | None
+) -> tuple[tuple[Effect, ...], tuple[Event, ...]]:
+    """Decide how to go on with a process that an earlier daemon wrote down.
+
+    Args:
+        process: as it was written down.
+        found: the living OS process that is this very process, None if there is none.
+        exit_status: how it ended, if that is known.
+
+    Returns:
+        Effects to carry out and events to apply.
+    """
+    match process.body:
+        case Body.ABSENT:
+            return (), (Spawned(found) if found else SpawnFailed(NEVER_SPAWNED),)
+        case Body.ALIVE if found is None:
+            return (), (Exited(exit_status or UNKNOWN_EXIT),)
+        case Body.ALIVE:
+            return _go_on(process), ()
+        case Body.REMNANTS:
+            return (KillTree(),), ()
+    return ((Forget(),) if process.doomed else ()), ()
+
+
+def _go_on(process: Process) -> tuple[Effect, ...]:
+    if process.state is State.STARTING:
+        return (AwaitReady(),)
+    if process.state is State.RUNNING:
+        return ()
+    if process.killed:
+        return Signal("SIGKILL", session=True), Arm(Timer.RETRY)
+    return Signal(process.stop_signal), Arm(Timer.GRACE)
+
+
+def envelope(process: Process, replaces: str) -> str:
+    """Return what the process carries along, for `open_envelope`; empty if it would be too long."""
+    spec, ports = process.spec, process.ports
+    text = json.dumps(
+        {
+            "binary": spec.binary,
+            "args": len(spec.args),
+            "port_count": spec.port_count,
+            "port_args": spec.port_args,
+            "ports": [ports.start, ports.end] if ports else None,
+            "replaces": replaces,
+        },
+        separators=(",", ":"),
+    )
+    return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
+
+
+def open_envelope(
+    name: str, uuid: str, text: str, words: Sequence[str], identity: Identity
+) -> tuple[Process, str]:
+    """Return the process that carries an envelope, as running, and the UUID of the one it replaces.
+
+    Args:
+        name: that it carries.
+        uuid: that it carries.
+        text: the envelope.
+        words: its command line. An interpreter may stand in front of what was asked for.
+        identity: of the OS process.
+
+    Raises:
+        ValueError: if the envelope is none, or the command line is not the one it was started with.
+    """
+    try:
+        data = json.loads(text)
+        ports = PortRange(*map(int, data["ports"])) if data["ports"] else None
+        spec = ProcessSpec(
+            name=name,
+            binary=str(data["binary"]),
+            port_count=int(data["port_count"]),
+            port_args=tuple(map(str, data["port_args"])),
+        )
+        count, replaces = int(data["args"]), str(data["replaces"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no envelope: {error!r}") from error
+    tail = command_line(spec, ports)[1:]
+    end = len(words) - len(tail)
+    if tuple(words[end:]) != tail or end - count < 1:
+        raise ValueError("another command line than it was started with")
+    spec = replace(spec, args=tuple(words[end - count : end]))
+    process = Process(
+        spec=spec, uuid=uuid, ports=ports, state=State.RUNNING, body=Body.ALIVE, identity=identity
+    )
+    return process, replaces

@@ -1,0 +1,62 @@
+"""`python -m instance_manager.guard`, and what `instance-manager guard` runs."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from instance_manager.guard.guard import SIGNALS, Guard
+from instance_manager.guard.log import Log
+from instance_manager.guard.options import Options, parse
+from instance_manager.guard.proc import become_subreaper
+from instance_manager.guard.records import ExitRecords
+
+
+def main(argv: Sequence[str]) -> None:
+    """Guard with the arguments after `guard`; does not return.
+
+    Raises:
+        SystemExit: With the exit code of what was guarded; 2 if the arguments are wrong; 0 after `--help`.
+    """
+    options = parse(argv)
+    # From here on no signal is lost or kills the guard: each waits until it is asked for. One that was
+    # ignored from the start (SIGHUP, by nohup) is to stay ignored, and a blocked one would not be.
+    signals = {number for number in SIGNALS if not _ignored_for_good(number)}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would leave nothing to reap
+    sys.exit(_guard(argv, options, signals))
+
+
+def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) -> int:
+    log = Log()
+    first = os.getpid() == 1  # the kernel gives every orphan of a container to its first process anyway
+    if not first:
+        try:
+            become_subreaper()
+        except OSError as error:
+            log.error("cannot adopt orphans", error=str(error))  # noqa: TRY400 - no such log
+            return 1
+    records = ExitRecords(options.state_dir, log)
+    records.open()
+    environment = os.environ | {
+        "INSTANCE_MANAGER_GUARD": str(os.getpid()),
+        "INSTANCE_MANAGER_DAEMON_STATE_DIR": options.state_dir,
+    }
+    command = [*_own_command(argv), *options.command]
+    return Guard(command, environment, options, records=records, log=log, signals=signals).run()
+
+
+def _ignored_for_good(number: signal.Signals) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _own_command(argv: Sequence[str]) -> list[str]:
+    """Return the command line of this very program up to the word `guard`, options of Python included."""
+    before = sys.orig_argv[: len(sys.orig_argv) - len(argv)]
+    if before[-1:] == ["guard"]:
+        return [sys.executable, *before[1:-1]]
+    return [sys.executable, "-m", "instance_manager"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

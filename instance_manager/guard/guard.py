@@ -1,0 +1,173 @@
+"""The guard itself: one loop that waits for signals, of which the end of a child is one."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+from instance_manager.guard.guarded import Guarded, start
+from instance_manager.guard.log import Log
+from instance_manager.guard.options import Options
+from instance_manager.guard.records import ExitRecords
+from instance_manager.guard.restarts import Restarts
+from instance_manager.guard.status import Status, signal_name
+
+_ENDING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+"""After these, what is guarded is not started again."""
+
+SIGNALS = _ENDING | {signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+"""What the guard waits for; all but SIGCHLD are forwarded."""
+
+_FINAL = {0, 2}
+"""Exit codes that a restart would only repeat: all is done, and wrong usage."""
+
+_CANNOT_START = 126
+_BATCH = 64
+"""Children that are reaped before signals get their turn."""
+
+
+class Guard:
+    """Runs one program until its end is final; `signals` have to be blocked already."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        options: Options,
+        *,
+        records: ExitRecords,
+        log: Log,
+        signals: set[signal.Signals],
+    ) -> None:
+        self._command = command
+        self._environment = environment
+        self._options = options
+        self._restarts = Restarts(options.restarts, options.within * 60)
+        self._records = records
+        self._log = log
+        self._signals = signals
+        self._guarded: Guarded | None = None
+        self._start_at: float | None = None
+        """When to start it again, while it does not run."""
+        self._asked_to_end = False
+        self._more_to_reap = False
+        self._exit_code: int | None = None
+
+    def run(self) -> int:
+        """Guard; returns the exit code to end with."""
+        self._start()
+        while self._exit_code is None:
+            number = self._next_signal()
+            if number is None or number == signal.SIGCHLD:
+                self._reap()
+            else:
+                self._pass_on(number)
+            if self._start_at is not None and time.monotonic() >= self._start_at:
+                self._start()
+        return self._exit_code
+
+    def _next_signal(self) -> int | None:
+        """Wait for a signal; None when there is something else to do."""
+        if self._more_to_reap:
+            timeout = 0.0
+        elif self._start_at is not None:
+            timeout = max(0.0, self._start_at - time.monotonic())
+        else:
+            return signal.sigwaitinfo(self._signals).si_signo
+        info = signal.sigtimedwait(self._signals, timeout)
+        return info.si_signo if info else None
+
+    def _start(self) -> None:
+        self._start_at = None
+        keep_ignored = SIGNALS - self._signals
+        try:
+            self._guarded = start(self._command, self._environment, keep_ignored=keep_ignored)
+        except OSError as error:
+            self._log.error("daemon cannot be started", error=str(error))
+            self._died(Status(code=_CANNOT_START), ran=0.0)
+            return
+        self._log.info("daemon started", daemon=self._guarded.pid, command=self._options.command[0])
+
+    def _reap(self) -> None:
+        """Reap what has ended, a bounded number: orphans must not come faster than signals are seen to."""
+        for _ in range(_BATCH):
+            ended = _first_ended()
+            if ended is None:
+                self._more_to_reap = False
+                return
+            status = Status.of(ended)
+            guarded = self._guarded
+            if guarded is None or guarded.pid != ended.si_pid:
+                self._records.write(ended.si_pid, status)
+            # After the record: whoever finds the process gone finds its record there.
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
+            if guarded is not None and guarded.pid == ended.si_pid:
+                guarded.forget()
+                self._guarded = None
+                self._ended(guarded, status)
+        self._more_to_reap = True
+
+    def _ended(self, guarded: Guarded, status: Status) -> None:
+        """Decide what the end of the guarded program means."""
+        if self._asked_to_end or (not status.signal and status.code in _FINAL):
+            self._log.info("daemon ended", daemon=guarded.pid, status=str(status))
+            self._exit_code = status.exit_code
+        else:
+            self._log.warning(
+                "daemon died", daemon=guarded.pid, status=str(status), ran_seconds=round(guarded.ran, 3)
+            )
+            self._died(status, guarded.ran)
+
+    def _died(self, status: Status, ran: float) -> None:
+        now = time.monotonic()
+        delay = self._restarts.delay_after(ran, now)
+        if delay is None:
+            self._log.error("gave up", error=self._farewell(status))
+            self._exit_code = status.exit_code
+        else:
+            self._log.info("daemon will be started again", in_seconds=delay)
+            self._start_at = now + delay
+
+    def _farewell(self, status: Status) -> str:
+        look = "its own last lines above tell why"
+        if status.signal == signal.SIGKILL:
+            look = "look for the out-of-memory killer in the kernel's log, at memory limits"
+        elif status.signal:
+            look = "it is a crash: look for a core dump and at the kernel's log"
+        elif status.code == _CANNOT_START:
+            look = "the line above tells why it cannot be started"
+        if os.getpid() == 1:
+            fate = "Its processes end now, with the container"
+        else:
+            fate = "Its processes are not ended: they run on, without anybody to supervise them"
+        options = self._options
+        return (
+            f"the daemon died with {status} after {options.restarts} restarts within {options.within:g} "
+            f"minutes; {look}. {fate}."
+        )
+
+    def _pass_on(self, number: int) -> None:
+        """Forward a signal; there is nobody to forward it to while the program waits to be started again."""
+        name = signal_name(number)
+        ending = number in _ENDING
+        if self._guarded is not None:
+            self._asked_to_end = self._asked_to_end or ending
+            try:
+                self._guarded.signal(number)
+            except OSError as error:
+                self._log.warning("signal not forwarded", signal=name, error=str(error))
+            else:
+                self._log.info("signal forwarded", signal=name, daemon=self._guarded.pid)
+        elif ending:
+            self._log.warning("ended before the daemon was started again", signal=name)
+            self._exit_code = 128 + number
+        else:
+            self._log.info("signal dropped: the daemon does not run", signal=name)
+
+
+def _first_ended() -> os.waitid_result | None:
+    """Return a child that has ended, and leave it as it is."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None

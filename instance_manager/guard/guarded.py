@@ -1,0 +1,63 @@
+"""The one process that is guarded."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+
+class Guarded:
+    """A running process, signalled through a pidfd: a recycled PID is never hit."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._started = time.monotonic()
+
+    @property
+    def ran(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self._started
+
+    def signal(self, number: int) -> None:
+        """Send a signal.
+
+        Raises:
+            OSError: It runs as somebody else.
+        """
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def forget(self) -> None:
+        """Let go of it, once it has ended."""
+        os.close(self._pidfd)
+
+
+def start(
+    command: list[str], environment: Mapping[str, str], *, keep_ignored: set[signal.Signals]
+) -> Guarded:
+    """Start a program with the stdin, stdout and stderr of this process.
+
+    Args:
+        command: absolute path of the program, and its arguments.
+        environment: all of it.
+        keep_ignored: signals that it is to ignore as this process does.
+
+    Raises:
+        OSError: There is no such program, or no room for another process.
+    """
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        environment,
+        # Its own process group: Ctrl-C reaches it once, from the guard, and not from the terminal too.
+        setpgroup=0,
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - keep_ignored,
+    )
+    try:
+        return Guarded(pid, os.pidfd_open(pid))
+    except OSError:
+        # It could not be signalled for sure. Not reaped yet, so the PID is still its own.
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED)
+        raise

@@ -1,0 +1,72 @@
+"""The guard's own log: the daemon's form, JSON or text for a terminal, a line at a time on stderr."""
+
+import json
+import os
+import select
+import stat
+import time
+
+LONGEST_VALUE = 1000
+"""Characters; a line that is shorter than PIPE_BUF arrives in one piece, or not at all."""
+
+
+class Log:
+    """Writes lines without ever waiting for a reader: the guard has to go on when nobody empties the pipe."""
+
+    def __init__(self, fd: int = 2) -> None:
+        self._terminal = os.isatty(fd)
+        self._fd = _own_description(fd)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._lost = 0
+
+    def info(self, event: str, **values: str | float) -> None:
+        """Tell what is as it should be."""
+        self._write("info", event, values)
+
+    def warning(self, event: str, **values: str | float) -> None:
+        """Tell what is not, but is being dealt with."""
+        self._write("warning", event, values)
+
+    def error(self, event: str, **values: str | float) -> None:
+        """Tell what somebody has to look at."""
+        self._write("error", event, values)
+
+    def _write(self, level: str, event: str, values: dict[str, str | float]) -> None:
+        if self._lost:
+            values["lines_lost"] = self._lost
+        cut = {key: v[:LONGEST_VALUE] if isinstance(v, str) else v for key, v in values.items()}
+        line = _as_text(level, event, cut) if self._terminal else _as_json(level, event, cut)
+        try:
+            writable = bool(self._poll.poll(0))
+            if writable:
+                os.write(self._fd, line.encode(errors="replace"))
+        except OSError:
+            writable = False
+        self._lost = 0 if writable else self._lost + 1
+
+
+def _as_json(level: str, event: str, values: dict[str, str | float]) -> str:
+    whole = {"event": event, **values, "level": level, "logger": "guard", "pid": os.getpid()}
+    return json.dumps(whole | {"timestamp": _now()}) + "\n"
+
+
+def _as_text(level: str, event: str, values: dict[str, str | float]) -> str:
+    return f"{_now()} [{level:<7}] {event} " + " ".join(f"{k}={v}" for k, v in values.items()) + "\n"
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{stamp}.{nanoseconds // 1000:06d}Z"
+
+
+def _own_description(fd: int) -> int:
+    """Open a pipe or terminal once more, so that it can be made not to block for this process alone."""
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # it belongs to somebody else, or has no reader: looking before writing has to do
+        pass
+    return fd

@@ -1,0 +1,229 @@
+"""The journal: what is written is read again, and nothing that happens to the file stops the daemon."""
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, codec
+from instance_manager.adapters.journal.schema import VERSION
+from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.ports import PortRange
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
+from instance_manager.core.spec import ProcessSpec
+
+MADE_BY_EARLIER_VERSIONS = Path(__file__).parent / "journals"
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+processes = st.builds(
+    Process,
+    spec=st.builds(
+        ProcessSpec,
+        name=words,
+        binary=words,
+        args=st.lists(words, max_size=3).map(tuple),
+        port_count=st.integers(0, 10),
+        port_args=st.lists(words, max_size=2).map(tuple),
+    ),
+    uuid=st.uuids().map(str),
+    ports=st.none() | st.builds(PortRange, st.integers(1, 100), st.integers(100, 200)),
+    state=st.sampled_from(State),
+    failure=words,
+    hindrance=words,
+    conditions=st.dictionaries(words, st.booleans(), max_size=2),
+    body=st.sampled_from(Body),
+    identity=st.none() | st.builds(Identity, st.integers(1, 99999), st.integers(0, 10**9)),
+    exit=st.none() | st.builds(ExitStatus, st.integers(0, 255), words, st.booleans()),
+    stop_signal=st.sampled_from(["SIGINT", "SIGHUP"]),
+    killed=st.booleans(),
+    doomed=st.booleans(),
+)
+
+
+def process(name: str) -> Process:
+    return Process(spec=ProcessSpec(name=name, binary="/bin/true"), uuid=f"uuid-of-{name}")
+
+
+def opened(path: Path, boot: str = "boot-1") -> tuple[SqliteJournal, list[JournalRecord], int]:
+    journal = SqliteJournal(path, boot)
+    OPENED.append(journal)
+    records, revision = journal.open()
+    return journal, records, revision
+
+
+OPENED: list[SqliteJournal] = []
+
+
+@pytest.fixture(autouse=True)
+def close_journals() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@given(processes)
+@settings(max_examples=200)
+def test_a_process_is_read_as_it_was_written(written: Process) -> None:
+    assert codec.decode(codec.encode(written)) == written
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
+def test_text_that_tells_of_no_process_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        codec.decode(text)
+
+
+def test_the_next_daemon_reads_what_was_recorded_and_not_what_was_forgotten(path: Path) -> None:
+    journal, records, revision = opened(path)
+    assert (records, revision) == ([], 0)
+    kept = JournalRecord(process("kept"), listed=True, replaces="")
+    shadow = JournalRecord(process("shadow"), listed=False, replaces="uuid-of-kept")
+    for record in (kept, shadow, JournalRecord(process("gone"), listed=True)):
+        journal.record(record)
+    journal.forget("uuid-of-gone")
+    journal.revision(17)
+    # No close: a daemon that is killed does not close either.
+    _, records, revision = opened(path)
+    assert sorted(records, key=lambda record: record.process.name) == [kept, shadow]
+    assert revision == 17
+
+
+def test_a_journal_of_another_boot_tells_of_no_process_but_the_revisions_go_on(path: Path) -> None:
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("a"), listed=True))
+    journal.revision(5)
+    _, records, revision = opened(path, "boot-2")
+    assert (records, revision) == ([], 5)
+    _, records, _ = opened(path, "boot-2")
+    assert records == []
+
+
+def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> None:
+    """Check 29."""
+    whole = tmp_path / "whole.db"
+    journal, *_ = opened(whole)
+    for number in range(5):
+        journal.record(JournalRecord(process(f"p{number}"), listed=True))
+    journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+    journal.close()
+    content = whole.read_bytes()
+    for length in range(0, len(content), 97):
+        path = tmp_path / f"cut-{length}.db"
+        path.write_bytes(content[:length])
+        survives(path)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_journal_full_of_noise_is_begun_anew(path: Path, seed: int) -> None:
+    randomness = random.Random(seed)
+    noise = randomness.randbytes(randomness.randint(1, 20_000))
+    path.write_bytes(noise if seed % 2 else b"SQLite format 3\0" + noise)
+    survives(path)
+    assert path.with_name("journal.db.unusable").read_bytes()
+
+
+def survives(path: Path) -> None:
+    """Whatever the file holds, the journal opens, writes, and is read by the next daemon."""
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("after"), listed=True))
+    assert journal.trouble == "" or journal.troubles
+    journal.close()
+    again, records, _ = opened(path)
+    assert "after" in {record.process.name for record in records}
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE processes SET process = 'no json'",
+        "UPDATE processes SET process = '{}'",
+        "UPDATE processes SET process = json_set(process, '$.state', 'dancing')",
+        "DROP TABLE processes",
+        "PRAGMA user_version = 999",
+        "UPDATE meta SET value = 'x' WHERE key = 'revision'",
+    ],
+)
+def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: Path, damage: str) -> None:
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("a"), listed=True))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(damage)
+    connection.close()
+    journal, records, _ = opened(path)
+    assert records == []
+    assert journal.troubles == 1
+    assert path.with_name("journal.db.unusable").exists()
+    survives(path)
+
+
+def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(path: Path) -> None:
+    journal, *_ = opened(path)
+    truth = {name: JournalRecord(process(name), listed=True) for name in ("a", "b")}
+    journal.follow(truth.values)
+    journal.record(truth["a"])
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    journal.record(truth["b"])
+    del truth["a"]
+    journal.forget("uuid-of-a")
+    assert journal.troubles >= 1
+    assert "cannot write" in journal.trouble
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    journal.revision(9)
+    assert journal.trouble == ""
+    _, records, revision = opened(path)
+    assert [record.process.name for record in records] == ["b"]
+    assert revision == 9
+
+
+def test_a_journal_that_cannot_be_created_stops_nobody(tmp_path: Path) -> None:
+    journal, records, _ = opened(tmp_path / "no" / "such" / "directory" / "journal.db")
+    assert records == []
+    journal.record(JournalRecord(process("a"), listed=True))
+    journal.forget("uuid-of-a")
+    assert journal.trouble
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_a_journal_made_by_each_version_is_read(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes((MADE_BY_EARLIER_VERSIONS / f"v{version}.db").read_bytes())
+    _, records, revision = opened(path, "the boot of the sample")
+    assert {record.process.name: record.process.state for record in records} == {
+        "pvc-1-e-0": State.RUNNING,
+        "pvc-1-r-1": State.STOPPING,
+    }
+    assert revision == 42
+
+
+def test_one_state_directory_serves_one_daemon(tmp_path: Path) -> None:
+    first, second = StateDir(tmp_path / "state"), StateDir(tmp_path / "state")
+    first.open()
+    with pytest.raises(StateDirError, match="another daemon"):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_clear_error() -> None:
+    with pytest.raises(StateDirError, match="/proc/no-such-place"):
+        StateDir(Path("/proc/no-such-place")).open()
+
+
+def test_two_state_directories_mark_their_processes_differently(tmp_path: Path) -> None:
+    marks: Callable[[str], str] = lambda name: StateDir(tmp_path / name).owner  # noqa: E731
+    assert marks("a") == marks("a")
+    assert marks("a") != marks("b")
