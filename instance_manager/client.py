@@ -25,7 +25,12 @@ DEFAULT_TIMEOUT = 30.0
 REPLACE_TIMEOUT = 60.0
 """Seconds for a replace, which waits until the new process runs."""
 
-_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+    # A new client tries at once, whatever an earlier one to the same address has met.
+    ("grpc.use_local_subchannel_pool", 1),
+)
 
 Response = TypeVar("Response", bound=Message)
 

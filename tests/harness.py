@@ -72,8 +72,8 @@ class Daemon:
         self.stdout: list[str] = []
         self._arrived = asyncio.Condition()
         self._options = options
-        self.prefix: tuple[str, ...] = ()
-        """Program and arguments to start it with."""
+        self.prefix: tuple[str, ...] = (str(BIN),)
+        """Program and first arguments to start it with."""
         self._environment = environment or {}
         self._readers: list[asyncio.Task[None]] = []
         self.process: asyncio.subprocess.Process
@@ -89,7 +89,7 @@ class Daemon:
         logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, str(BIN), "daemon", *listen, *ports, *logs, *state, *self._options),
+            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

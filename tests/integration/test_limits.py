@@ -46,7 +46,7 @@ async def holds_its_ground(daemon: Daemon, client: Client, watch: Watch, most: i
 
 async def test_without_descriptors_a_create_is_refused_and_nobody_is_harmed(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
-    daemon.prefix = ("/bin/sh", "-c", 'ulimit -n 256 && exec "$@"', "sh")
+    daemon.prefix = ("/bin/sh", "-c", 'ulimit -n 256 && exec "$@"', "sh", *daemon.prefix)
     await daemon.start()
     try:
         async with daemon.client() as client, Watch(client) as watch:

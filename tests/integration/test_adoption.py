@@ -1,0 +1,262 @@
+"""Processes outlive the daemon, and the next one takes them over as they are."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from instance_manager.client import Client
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.harness import BIN, SLEEP, Daemon, Watch, shell, sleeper, stub
+
+OPTIONS = ("--stop-timeout", "2")
+
+
+class Node:
+    """A node whose daemon dies and comes back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.daemon = Daemon(folder, *OPTIONS)
+
+    @property
+    def journal(self) -> Path:
+        return self.daemon.folder / "state" / "journal.db"
+
+    async def kill(self) -> None:
+        """Kill the daemon without warning."""
+        os.kill(self.daemon.pid, signal.SIGKILL)
+        await self.daemon.ended()
+
+    async def restart(self, *options: str) -> None:
+        """Start the next daemon."""
+        following = Daemon(self.daemon.folder, *OPTIONS, *options)
+        following.marker = self.daemon.marker
+        self.daemon = following
+        await following.start()
+
+    def lose_journal(self) -> None:
+        for path in self.journal.parent.glob("journal.db*"):
+            path.unlink()
+
+    def client(self) -> Client:
+        return self.daemon.client()
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    node = Node(tmp_path)
+    await node.daemon.start()
+    try:
+        yield node
+    finally:
+        left = await node.daemon.clean_up()
+    assert left == []
+
+
+async def settled(client: Client, *specs: pb.ProcessSpec) -> dict[str, bytes]:
+    """Create processes, wait until they run and return the list, serialized."""
+    async with Watch(client) as watch:
+        for spec in specs:
+            await client.process_create(spec)
+            await watch.state(spec.name, "running")
+    return await listing(client)
+
+
+async def listing(client: Client) -> dict[str, bytes]:
+    return {name: p.SerializeToString() for name, p in (await client.process_list()).items()}
+
+
+def leave_alone(_: Node) -> None:
+    """The journal is as the daemon left it."""
+
+
+def fill_with_noise(node: Node) -> None:
+    node.lose_journal()
+    node.journal.write_bytes(os.urandom(10_000))
+
+
+def cut_off(node: Node) -> None:
+    node.journal.write_bytes(node.journal.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("damage", [leave_alone, Node.lose_journal, fill_with_noise, cut_off])
+async def test_everything_is_as_it_was_after_the_daemon_was_killed(
+    node: Node, damage: Callable[[Node], None]
+) -> None:
+    """Check 29, for some of the damages."""
+    async with node.client() as client:
+        before = await settled(
+            client, stub("r", "--log-rate", "5", ports=3), sleeper("s"), stub("vol-e-0", kind="engine")
+        )
+    pids = node.daemon.descendants()
+    await node.kill()
+    assert sorted(node.daemon.descendants()) == sorted(pids)
+    damage(node)
+    await node.restart()
+    async with node.client() as client:
+        assert await listing(client) == before
+        assert sorted(node.daemon.descendants()) == sorted(pids)
+
+
+async def test_a_process_that_was_taken_over_is_deleted_with_all_its_descendants(node: Node) -> None:
+    async with node.client() as client:
+        await settled(client, stub("r", "--helpers", "2", "--ignore", "SIGINT"))
+    assert len(node.daemon.descendants()) == 3
+    await node.kill()
+    await node.restart()
+    async with node.client() as client, Watch(client) as watch:
+        await client.process_delete("r")
+        await watch.state("r", "deleted", within=2 + 5)
+        assert node.daemon.descendants() == []
+
+
+async def test_a_stop_that_was_under_way_goes_on(node: Node) -> None:
+    async with node.client() as client:
+        await settled(client, stub("r", "--ignore", "SIGINT"))
+        await client.process_delete("r")
+    await node.kill()
+    await node.restart()
+    async with node.client() as client, Watch(client) as watch:
+        assert (await client.process_get("r")).status.state == "stopping"
+        await watch.state("r", "deleted", within=2 + 5)
+
+
+async def test_a_start_that_was_under_way_goes_on(node: Node) -> None:
+    async with node.client() as client:
+        created = await client.process_create(stub("r", "--ready-after", "3"))
+    await node.kill()
+    await node.restart()
+    async with node.client() as client, Watch(client) as watch:
+        assert (await client.process_get("r")).status.state == "starting"
+        assert (await watch.state("r", "running")).status.uuid == created.status.uuid
+
+
+async def test_a_replace_that_was_under_way_goes_on(node: Node, tmp_path: Path) -> None:
+    other = tmp_path / "next"
+    other.write_text(f'#!/bin/sh\nexec {BIN} "$@"\n')
+    other.chmod(0o755)
+    upgraded = stub("e", "--ready-after", "3")
+    upgraded.binary = str(other)
+    async with node.client() as client, Watch(client) as watch:
+        await settled(client, stub("e"))
+        old = (await client.process_get("e")).status.uuid
+        replacing = asyncio.create_task(client.process_replace(upgraded))
+        seen = await watch.until(lambda seen: any(c.status.uuid != old for c in seen))
+        new = seen[-1]
+        await node.kill()
+        replacing.cancel()
+    await node.restart()
+    async with node.client() as client, Watch(client) as watch:
+        assert (await client.process_get("e")).status.uuid == old
+        await watch.until(lambda seen: any(c.deleted for c in seen))
+        now = await client.process_get("e")
+        assert (now.status.uuid, now.status.state) == (new.status.uuid, "running")
+
+
+async def test_a_process_that_ended_meanwhile_is_reported_once_without_guard_as_unknown(node: Node) -> None:
+    async with node.client() as client:
+        await settled(client, sleeper("s"))
+    await node.kill()
+    (pid,) = node.daemon.descendants()
+    os.kill(pid, signal.SIGKILL)
+    await node.restart()
+    async with node.client() as client, Watch(client) as watch:
+        status = (await client.process_get("s")).status
+        assert status.state == "error"
+        assert "exit status unknown" in status.error_msg
+        await client.process_delete("s")
+        await watch.state("s", "deleted")
+
+
+async def test_a_recycled_pid_is_never_touched(node: Node) -> None:
+    """Check 11."""
+    async with node.client() as client:
+        await settled(client, sleeper("s"))
+    await node.kill()
+    for pid in node.daemon.descendants():
+        os.kill(pid, signal.SIGKILL)
+    foreign = await asyncio.create_subprocess_exec(SLEEP, "1000")
+    try:
+        with sqlite3.connect(node.journal) as connection:
+            connection.execute(
+                "UPDATE processes SET process = json_set(process, '$.identity[0]', ?)", (foreign.pid,)
+            )
+        connection.close()
+        await node.restart()
+        async with node.client() as client, Watch(client) as watch:
+            assert (await client.process_get("s")).status.state == "error"
+            await client.process_delete("s")
+            await watch.state("s", "deleted")
+        assert foreign.returncode is None
+        os.kill(foreign.pid, 0)
+    finally:
+        foreign.kill()
+        assert await foreign.wait() == -signal.SIGKILL
+
+
+async def test_a_descendant_is_not_taken_for_the_instance_when_the_journal_is_lost(node: Node) -> None:
+    script = "setsid sh -c 'echo helper; exec sleep 1000' & read never; exec sleep 1000"
+    spec = shell("a", script)
+    async with node.client() as client:
+        await client.process_create(spec)
+        async with asyncio.timeout(10):
+            lines = client.process_log("a", follow=True)
+            assert await anext(aiter(lines)) == "helper"
+    await node.kill()
+    node.lose_journal()
+    leaders = [pid for pid in node.daemon.descendants() if b"helper" in command(pid)]
+    for pid in leaders:
+        os.kill(pid, signal.SIGKILL)
+    await node.restart()
+    async with node.client() as client:
+        assert await client.process_list() == {}
+    told = await node.daemon.logged(lambda line: "cannot take over" in line["event"])
+    assert told["name"] == "a"
+    for pid in node.daemon.descendants():
+        os.kill(pid, signal.SIGKILL)
+
+
+def command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def test_with_on_stop_leave_the_daemon_ends_alone_and_the_next_one_takes_over(tmp_path: Path) -> None:
+    """Check 28, second half."""
+    async with left_alone(tmp_path) as (node, before, pids):
+        assert sorted(node.daemon.descendants()) == sorted(pids)
+        await node.restart()
+        async with node.client() as client:
+            assert await listing(client) == before
+
+
+@asynccontextmanager
+async def left_alone(folder: Path) -> AsyncIterator[tuple[Node, dict[str, bytes], list[int]]]:
+    node = Node(folder)
+    node.daemon = Daemon(folder, *OPTIONS, "--on-stop", "leave")
+    await node.daemon.start()
+    try:
+        async with node.client() as client:
+            before = await settled(client, stub("r", ports=2), sleeper("s"))
+        pids = node.daemon.descendants()
+        assert await node.daemon.stop() == 0
+        yield node, before, pids
+    finally:
+        left = await node.daemon.clean_up()
+    assert left == []
+
+
+async def test_two_daemons_never_share_a_state_directory(daemon: Daemon) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", "--listen", f"unix://{daemon.folder}/other.sock"),
+        *("--state-dir", str(daemon.folder / "state")),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"another daemon uses it" in err.splitlines()[-1]
