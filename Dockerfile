@@ -37,7 +37,8 @@ EXPOSE 8500 8503
 # Kubernetes has its own probes and ignores this one.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["instance-manager", "health"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["instance-manager"]
+# The guard is PID 1: a daemon that dies takes no engine and no replica with it.
+ENTRYPOINT ["instance-manager", "guard", "--"]
 CMD ["daemon", "--listen", "0.0.0.0:8500", "--logs-dir", "/var/log/instances"]
 
 # Last, as these differ with every build.

@@ -26,6 +26,7 @@ COMMANDS = {
     "completion": ("completion", "Print the script that completes commands in a shell."),
     "daemon": ("daemon", "Serve: start, supervise and end processes over gRPC."),
     "guard": ("guard", "Run the daemon, and start it again when it dies."),
+    "doctor": ("doctor", "Look at everything that goes wrong on a node."),
     "health": ("health", "Ask whether the daemon serves."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),

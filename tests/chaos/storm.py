@@ -80,6 +80,14 @@ class Guarded(Daemon):
         """Return how often a daemon has begun to serve."""
         return sum(line["event"] == "serving" for line in self.lines)
 
+    def instances(self) -> list[int]:
+        """Return the PIDs of the living instances."""
+        return [pid for pid in marked(self.marker) if "INSTANCE_MANAGER_UUID" in environment(pid)]
+
+    def name_of(self, pid: int) -> str:
+        """Return the name of a living instance."""
+        return environment(pid)["INSTANCE_MANAGER_NAME"]
+
     async def served_after(self, times: int) -> None:
         """Wait until a daemon has begun to serve more than so many times."""
         await self.logged(lambda _: self.times_served() > times)

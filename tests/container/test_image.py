@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -169,6 +170,25 @@ def test_a_replica_runs_in_it_from_its_creation_to_its_deletion(container: Conta
     container.cli("process", "wait", "--name", "r1", "--for", "deleted", "--timeout", "30")
     assert container.listed() == {}
     assert not [command for command in container.commands() if "stub" in command or "defunct" in command]
+
+
+def test_it_survives_that_its_daemon_is_killed(container: Container) -> None:
+    container.create_replica("r1")
+    before = container.listed()
+    replica = [line for line in container.commands() if "stub replica" in line]
+    (daemon,) = [line for line in container.commands() if " daemon " in line and " guard " not in line]
+
+    os.kill(int(daemon.split()[0]), signal.SIGKILL)
+
+    deadline = time.monotonic() + 30
+    while docker_status("exec", container.id, "instance-manager", "health") != 0:
+        assert time.monotonic() < deadline, container.logs()
+    assert container.listed() == before
+    assert [line for line in container.commands() if "stub replica" in line] == replica
+
+
+def docker_status(*arguments: str) -> int:
+    return subprocess.run([DOCKER, *arguments], capture_output=True, check=False, timeout=30).returncode
 
 
 def test_sigterm_ends_it_and_all_that_runs_in_it(container: Container, tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""`instance-manager doctor`: look at everything that goes wrong on a node."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from instance_manager.cli.connection import call
+from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.render import on_terminal
+
+if TYPE_CHECKING:
+    from instance_manager.adapters.doctor import Finding
+    from instance_manager.client import Client
+
+EXAMPLE = """
+\b
+Examples:
+  instance-manager doctor
+  instance-manager doctor --state-dir /run/instance-manager --logs-dir /var/log/instances
+  instance-manager doctor -o json
+"""
+
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+@click.command(epilog=EXAMPLE)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/run/instance-manager"),
+    envvar="INSTANCE_MANAGER_DAEMON_STATE_DIR",
+    show_default=True,
+    help="The daemon's --state-dir.",
+)
+@click.option(
+    "--logs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/log/instances"),
+    envvar="INSTANCE_MANAGER_DAEMON_LOGS_DIR",
+    show_default=True,
+    help="The daemon's --logs-dir.",
+)
+@click.option(
+    "--port-range",
+    default="10000-30000",
+    envvar="INSTANCE_MANAGER_DAEMON_PORT_RANGE",
+    show_default=True,
+    metavar="FIRST-LAST",
+    help="The daemon's --port-range.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    help="How to show the findings.  [default: table on a terminal, otherwise json]",
+)
+def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
+    """Look at everything that goes wrong on a node, and say what to do about it.
+
+    Run it where the daemon runs, with the daemon's options. It changes nothing. Exits with 1 if something is
+    wrong, with 0 if there are warnings at most.
+    """
+    from instance_manager.adapters.doctor import Facts, Severity, examine
+    from instance_manager.adapters.journal import StateDir
+    from instance_manager.adapters.process import ProcessSurvivors
+    from instance_manager.core.errors import InvalidArgumentError
+    from instance_manager.core.ports import parse_port_range
+
+    try:
+        span = parse_port_range(port_range)
+    except InvalidArgumentError as error:
+        raise click.UsageError(str(error)) from error
+    listed, said = _listed()
+    owner = StateDir(state_dir).owner
+    living = ProcessSurvivors(owner, state_dir / "exits", None).find()
+    facts = Facts(
+        state_dir=state_dir,
+        logs_dir=logs_dir,
+        port_range=span,
+        listed=listed,
+        daemon=said,
+        living=[(survivor.identity.pid, survivor.name, survivor.uuid) for survivor in living],
+    )
+    findings = examine(facts)
+    _show(findings, output or ("table" if on_terminal() else "json"))
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
+    """Return the ports by UUID that the daemon lists, or None and why it does not."""
+
+    async def ask(client: "Client") -> dict[str, tuple[int, int]]:
+        statuses = [process.status for process in (await client.process_list()).values()]
+        return {status.uuid: (status.port_start, status.port_end) for status in statuses}
+
+    try:
+        return call(ask), ""
+    except Failure as failure:
+        return None, str(failure)
+
+
+def _show(findings: list["Finding"], form: str) -> None:
+    if form == "json":
+        rows = [
+            {"check": f.check, "severity": f.severity, "message": f.message, "hint": f.hint} for f in findings
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for finding in findings:
+        mark = click.style(f"{finding.severity:<8}", fg=_COLOURS[finding.severity])
+        click.echo(f"{mark} {finding.check}: {finding.message}")
+        if finding.hint:
+            click.echo(f"{'':<8}   → {finding.hint}")
