@@ -32,6 +32,8 @@ from instance_manager.core.process import Process
 
 log = structlog.get_logger(__name__)
 
+JOURNAL_HEALTH = "journal"
+"""Name under which the health service tells whether the journal is written."""
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
 
@@ -101,6 +103,7 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(journal.close)
         parts = _assemble(settings, state_dir, journal, revision)
         server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler()})
+        _report_health(journal, parts.supervisor, server)
 
         stop = _StopSignal(parts.supervisor.hurry)
         stop.open()
@@ -152,7 +155,6 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
     )
-    journal.follow(supervisor.records)
     replacer = Replacer(supervisor)
     return _Parts(
         spawner=spawner,
@@ -162,6 +164,20 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         service=process_service.ProcessService(supervisor, replacer),
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
     )
+
+
+def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcServer) -> None:
+    """Let the health service tell of the journal under the name `journal`; the daemon serves either way."""
+    loop = asyncio.get_running_loop()
+    reports: set[asyncio.Task[None]] = set()
+
+    def report(well: bool) -> None:
+        task = loop.create_task(server.report(JOURNAL_HEALTH, well=well))
+        reports.add(task)
+        task.add_done_callback(reports.discard)
+
+    journal.follow(supervisor.records, report)
+    report(not journal.trouble)
 
 
 def _guard() -> int | None:

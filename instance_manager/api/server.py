@@ -97,8 +97,13 @@ class GrpcServer:
     async def start(self) -> None:
         """Serve from now on."""
         for name in ("", *self._services):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self.report(name, well=True)
         await self._server.start()
+
+    async def report(self, name: str, *, well: bool) -> None:
+        """Say how a service is, or a part of the daemon under a name of its own, to whoever asks for it."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(name, status.SERVING if well else status.NOT_SERVING)
 
     async def drain(self) -> None:
         """Say NOT_SERVING from now on; calls are still answered."""

@@ -170,7 +170,8 @@ def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: P
 def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(path: Path) -> None:
     journal, *_ = opened(path)
     truth = {name: JournalRecord(process(name), listed=True) for name in ("a", "b")}
-    journal.follow(truth.values)
+    told: list[bool] = []
+    journal.follow(truth.values, told.append)
     journal.record(truth["a"])
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -181,8 +182,10 @@ def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(pa
     assert "cannot write" in journal.trouble
     blocker.execute("ROLLBACK")
     blocker.close()
+    assert told == [False]
     journal.revision(9)
     assert journal.trouble == ""
+    assert told == [False, True]
     _, records, revision = opened(path)
     assert [record.process.name for record in records] == ["b"]
     assert revision == 9

@@ -12,7 +12,7 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import BIN, SLEEP, Daemon, Watch, shell, sleeper, stub
+from tests.harness import BIN, SLEEP, Daemon, Watch, running_daemon, shell, sleeper, stub
 
 OPTIONS = ("--stop-timeout", "2")
 
@@ -260,3 +260,19 @@ async def test_two_daemons_never_share_a_state_directory(daemon: Daemon) -> None
         _, err = await process.communicate()
     assert process.returncode == 2
     assert b"another daemon uses it" in err.splitlines()[-1]
+
+
+async def test_a_journal_that_cannot_be_written_is_told_by_health_and_stops_nobody(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "journal.db").mkdir(parents=True)
+    async with running_daemon(tmp_path) as daemon, daemon.client() as client, Watch(client) as watch:
+        assert await client.health("journal") == "NOT_SERVING"
+        assert await client.health() == "SERVING"
+        await client.process_create(sleeper("s"))
+        await watch.state("s", "running")
+        await daemon.logged(lambda line: "journal" in line["event"] and line["level"] == "error")
+
+
+async def test_a_sound_journal_is_told_by_health(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        assert await client.health("journal") == "SERVING"

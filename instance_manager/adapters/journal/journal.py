@@ -28,6 +28,7 @@ class SqliteJournal:
         self._boot_id = boot_id
         self._connection: sqlite3.Connection | None = None
         self._everything: Callable[[], Iterable[JournalRecord]] = tuple
+        self._on_health: Callable[[bool], object] = lambda _: None
         self._revision = 0
         self.troubles = 0
         """How often reading or writing has failed since the start."""
@@ -52,9 +53,17 @@ class SqliteJournal:
             self._load()
         return [], 0
 
-    def follow(self, everything: Callable[[], Iterable[JournalRecord]]) -> None:
-        """Say how to get every record there should be, to catch up with after a failure."""
+    def follow(
+        self, everything: Callable[[], Iterable[JournalRecord]], on_health: Callable[[bool], object]
+    ) -> None:
+        """Say how to get every record there should be, to catch up with after a failure, and whom to tell.
+
+        Args:
+            everything: returns the records.
+            on_health: called with False when writing begins to fail and with True when it works again.
+        """
         self._everything = everything
+        self._on_health = on_health
 
     def close(self) -> None:
         """Stop writing."""
@@ -137,12 +146,14 @@ class SqliteJournal:
             return False
         log.info("journal written again", failures=self.troubles)
         self.trouble = ""
+        self._on_health(True)
         return True
 
     def _failed(self, event: str, error: Exception) -> None:
         self.troubles += 1
         if not self.trouble or self.troubles % 1000 == 0:
             log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
+            self._on_health(False)
         self.trouble = f"{event}: {error}"
 
     def _close(self) -> None:

@@ -97,7 +97,7 @@ class EchoPosition:
         if size - self._offset > _BACKLOG:
             self._skip_to(size - PIECE)
             self._skip_to(self._offset + os.pread(fd, PIECE, self._offset).find(b"\n") + 1)
-        data = os.pread(fd, PIECE, self._offset)
+        data = os.pread(fd, min(PIECE, size - self._offset), self._offset)
         self._seen = self._offset + len(data)
         end = data.rfind(b"\n") + 1
         if (last and self._seen >= size) or (end == 0 and len(data) == PIECE):
@@ -113,17 +113,17 @@ class EchoPosition:
         """Skip all there is."""
         self._skip_to(size)
 
-    def trimmed(self, cut: Cut) -> None:
-        """Take note that the head was cut off."""
+    def trimmed(self, cut: Cut, size: int) -> None:
+        """Take note that the head was cut off and what size is left."""
         self._offset -= cut.dropped
         self._seen -= cut.dropped
         if self._offset < cut.first:
             self._skip_to(cut.first)
-
-    def truncated(self, size: int) -> None:
-        """Take note that somebody has truncated the file."""
         self._offset = min(self._offset, size)
-        self._seen = min(self._seen, size)
+
+    def begin_again(self) -> None:
+        """Take note that somebody has truncated the file."""
+        self._offset = self._seen = 0
 
     def _skip_to(self, offset: int) -> None:
         self._skipped += offset - self._offset

@@ -58,6 +58,8 @@ class LogFiles:
         self._dirty: dict[LogFile, None] = {}
         """Files to look at; in order, for a set's would be chance."""
         self._timer: asyncio.TimerHandle | None = None
+        self._next_look = 0.0
+        """When the timer runs out; uvloop's may not tell."""
         self._trimmer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="log-trim")
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
@@ -210,11 +212,12 @@ class LogFiles:
         if each.untrimmable_until > loop.time():
             delay = _INTERVAL
         when = loop.time() + delay
-        if self._timer is not None and self._timer.when() > when:
+        if self._timer is not None and when < self._next_look:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
             self._timer = loop.call_at(when, self._look)
+            self._next_look = when
 
     def _look(self) -> None:
         self._timer = None
@@ -265,8 +268,8 @@ class LogFiles:
         loop = asyncio.get_running_loop()
         try:
             with each.open_to_cut() as fd:
-                count = each.size - self._max_size // 2
-                cut = await loop.run_in_executor(self._trimmer, drop_head, fd, count, self._max_size)
+                count, most = each.size - self._max_size // 2, self._max_size * 7 // 8
+                cut = await loop.run_in_executor(self._trimmer, drop_head, fd, count, most)
                 each.trimmed(cut)
         except OSError as error:
             self._trouble("trim", str(self._path(each.name)), error)

@@ -54,9 +54,7 @@ class LogFile:
         if size == self.size:
             return False
         if size < self.size:  # truncated by hand
-            self.echo.truncated(size)
-            for reader in self.readers:
-                reader.truncated(size)
+            self.echo.begin_again()
         self.size = size
         self.notify()
         return True
@@ -64,10 +62,11 @@ class LogFile:
     def trimmed(self, cut: Cut) -> None:
         """Take note that the head was cut off."""
         self.trimming = False
-        self.size = max(0, self.size - cut.dropped)
+        size = os.fstat(self.fd).st_size
+        self.size = min(max(0, self.size - cut.dropped), size)
         for reader in self.readers:
-            reader.trimmed(cut)
-        self.echo.trimmed(cut)
+            reader.trimmed(cut, size)
+        self.echo.trimmed(cut, self.size)
         self.notify()
 
     def not_trimmed(self, *, until: float) -> None:

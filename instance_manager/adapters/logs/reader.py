@@ -46,10 +46,7 @@ class LogReader:
             await self._seek_tail(tail)
         while True:
             seen = self._source.version
-            # Without `follow`, a log that grows faster than it is read must come to an end all the same.
-            while (follow or self._offset < self._end or self._splitter.unfinished) and (
-                chunk := await self._next_chunk()
-            ):
+            while chunk := await self._next_chunk(follow=follow):
                 for line in self._splitter.feed(chunk):
                     yield line
             if not follow or self._source.ended:
@@ -58,12 +55,27 @@ class LogReader:
         for line in self._splitter.end():
             yield line
 
-    async def _next_chunk(self) -> bytes:
+    async def _next_chunk(self, *, follow: bool) -> bytes:
         await asyncio.sleep(0)  # a long log must not keep the others waiting
         await self._source.untrimmed()
-        chunk = os.pread(self._fd, CHUNK, self._offset)
+        chunk = self._read(follow=follow)
+        if not chunk and os.fstat(self._fd).st_size < self._offset:  # truncated by hand
+            self._offset = self._end = 0
+            self._splitter.drop()
+            chunk = self._read(follow=follow)
         self._offset += len(chunk)
         return chunk
+
+    def _read(self, *, follow: bool) -> bytes:
+        if follow:
+            return os.pread(self._fd, CHUNK, self._offset)
+        # A log that grows faster than it is read must come to an end: that of the line it ended with.
+        if self._offset < self._end:
+            return os.pread(self._fd, min(CHUNK, self._end - self._offset), self._offset)
+        if not self._splitter.unfinished:
+            return b""
+        chunk = os.pread(self._fd, CHUNK, self._offset)
+        return chunk[: chunk.find(b"\n") + 1] or chunk
 
     async def _seek_tail(self, count: int) -> None:
         """Go to where the last `count` lines begin; the position moves along if the head is cut meanwhile."""
@@ -84,18 +96,11 @@ class LogReader:
             await asyncio.sleep(0)
             await self._source.untrimmed()
 
-    def trimmed(self, cut: Cut) -> None:
-        """Take note that the head was cut off."""
+    def trimmed(self, cut: Cut, size: int) -> None:
+        """Take note that the head was cut off and what size is left."""
         self._end = max(0, self._end - cut.dropped)
-        self._offset -= cut.dropped
+        self._offset = min(self._offset - cut.dropped, size)
         if self._offset < cut.first or self._offset < 0:
             # What it was about to read is gone: it goes on with the note that says so.
             self._offset = 0
-            self._splitter.drop()
-
-    def truncated(self, size: int) -> None:
-        """Take note that somebody has truncated the file."""
-        self._end = min(self._end, size)
-        if self._offset > size:
-            self._offset = size
             self._splitter.drop()

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 
 _COLLAPSE_RANGE = 0x08  # FALLOC_FL_COLLAPSE_RANGE, fallocate(2)
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
+_LINE_MOST = 1 << 20
+"""Bytes in which the end of a line is looked for."""
 _NEAR = 1 << 16
 """Bytes that a copy which skips is behind the writer then: so few that it can catch up."""
 _HURRIED_MOST = 32
@@ -55,7 +57,7 @@ def _blank_torn_line(fd: int, dropped: int) -> int:
     A rest that is too short for the note becomes blanks, one without an end in sight keeps what is behind
     the note as a line of its own.
     """
-    head = os.pread(fd, _CHUNK, 0)
+    head = os.pread(fd, _LINE_MOST, 0)
     note = f"[{dropped} bytes of older lines dropped]".encode()
     end = head.find(b"\n")
     if end < 0:
@@ -77,7 +79,7 @@ def _copy_tail(fd: int, count: int, most: int) -> Cut:
                 # The writer is as fast as the copy: its last lines are worth more than those before.
                 skipped = _line_start(fd, end - _NEAR) - source
                 note = f"\n[{skipped} bytes dropped: written faster than they could be kept]\n".encode()
-                target += os.pwrite(fd, note, target)
+                target += os.pwrite(fd, note if target else note[1:], target)
                 source += skipped
         chunk = os.pread(fd, min(_CHUNK, end - source), source)
         target += os.pwrite(fd, chunk, target)
@@ -88,4 +90,4 @@ def _copy_tail(fd: int, count: int, most: int) -> Cut:
 
 def _line_start(fd: int, position: int) -> int:
     """Return where the first line begins that begins at a position or behind it."""
-    return position + os.pread(fd, _CHUNK, position - 1).find(b"\n")
+    return position + os.pread(fd, _LINE_MOST, position - 1).find(b"\n")

@@ -72,16 +72,15 @@ class MountWatcher:
 
     def _changed(self) -> None:
         self._epoll.poll(0)
-        self._look_at(self._looked + _PAUSE)
+        self._look_after(_PAUSE)
 
-    def _look_at(self, when: float) -> None:
-        """Look at a time, at once if it is over."""
+    def _look_after(self, seconds: float) -> None:
+        """Look so many seconds after the last look, at once if they are over."""
         if self._timer is not None:
-            if self._timer.when() <= when:
-                return
             self._timer.cancel()
-        if when > self._loop.time():
-            self._timer = self._loop.call_at(when, self._look)
+        delay = self._looked + seconds - self._loop.time()
+        if delay > 0:
+            self._timer = self._loop.call_later(delay, self._look)
         else:
             self._look()
 
@@ -95,4 +94,4 @@ class MountWatcher:
         if now is not None and now != self._last:
             self._last = now
             self._on_change(now)
-        self._look_at(self._looked + _INTERVAL)
+        self._look_after(_INTERVAL)

@@ -1,0 +1,32 @@
+"""`doctor` against a real daemon."""
+
+from tests.cli.program import run
+from tests.harness import Daemon, Watch, sleeper
+
+
+def options(daemon: Daemon) -> list[str]:
+    folder = daemon.folder
+    return ["doctor", "--state-dir", str(folder / "state"), "--logs-dir", str(folder / "logs")]
+
+
+async def test_a_node_on_which_nothing_is_wrong_exits_with_0(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("a"))
+        await watch.state("a", "running")
+    result = await run("--url", daemon.url, *options(daemon))
+    assert result.code == 0, result.out
+    told = {finding["check"]: finding["severity"] for finding in result.json}
+    assert told["daemon"] == told["journal"] == told["unadopted processes"] == "ok"
+
+
+async def test_without_a_daemon_it_says_so_and_exits_with_1(daemon: Daemon) -> None:
+    result = await run("--url", "unix:///no/such.sock", *options(daemon), "-o", "table")
+    assert result.code == 1
+    assert result.out.startswith("error    daemon: does not answer")
+    assert "→" in result.out
+
+
+async def test_a_wrong_port_range_is_wrong_usage() -> None:
+    result = await run("doctor", "--port-range", "x")
+    assert result.code == 2
+    assert "10000-30000" in result.err
