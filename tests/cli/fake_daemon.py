@@ -34,6 +34,8 @@ class FakeDaemon:
         self.asked = asyncio.Semaphore(0)
         """Released by each ProcessGet that has been answered."""
         self.never_answers = False
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        """What every ProcessList is answered with."""
         self.health = "SERVING"
         self._watchers: list[asyncio.Queue[Told]] = []
         self._server: grpc.aio.Server
@@ -90,7 +92,9 @@ class FakeDaemon:
         assert self.listed is not None
         return self.listed
 
-    async def _list(self, *_: Any) -> pb.ProcessListResponse:
+    async def _list(self, _: bytes, context: Any) -> pb.ProcessListResponse:
+        if self.refusal is not None:
+            await context.abort(*self.refusal)
         return pb.ProcessListResponse(processes={each.spec.name: each for each in self.list})
 
     async def _watch(self, _: bytes, context: Any) -> AsyncIterator[pb.ProcessResponse]:

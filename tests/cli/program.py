@@ -15,7 +15,16 @@ from typing import Any
 
 from tests.harness import BIN, Daemon
 
-OURS = ("INSTANCE_MANAGER_", "_INSTANCE_MANAGER_", "GRPC_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+OURS = (
+    "INSTANCE_MANAGER_",
+    "_INSTANCE_MANAGER_",
+    "GRPC_",
+    "PYTHONUNBUFFERED",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "COLUMNS",
+    "LINES",
+)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 

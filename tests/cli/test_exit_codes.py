@@ -147,12 +147,26 @@ async def test_no_answer_in_time_is_exit_code_6(tmp_path: Path) -> None:
     assert late.error == f"cannot get an answer from the instance manager at unix://{path} in time"
 
 
-async def test_an_unexpected_status_is_exit_code_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "details", "code", "told"),
+    [
+        ("UNAVAILABLE", "cannot do it:\n the  end", 5, r"cannot do it: the end \(UNAVAILABLE\)"),
+        ("UNAVAILABLE", "Gone", 5, "cannot reach the instance manager at .*: gone; is it running.*"),
+        ("DEADLINE_EXCEEDED", "cannot do it", 6, r"cannot do it \(DEADLINE_EXCEEDED\)"),
+        ("DEADLINE_EXCEEDED", "Deadline", 6, "cannot get an answer from .* in time"),
+        ("INTERNAL", "internal error 1", 1, r"internal error 1 \(INTERNAL\)"),
+        ("UNKNOWN", "", 1, r"cannot tell why the call failed \(UNKNOWN\)"),
+    ],
+)
+async def test_what_the_daemon_says_is_told_in_its_words(
+    status: str, details: str, code: int, told: str, tmp_path: Path
+) -> None:
     url = f"unix:{tmp_path}/fake.sock"
-    async with fake_daemon(url):
-        result = await run("--url", url, "process", "delete", "r1")
-    assert result.code == 1
-    assert result.error.endswith("(UNIMPLEMENTED)")
+    async with fake_daemon(url) as fake:
+        fake.refusal = grpc.StatusCode[status], details
+        result = await run("--url", url, "process", "list")
+    assert (result.code, result.out) == (code, "")
+    assert re.fullmatch(told, result.error)
 
 
 async def test_a_full_disk_is_exit_code_1() -> None:

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from instance_manager.cli.exit_codes import MEANINGS
+from instance_manager.cli.root import COMMANDS as ROOT_COMMANDS
 from instance_manager.cli.root import root
 from tests.cli.fake_daemon import fake_daemon, process
 from tests.cli.program import executed, run
@@ -38,7 +39,7 @@ COMMANDS = {" ".join(path): (command, ctx) for path, command, ctx in every_comma
 def test_every_command_is_here() -> None:
     of_process = ("create", "delete", "get", "list", "log", "replace", "wait", "watch")
     assert set(COMMANDS) == {
-        *("completion", "daemon", "health", "process", "version"),
+        *(ROOT_COMMANDS.keys() - OWN_PARSER),
         *(f"process {name}" for name in of_process),
     }
 

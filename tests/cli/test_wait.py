@@ -98,19 +98,24 @@ async def test_what_happens_between_the_watch_and_the_question_is_not_lost(fake:
     assert fake.calls == ["watch", "get r1"]
 
 
-async def test_changes_alone_decide_and_those_of_others_do_not(fake: FakeDaemon) -> None:
+async def test_changes_alone_decide(fake: FakeDaemon) -> None:
     fake.listed = process("running")
     task = waiting(fake, Goal.DELETED)
     await fake.asked.acquire()
-    fake.tell(
-        process("deleted", name="r2"),
-        process("deleted", uuid="u0"),
-        process("error"),
-        process("stopping"),
-        process("deleted"),
-    )
+    fake.tell(process("error"), process("stopping"), process("stopped"), process("deleted"))
     assert await task == "deleted"
     assert fake.calls == ["watch", "get r1"]
+
+
+async def test_changes_of_others_decide_nothing(fake: FakeDaemon) -> None:
+    fake.listed = process("running")
+    task = waiting(fake, Goal.STOPPED)
+    await fake.asked.acquire()
+    fake.tell(
+        process("stopped", name="r2"), process("stopped", uuid="u0"), process("error", error_msg="mine")
+    )
+    with pytest.raises(Failure, match=r"it is error \(mine\)"):
+        await task
 
 
 async def test_one_that_is_being_stopped_will_not_run(fake: FakeDaemon) -> None:
