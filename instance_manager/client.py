@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
@@ -25,9 +25,12 @@ DEFAULT_TIMEOUT = 30.0
 REPLACE_TIMEOUT = 60.0
 """Seconds for a replace, which waits until the new process runs."""
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
+    # An address that does not answer is given up after so long.
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     # A new client tries at once, whatever an earlier one to the same address has met.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -138,10 +141,12 @@ class Client:
         if tail is not None:
             metadata.append(("instance-manager-tail", str(tail)))
         request = pb.LogRequest(name=name)
-        async for answer in self._stream(
-            "ProcessManagerService/ProcessLog", request, pb.LogResponse, metadata
-        ):
-            yield answer.line
+        lines = self._stream("ProcessManagerService/ProcessLog", request, pb.LogResponse, metadata)
+        try:
+            async for answer in lines:
+                yield answer.line
+        finally:
+            lines.cancel()
 
     # --- the daemon ---
 
@@ -152,7 +157,7 @@ class Client:
     async def health(self, service: str = "") -> str:
         """Return SERVING, NOT_SERVING or UNKNOWN for a service, or for the daemon as a whole."""
         request = health_pb2.HealthCheckRequest(service=service)
-        answer = await self._unary(f"{health.SERVICE_NAME}/Check", request, health_pb2.HealthCheckResponse)
+        answer = await self._unary(f"{_HEALTH}/Check", request, health_pb2.HealthCheckResponse)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     # --- calls ---
