@@ -1,0 +1,61 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from instance_manager.client import Client
+from tests.guard.guarding import Arrivals, Guard, children_of, guarding, record_name
+from tests.harness import Watch, marked, port_span, sleeper
+
+
+async def serving(guard: Guard, count: int) -> int:
+    """Wait until the count-th daemon serves, and return its PID."""
+    pid = await guard.started(count)
+
+    def look() -> bool | None:
+        return any(line["event"] == "serving" and line["pid"] == pid for line in guard.lines) or None
+
+    await guard.seen(look)
+    return pid
+
+
+async def test_processes_outlive_a_killed_daemon_and_their_end_is_on_record(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/im.sock"
+    options = (
+        "--listen",
+        url,
+        "--logs-dir",
+        f"{tmp_path}/logs",
+        "--port-range",
+        "{}-{}".format(*port_span()),
+    )
+    async with guarding(tmp_path / "state", "daemon", *options) as guard:
+        first = await serving(guard, 1)
+        async with Client(url) as client, Watch(client) as watch:
+            await client.process_create(sleeper("r1"))
+            await watch.state("r1", "running")
+        (process,) = children_of(first)
+        os.kill(first, signal.SIGKILL)
+        second = await serving(guard, 2)
+        assert sorted(guard.children()) == sorted([second, process])
+        assert sorted(marked(guard.marker)) == sorted([guard.pid, second, process])
+
+        os.kill(second, signal.SIGSTOP)  # or it might have taken the record away before it is looked at
+        name = record_name(process)
+        with Arrivals(guard.exits) as arrivals:
+            os.kill(process, signal.SIGKILL)
+            await arrivals.until(lambda seen: name in seen)
+        assert guard.records() == {name: "signal SIGKILL\n"}
+        os.kill(second, signal.SIGCONT)
+
+        assert await guard.stop() == 0
+        assert (await guard.logged("daemon ended"))["daemon"] == second
+
+
+@pytest.mark.parametrize("argument", ["--nonsense", "--port-range=x"])
+async def test_a_daemon_that_is_used_wrongly_is_not_started_again(tmp_path: Path, argument: str) -> None:
+    async with guarding(tmp_path, "daemon", argument) as guard:
+        assert await guard.ended() == 2
+        assert (await guard.logged("daemon ended"))["status"] == "code 2"
+        assert len(guard.events("daemon started")) == 1
