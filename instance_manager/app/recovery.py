@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from instance_manager.app.entry import Entry
 from instance_manager.app.interfaces import JournalRecord, Readiness, Survivor, Survivors
 from instance_manager.app.replace import TERMINATE_SIGNAL, Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -102,16 +101,17 @@ class Recovery:
     def _settle_replacements(self) -> None:
         """Go on with every replace that was under way, whichever step it had come to."""
         entries = {entry.process.uuid: entry for entry in self._supervisor.entries()}
-        for new in list(entries.values()):
-            old = entries.get(new.replaces)
-            if self._supervisor.is_listed(new):
-                self._end_replaced(old)
-            elif new.replaces and old is not None and self._supervisor.is_listed(old):
-                self._replacer.go_on(old, new)
-            elif not new.process.doomed:
+        listed = [entry for entry in entries.values() if self._supervisor.is_listed(entry)]
+        for entry in listed:
+            old = entries.get(entry.replaces)
+            if old is not None and not old.process.doomed:
+                self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
+        for entry in entries.values():
+            old = entries.get(entry.replaces)
+            if entry in listed or entry.process.doomed:
+                continue
+            if old in listed:
+                self._replacer.go_on(old, entry)
+            else:
                 # Neither listed nor to be listed: nobody would ever end it.
-                self._supervisor.handle(new, StopRequested())
-
-    def _end_replaced(self, old: Entry | None) -> None:
-        if old is not None and not old.process.doomed:
-            self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
+                self._supervisor.handle(entry, StopRequested())

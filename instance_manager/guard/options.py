@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restarts",
         type=_count,
-        default=_from_environment("RESTARTS", "10"),
+        default=_from_environment("RESTARTS", "100"),
         metavar="N",
         help="give up when it dies once more after so many restarts; 0 never restarts (default: %(default)s)",
     )

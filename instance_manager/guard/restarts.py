@@ -1,8 +1,8 @@
 """When to start again what has died, and when to give up."""
 
 FIRST_DELAY = 0.1
-LONGEST_DELAY = 5.0
-STEADY = 60.0
+LONGEST_DELAY = 2.0
+STEADY = 1.0
 """Seconds: whatever ran that long does not die at its start, so it is started again without much delay."""
 
 

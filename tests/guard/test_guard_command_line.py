@@ -49,7 +49,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], message: 
 def test_help_tells_the_options_and_exit_codes(option: str) -> None:
     done = run(option)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("--state-dir DIR", "--restarts N", "--within MINUTES", "default: 10", "Exit code"):
+    for words in ("--state-dir DIR", "--restarts N", "--within MINUTES", "default: 100", "Exit code"):
         assert words in done.stdout
 
 

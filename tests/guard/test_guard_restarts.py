@@ -24,12 +24,12 @@ async def test_what_dies_is_started_again_after_a_delay_that_doubles(tmp_path: P
             assert delay <= waited.total_seconds() < delay + 0.3
 
 
-def test_the_delay_grows_to_5_seconds_and_begins_anew_after_a_minute_without_death() -> None:
+def test_the_delay_grows_to_2_seconds_and_begins_anew_after_a_second_without_death() -> None:
     restarts = Restarts(limit=100, within=300)
-    delays = [restarts.delay_after(ran=59.9, now=index) for index in range(9)]
-    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    assert restarts.delay_after(ran=60, now=10) == 0.1
-    assert restarts.delay_after(ran=1, now=11) == 0.2
+    delays = [restarts.delay_after(ran=0.9, now=index) for index in range(9)]
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0]
+    assert restarts.delay_after(ran=1, now=10) == 0.1
+    assert restarts.delay_after(ran=0.5, now=11) == 0.2
 
 
 def test_only_restarts_within_the_time_count() -> None:
