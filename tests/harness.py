@@ -69,6 +69,8 @@ class Daemon:
         self.marker = uuid.uuid4().hex
         self.url = f"unix://{folder}/im.sock"
         self.lines: list[dict[str, Any]] = []
+        self.serving: list[dict[str, Any]] = []
+        """The lines with which a daemon has begun to serve."""
         self.stdout: list[str] = []
         self._arrived = asyncio.Condition()
         self._options = options
@@ -110,6 +112,8 @@ class Daemon:
                 line = {"event": text}
             async with self._arrived:
                 self.lines.append(line)
+                if line.get("event") == "serving":
+                    self.serving.append(line)
                 self._arrived.notify_all()
 
     async def _read_stdout(self) -> None:

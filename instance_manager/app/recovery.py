@@ -53,7 +53,7 @@ class Recovery:
     def _take_over(self, record: JournalRecord, survivor: Survivor | None) -> None:
         process = record.process
         identity = survivor.identity if process.identity is None and survivor else process.identity
-        entry = self._supervisor.take_over(record)
+        entry = self._supervisor.registry.take_over(record)
         if process.body in {Body.ABSENT, Body.ALIVE} and identity is not None:
             entry.child = self._survivors.adopt(
                 identity, process.uuid, lambda status: self._supervisor.handle(entry, Exited(status))
@@ -100,8 +100,8 @@ class Recovery:
 
     def _settle_replacements(self) -> None:
         """Go on with every replace that was under way, whichever step it had come to."""
-        entries = {entry.process.uuid: entry for entry in self._supervisor.entries()}
-        listed = [entry for entry in entries.values() if self._supervisor.is_listed(entry)]
+        entries = {entry.process.uuid: entry for entry in self._supervisor.registry.entries()}
+        listed = [entry for entry in entries.values() if self._supervisor.registry.is_listed(entry)]
         for entry in listed:
             old = entries.get(entry.replaces)
             if old is not None and not old.process.doomed:

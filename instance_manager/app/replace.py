@@ -51,7 +51,7 @@ class Replacer:
             )
         if self._supervisor.draining:
             raise UnavailableError(f"cannot replace {spec.name}: the instance manager is ending")
-        old = self._supervisor.find(spec.name)
+        old = self._supervisor.registry.find(spec.name)
         if old.process.doomed:
             raise FailedPreconditionError(f"cannot replace {spec.name}: it is being deleted")
         if old.process.spec.binary == spec.binary:
@@ -90,7 +90,7 @@ class Replacer:
 
     def _changed(self, old: Entry, before: State) -> bool:
         same = old.process.state is before or (before, old.process.state) == (State.STARTING, State.RUNNING)
-        return old.process.doomed or not same or not self._supervisor.is_listed(old)
+        return old.process.doomed or not same or not self._supervisor.registry.is_listed(old)
 
 
 def _why_not(new: Process) -> InstanceManagerError:

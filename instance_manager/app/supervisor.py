@@ -17,6 +17,7 @@ import structlog
 from instance_manager.app.entry import Entry
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import (
+    Cancellable,
     CannotExecuteError,
     Clock,
     Journal,
@@ -26,6 +27,7 @@ from instance_manager.app.interfaces import (
     Spawner,
     SpawnOrder,
 )
+from instance_manager.app.registry import Registry
 from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
@@ -34,7 +36,7 @@ from instance_manager.core.errors import (
     UnavailableError,
 )
 from instance_manager.core.lifecycle import begin, step
-from instance_manager.core.ports import PortPool, PortRange
+from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
     Arm,
     AwaitReady,
@@ -63,6 +65,10 @@ from instance_manager.core.recovery import envelope
 from instance_manager.core.spec import ProcessSpec, command_line, validate_spec
 
 log = structlog.get_logger(__name__)
+
+
+_LAST_WAIT = 5.0
+"""Seconds after the grace period of a shutdown until what is left is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +107,14 @@ class Supervisor:
         self._clock = clock
         self._journal = journal
         self._new_uuid = new_uuid
-        self._pool = PortPool.of(settings.port_range)
-        self._entries: dict[str, Entry] = {}
-        """By UUID: every process of which something is left, listed or not."""
-        self._listed: dict[str, Entry] = {}
-        """By name: the processes that clients see."""
+        self.registry = Registry(settings.port_range)
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: float | None = None
         self._empty = asyncio.Event()
+        self._giving_up: Cancellable | None = None
 
     # --- what callers ask for ---
 
@@ -121,26 +124,17 @@ class Supervisor:
         return self._ending is not None
 
     @property
-    def free_ports(self) -> int:
-        """How many ports are not handed out."""
-        return self._pool.free_count
-
-    @property
     def left(self) -> list[Process]:
         """Every process of which something is left, those that are no longer listed too."""
-        return [e.process for e in self._entries.values()]
-
-    def entries(self) -> list[Entry]:
-        """Return every entry, listed or not."""
-        return list(self._entries.values())
+        return [entry.process for entry in self.registry.entries()]
 
     def records(self) -> list[JournalRecord]:
         """Return everything the journal should hold."""
-        return [self._record_of(entry) for entry in self._entries.values()]
+        return [self.registry.record_of(entry) for entry in self.registry.entries()]
 
     def processes(self) -> dict[str, Process]:
         """Return every listed process by name."""
-        return {name: entry.process for name, entry in self._listed.items()}
+        return self.registry.processes()
 
     def get(self, name: str) -> Process:
         """Return one process.
@@ -148,7 +142,7 @@ class Supervisor:
         Raises:
             NotFoundError: if no process has this name.
         """
-        return self.find(name).process
+        return self.registry.find(name).process
 
     def create(self, spec: ProcessSpec) -> Process:
         """Start a process and return it as it is then: `starting`, or `error` if it cannot be executed.
@@ -160,10 +154,11 @@ class Supervisor:
             UnavailableError: if the daemon is ending.
         """
         validate_spec(spec)
-        if spec.name in self._listed:
+        holder = self.registry.holder(spec.name)
+        if holder is not None:
             raise AlreadyExistsError(
-                f"cannot create {spec.name}: a process of this name is listed "
-                f"({self._listed[spec.name].process.state}); delete it first and wait until it is gone"
+                f"cannot create {spec.name}: a process of this name is listed ({holder.process.state}); "
+                "delete it first and wait until it is gone"
             )
         return self.start(spec).process
 
@@ -177,7 +172,7 @@ class Supervisor:
         Raises:
             NotFoundError: if no process has this name, or the one that has it has another UUID.
         """
-        entry = self.find(name)
+        entry = self.registry.find(name)
         if uuid and entry.process.uuid != uuid:
             raise NotFoundError(
                 f"cannot delete {name} with UUID {uuid}: "
@@ -189,7 +184,7 @@ class Supervisor:
     def observe_mounts(self, read_only_volumes: AbstractSet[str]) -> None:
         """Take note of which volumes (by `conditions.volume_key`) are mounted read-only now."""
         self._read_only = read_only_volumes
-        for entry in tuple(self._entries.values()):
+        for entry in self.registry.entries():
             for name, value in conditions.observe(entry.process.name, read_only_volumes).items():
                 self.handle(entry, ConditionObserved(name, value))
 
@@ -206,37 +201,34 @@ class Supervisor:
         Returns:
             The processes that could not be ended.
         """
-        self._ending = grace
-        for entry in tuple(self._entries.values()):
+        grace = self._ending = grace if self._ending is None else min(grace, self._ending)
+        for entry in self.registry.entries():
             self.handle(entry, StopRequested())
-            if entry.timer is not None:
+            # One that was killed already is tried again soon; only the first wait depends on the grace.
+            if entry.timer is not None and not entry.process.killed:
                 self._arm(entry, grace)
-        if self._entries:
+        if self.registry.entries():
             self._empty.clear()
-            giving_up = self._clock.call_later(grace + 5, self._empty.set)
+            self._give_up_in(grace + _LAST_WAIT)
             await self._empty.wait()
-            giving_up.cancel()
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         return self.left
 
     def hurry(self) -> None:
-        """During a shutdown: do not wait for the grace period any longer."""
-        for entry in tuple(self._entries.values()):
+        """During a shutdown, or just before it: do not wait for the grace period."""
+        self._ending = 0
+        self._give_up_in(_LAST_WAIT)
+        for entry in self.registry.entries():
             if entry.timer is not None:
                 self._arm(entry, 0)
 
+    def _give_up_in(self, seconds: float) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        self._giving_up = self._clock.call_later(seconds, self._empty.set)
+
     # --- for the use cases beside this one ---
-
-    def find(self, name: str) -> Entry:
-        """Return the listed entry of this name.
-
-        Raises:
-            NotFoundError: if no process has this name.
-        """
-        if name not in self._listed:
-            raise NotFoundError(
-                f"cannot find a process named {name!r}: it was never created or has been deleted"
-            )
-        return self._listed[name]
 
     def start(self, spec: ProcessSpec, *, replaces: str = "") -> Entry:
         """Start a process whose spec is valid, listed or beside the one with the UUID that it replaces.
@@ -247,17 +239,14 @@ class Supervisor:
         """
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
-        ports = None
-        if spec.port_count:
-            self._pool, ports = self._pool.allocate(spec.port_count)
+        ports = self.registry.allocate(spec.port_count)
         process, effects = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
         )
-        entry = self._entries[process.uuid] = Entry(process, replaces=replaces)
-        if not replaces:
-            self._listed[spec.name] = entry
+        entry = Entry(process, replaces=replaces)
+        self.registry.add(entry, listed=not replaces)
         # The intent is written down before there is a process to lose.
-        self._journal.record(self._record_of(entry))
+        self._journal.record(self.registry.record_of(entry))
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
@@ -269,35 +258,18 @@ class Supervisor:
 
     def swap(self, old: Entry, new: Entry) -> None:
         """Give the name of a listed process to another one."""
-        if self._listed.get(old.process.name) is not old:
-            raise ValueError(f"{old.process.name} is not listed any more")
-        self._listed[old.process.name] = new
+        self.registry.swap(old, new)
         # In this order: whoever reads the journal in between sees that the name has been taken over.
-        self._journal.record(self._record_of(new))
-        self._journal.record(self._record_of(old))
-
-    def take_over(self, record: JournalRecord) -> Entry:
-        """Supervise a process of an earlier daemon; nothing is done about it until `go_on`."""
-        process = record.process
-        entry = self._entries[process.uuid] = Entry(process, replaces=record.replaces)
-        holder = self._listed.get(process.name)
-        if record.listed and (holder is None or record.replaces == holder.process.uuid):
-            self._listed[process.name] = entry
-        if process.ports is not None:
-            self._pool = self._pool.reserve(process.ports)
-        return entry
+        self._journal.record(self.registry.record_of(new))
+        self._journal.record(self.registry.record_of(old))
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
-        self._journal.record(self._record_of(entry))
+        self._journal.record(self.registry.record_of(entry))
         for effect in effects:
             self._carry_out(entry, effect)
         for event in events:
             self.handle(entry, event)
-
-    def is_listed(self, entry: Entry) -> bool:
-        """Tell whether clients see this entry under its name."""
-        return self._listed.get(entry.process.name) is entry
 
     def handle(self, entry: Entry, event: Event) -> None:
         """Apply an event and carry out its effects; events that arise meanwhile come after it."""
@@ -311,15 +283,12 @@ class Supervisor:
                 before = entry.process
                 entry.process, effects = step(before, event)
                 if entry.process is not before:
-                    self._journal.record(self._record_of(entry))
+                    self._journal.record(self.registry.record_of(entry))
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
         finally:
             self._handling = False
-
-    def _record_of(self, entry: Entry) -> JournalRecord:
-        return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
 
     # --- effects ---
 
@@ -411,11 +380,7 @@ class Supervisor:
 
     def _forget(self, entry: Entry) -> None:
         process = entry.process
-        del self._entries[process.uuid]
-        if self.is_listed(entry):
-            del self._listed[process.name]
-        if process.ports is not None:
-            self._pool = self._pool.release(process.ports)
+        self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
         self._journal.forget(process.uuid)
@@ -424,7 +389,7 @@ class Supervisor:
         self.events.publish(process, deleted=True)
         self._journal.revision(self.events.revision)
         log.info("process deleted", name=process.name, uuid=process.uuid)
-        if not self._entries:
+        if not self.registry.entries():
             self._empty.set()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -83,7 +83,7 @@ async def test_a_running_process_is_as_it_was_and_nothing_is_told(
     await recover(world, survivors, JournalRecord(OLD, listed=True))
     assert world.supervisor.processes() == {"r": OLD}
     assert world.events.changes == []
-    assert world.supervisor.free_ports == 9
+    assert world.supervisor.registry.free_ports == 9
 
 
 async def test_a_crash_in_the_middle_of_a_swap_ends_the_old_process_and_keeps_the_new_one(
@@ -129,7 +129,7 @@ async def test_a_replacement_whose_old_process_was_deleted_is_ended(
     await recover(world, survivors, JournalRecord(NEW, listed=False, replaces="gone"))
     await world.told(NEW, "deleted")
     assert world.supervisor.processes() == {}
-    assert world.supervisor.free_ports == 10
+    assert world.supervisor.registry.free_ports == 10
 
 
 async def test_the_shadow_of_a_replaced_process_ends_and_leaves_the_new_one_alone(

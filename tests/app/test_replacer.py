@@ -55,7 +55,7 @@ async def untouched(world: World, old: Process) -> None:
     if any(process.uuid == NEW_UUID for process in world.supervisor.left):
         await ends(world, NEW_UUID)
     assert world.supervisor.left == [old]
-    assert (world.supervisor.free_ports, world.logs.writers["r"]) == (9, 1)
+    assert (world.supervisor.registry.free_ports, world.logs.writers["r"]) == (9, 1)
 
 
 async def test_the_new_process_takes_the_name_once_it_runs_and_the_old_one_is_ended(
@@ -68,10 +68,10 @@ async def test_the_new_process_takes_the_name_once_it_runs_and_the_old_one_is_en
     assert (new.uuid, new.state, new.spec.binary) == (NEW_UUID, State.RUNNING, NEW)
     assert world.supervisor.processes() == {"r": new}
     assert world.child(old).signals == [("SIGHUP", False)]
-    assert world.supervisor.free_ports == 8, "the old one keeps its port until it has ended"
+    assert world.supervisor.registry.free_ports == 8, "the old one keeps its port until it has ended"
     assert await ends(world, old.uuid) == ["starting", "running", "stopping", "stopped", "deleted"]
     assert world.supervisor.processes() == {"r": new}
-    assert (world.supervisor.free_ports, world.logs.writers["r"]) == (9, 1)
+    assert (world.supervisor.registry.free_ports, world.logs.writers["r"]) == (9, 1)
     assert world.states(new) == ["starting", "running"]
 
 
@@ -93,7 +93,7 @@ async def test_the_process_that_has_the_name_is_the_one_that_is_deleted(world: W
     await ends(world, new.uuid)
     assert world.supervisor.processes() == {}
     await ends(world, old.uuid)
-    assert (world.supervisor.left, world.supervisor.free_ports) == ([], 10)
+    assert (world.supervisor.left, world.supervisor.registry.free_ports) == ([], 10)
 
 
 async def test_a_process_that_failed_can_be_replaced(world: World, old: Process) -> None:

@@ -211,7 +211,7 @@ class SupervisionMachine(RuleBasedStateMachine):
         assert all(count == 1 for count in (in_use | held).values())
         assert in_use <= held
         assert all(10000 <= port < 10000 + PORTS for port in held)
-        assert self.supervisor.free_ports == PORTS - held.total()
+        assert self.supervisor.registry.free_ports == PORTS - held.total()
 
     @invariant()
     def the_listing_has_each_name_and_each_uuid_once(self) -> None:
@@ -276,7 +276,7 @@ class SupervisionMachine(RuleBasedStateMachine):
         self.nothing_failed_without_a_word()
         self.the_states_told_are_legal_paths_that_end_in_one_deleted()
         assert (self.supervisor.processes(), self.supervisor.left) == ({}, [])
-        assert self.supervisor.free_ports == PORTS
+        assert self.supervisor.registry.free_ports == PORTS
         assert all(task.done() for task in (*self.answers, *self.endings))
         assert self.world.clock.timers == set()
         assert self.world.readiness.waiting == {}

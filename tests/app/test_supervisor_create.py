@@ -58,7 +58,7 @@ async def test_a_process_that_never_answers_is_an_error_and_is_ended(world: Worl
     await world.told(created, "error")
     assert world.supervisor.get("r").error_msg == "nothing listens"
     assert world.child(created).signals == [("SIGINT", False)]
-    assert world.supervisor.free_ports == 9
+    assert world.supervisor.registry.free_ports == 9
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_a_process_that_ends_by_itself_stays_listed_with_its_ports(
     ended = world.supervisor.get("r")
     assert (ended.state, ended.error_msg, ended.exit) == (state, message, status)
     assert world.states(created) == ["starting", "running", state]
-    assert world.supervisor.free_ports == 7
+    assert world.supervisor.registry.free_ports == 7
 
 
 async def test_a_process_that_ends_before_it_is_ready_is_not_asked_any_longer(world: World) -> None:
@@ -103,7 +103,11 @@ async def test_a_binary_that_cannot_be_executed_is_an_answer_with_state_error(wo
     assert world.states(created) == ["starting", "error"]
     world.supervisor.delete("r")
     assert world.states(created) == ["starting", "error", "deleted"]
-    assert (world.supervisor.left, world.supervisor.free_ports, world.logs.writers["r"]) == ([], 10, 0)
+    assert (world.supervisor.left, world.supervisor.registry.free_ports, world.logs.writers["r"]) == (
+        [],
+        10,
+        0,
+    )
 
 
 async def test_a_name_that_is_taken_is_refused_until_its_process_is_gone(world: World) -> None:
@@ -141,7 +145,11 @@ async def test_a_machine_without_room_for_a_process_refuses_it_and_leaves_nothin
     with pytest.raises(ResourceExhaustedError, match="out of PIDs"):
         world.supervisor.create(spec("r", ports=2))
     assert (world.supervisor.processes(), world.supervisor.left) == ({}, [])
-    assert (world.supervisor.free_ports, world.logs.writers["r"], world.clock.timers) == (10, 0, set())
+    assert (world.supervisor.registry.free_ports, world.logs.writers["r"], world.clock.timers) == (
+        10,
+        0,
+        set(),
+    )
     assert world.events.states("uuid-0") == ["starting", "stopping", "error", "deleted"]
     assert world.supervisor.create(spec("r", ports=2)).state is State.STARTING
 
@@ -152,13 +160,13 @@ async def test_a_machine_without_a_descriptor_for_a_log_refuses_and_ends_no_othe
     with pytest.raises(ResourceExhaustedError, match="too many open files"):
         await world.replacer.replace(spec("r", binary="/bin/new", ports=1), "SIGHUP")
     assert world.logs.writers["r"] == 1
-    assert (len(world.supervisor.left), world.supervisor.free_ports) == (1, 9)
+    assert (len(world.supervisor.left), world.supervisor.registry.free_ports) == (1, 9)
     assert world.supervisor.get("r").state is State.RUNNING
 
 
 async def test_a_process_that_was_never_created_is_not_found(world: World) -> None:
     await world.running("r")
-    for ask in (world.supervisor.get, world.supervisor.delete, world.supervisor.find):
+    for ask in (world.supervisor.get, world.supervisor.delete):
         with pytest.raises(NotFoundError, match="'other': it was never created or has been deleted"):
             ask("other")
     assert world.supervisor.get("r").state is State.RUNNING

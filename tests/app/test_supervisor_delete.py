@@ -37,7 +37,7 @@ async def test_a_process_can_be_deleted_right_after_it_was_created(world: World)
     await world.told(process, "deleted")
     assert world.states(process) == ["starting", "stopping", "stopped", "deleted"]
     assert world.readiness.within == {}, "it was never asked"
-    assert world.supervisor.free_ports == 10
+    assert world.supervisor.registry.free_ports == 10
 
 
 async def test_a_process_can_be_deleted_while_it_gets_ready(world: World) -> None:
@@ -65,7 +65,7 @@ async def test_a_process_that_has_ended_is_deleted_at_once(world: World) -> None
     await world.until(lambda: world.child(process).gone)
     assert world.supervisor.delete("r").state is State.STOPPED
     assert world.states(process) == ["starting", "running", "stopped", "deleted"]
-    assert (world.supervisor.left, world.supervisor.free_ports) == ([], 10)
+    assert (world.supervisor.left, world.supervisor.registry.free_ports) == ([], 10)
 
 
 async def test_ports_and_name_are_free_only_when_all_descendants_have_ended(world: World) -> None:
@@ -76,10 +76,10 @@ async def test_ports_and_name_are_free_only_when_all_descendants_have_ended(worl
     child.exit()
     await world.until(lambda: child.trees_asked == 1)
     assert world.supervisor.get("r").state is State.STOPPING
-    assert (world.supervisor.free_ports, world.logs.writers["r"]) == (6, 1)
+    assert (world.supervisor.registry.free_ports, world.logs.writers["r"]) == (6, 1)
     child.tree.set()
     await world.told(process, "deleted")
-    assert (world.supervisor.free_ports, world.logs.writers["r"]) == (10, 0)
+    assert (world.supervisor.registry.free_ports, world.logs.writers["r"]) == (10, 0)
     assert world.supervisor.processes() == {}
 
 
@@ -117,13 +117,13 @@ async def test_a_process_that_cannot_be_killed_stays_with_its_ports_and_is_tried
         stuck = world.supervisor.get("r")
         assert stuck.state is State.STOPPING
         assert stuck.error_msg == "cannot be killed, trying again: pid 1000 (r) is in state D"
-        assert world.supervisor.free_ports == 8
+        assert world.supervisor.registry.free_ports == 8
     published = world.events.revision
     world.clock.advance(RETRY_INTERVAL)
     assert world.events.revision == published, "nothing new to tell"
     child.exit(ExitStatus(signal="SIGKILL"))
     await world.told(process, "deleted")
-    assert world.supervisor.free_ports == 10
+    assert world.supervisor.registry.free_ports == 10
     assert world.clock.timers == set()
 
 
@@ -149,10 +149,10 @@ async def test_descendants_that_remain_are_tried_again_after_a_while(
         stuck = world.supervisor.get("r")
         assert stuck.state is State.STOPPING
         assert stuck.error_msg == f"cannot end what it left behind, trying again: {reason}"
-        assert world.supervisor.free_ports == 8
+        assert world.supervisor.registry.free_ports == 8
         world.clock.advance(RETRY_INTERVAL)
     await world.told(process, "deleted")
-    assert (child.trees_asked, world.supervisor.free_ports) == (3, 10)
+    assert (child.trees_asked, world.supervisor.registry.free_ports) == (3, 10)
 
 
 async def test_a_crashed_process_with_descendants_is_deleted_when_they_are_gone(world: World) -> None:
@@ -162,7 +162,7 @@ async def test_a_crashed_process_with_descendants_is_deleted_when_they_are_gone(
     child.exit(ExitStatus(signal="SIGSEGV"))
     assert world.supervisor.delete("r").state is State.ERROR
     assert world.supervisor.get("r").error_msg == "signal: SIGSEGV"
-    assert world.supervisor.free_ports == 9
+    assert world.supervisor.registry.free_ports == 9
     child.tree.set()
     await world.told(process, "deleted")
     assert world.states(process) == ["starting", "running", "error", "deleted"]

@@ -35,7 +35,7 @@ async def test_every_process_is_told_to_end_at_the_same_time(world: World) -> No
         assert world.child(process).signals == [("SIGINT", False)]
         world.child(process).exit()
     assert await ending == []
-    assert world.supervisor.free_ports == 10
+    assert world.supervisor.registry.free_ports == 10
     assert world.supervisor.processes() == {}
     assert all(world.states(p)[-1] == "deleted" for p in (*processes, starting, failed))
     assert world.clock.timers == set()
@@ -76,7 +76,7 @@ async def test_a_process_that_cannot_be_ended_is_given_up_and_named(world: World
     left = await ending
     assert [process.name for process in left] == ["stuck"]
     assert left[0].error_msg.startswith("cannot be killed, trying again")
-    assert world.supervisor.free_ports == 9
+    assert world.supervisor.registry.free_ports == 9
 
 
 async def test_descendants_that_remain_hold_a_shutdown_up_only_so_long(world: World) -> None:

@@ -73,12 +73,11 @@ class Guarded(Daemon):
 
     def daemon_pid(self) -> int:
         """Return the PID of the daemon that runs now."""
-        serving = [line for line in self.lines if line["event"] == "serving"]
-        return int(serving[-1]["pid"])
+        return int(self.serving[-1]["pid"])
 
     def times_served(self) -> int:
         """Return how often a daemon has begun to serve."""
-        return sum(line["event"] == "serving" for line in self.lines)
+        return len(self.serving)
 
     def instances(self) -> list[int]:
         """Return the PIDs of the living instances."""
@@ -90,7 +89,7 @@ class Guarded(Daemon):
 
     async def served_after(self, times: int) -> None:
         """Wait until a daemon has begun to serve more than so many times."""
-        await self.logged(lambda _: self.times_served() > times)
+        await self._await(lambda: self.times_served() > times or None, within=20)
 
 
 class Storm:

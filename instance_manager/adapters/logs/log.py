@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from instance_manager.adapters.logs.echo import EchoPosition
 from instance_manager.adapters.logs.opening import open_again
+from instance_manager.adapters.logs.position import EchoPosition
 from instance_manager.adapters.logs.reader import LogReader
 from instance_manager.adapters.logs.trim import Cut
 

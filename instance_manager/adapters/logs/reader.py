@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from instance_manager.adapters.logs.cached import ATTEMPTS, fetch, read_cached
 from instance_manager.adapters.logs.lines import CHUNK, LineSplitter
 from instance_manager.adapters.logs.trim import Cut
 
@@ -57,44 +58,55 @@ class LogReader:
 
     async def _next_chunk(self, *, follow: bool) -> bytes:
         await asyncio.sleep(0)  # a long log must not keep the others waiting
-        await self._source.untrimmed()
-        chunk = self._read(follow=follow)
+        chunk = await self._read(self._wanted(follow=follow))
         if not chunk and os.fstat(self._fd).st_size < self._offset:  # truncated by hand
             self._offset = self._end = 0
             self._splitter.drop()
-            chunk = self._read(follow=follow)
+            chunk = await self._read(self._wanted(follow=follow))
+        if not follow and self._offset >= self._end:
+            chunk = chunk[: chunk.find(b"\n") + 1] or chunk
         self._offset += len(chunk)
         return chunk
 
-    def _read(self, *, follow: bool) -> bytes:
-        if follow:
-            return os.pread(self._fd, CHUNK, self._offset)
-        # A log that grows faster than it is read must come to an end: that of the line it ended with.
-        if self._offset < self._end:
-            return os.pread(self._fd, min(CHUNK, self._end - self._offset), self._offset)
-        if not self._splitter.unfinished:
-            return b""
-        chunk = os.pread(self._fd, CHUNK, self._offset)
-        return chunk[: chunk.find(b"\n") + 1] or chunk
+    def _wanted(self, *, follow: bool) -> int:
+        """Return how many bytes to read next.
+
+        Without `follow`, a log that grows faster than it is read must come to an end: that of the line that
+        was being written when the reading began.
+        """
+        if follow or (self._offset >= self._end and self._splitter.unfinished):
+            return CHUNK
+        return max(0, min(CHUNK, self._end - self._offset))
+
+    async def _read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read at the position, with `whole` the full size unless the file ends before."""
+        for _ in range(ATTEMPTS):
+            await self._source.untrimmed()
+            data = read_cached(self._fd, size, self._offset)
+            if data is not None and (len(data) == size or not whole):
+                return data
+            await fetch(self._fd, size, self._offset)
+        await self._source.untrimmed()
+        return os.pread(self._fd, size, self._offset)
 
     async def _seek_tail(self, count: int) -> None:
         """Go to where the last `count` lines begin; the position moves along if the head is cut meanwhile."""
         self._offset = self._end
-        if count <= 0:
+        if count <= 0 or not self._end:
             return
-        if self._end and os.pread(self._fd, 1, self._end - 1) == b"\n":
-            self._offset -= 1
+        self._offset -= 1  # the end of the last line does not count
+        if await self._read(1, whole=True) != b"\n":
+            self._offset += 1
         while self._offset > 0:
-            begin = max(0, self._offset - CHUNK)
-            chunk = os.pread(self._fd, self._offset - begin, begin)
+            size = min(CHUNK, self._offset)
+            self._offset -= size
+            chunk = await self._read(size, whole=True)
             ends = chunk.count(b"\n")
             if ends >= count:
-                self._offset = begin + len(chunk.rsplit(b"\n", count)[0]) + 1
+                self._offset += len(chunk.rsplit(b"\n", count)[0]) + 1
                 return
             count -= ends
-            self._offset = begin
             await asyncio.sleep(0)
-            await self._source.untrimmed()
 
     def trimmed(self, cut: Cut, size: int) -> None:
         """Take note that the head was cut off and what size is left."""

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
+from instance_manager.adapters.logs.cached import fetch
 from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.log import LogFile
+from instance_manager.adapters.logs.position import PIECE
 
 _INTERVAL = 0.05
 """Seconds between rounds."""
@@ -24,6 +26,7 @@ class Repeater:
         self._queue: dict[LogFile, None] = {}
         """Files with something new, first the one that has waited longest."""
         self._timer: asyncio.TimerHandle | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
 
     def add(self, log: LogFile) -> None:
         """Take note that there is something new in a file, or that it has ended."""
@@ -52,6 +55,7 @@ class Repeater:
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
+        await asyncio.gather(*self._fetches)
         self._sink.close()
 
     def _schedule(self) -> None:
@@ -86,12 +90,21 @@ class Repeater:
         except OSError:  # a broken disk
             data = b""
             log.echo.give_up(log.size)
+        if data is None:
+            self._fetch(log)
+            data = b""
         self._sink.write(data)
         if not log.echo.caught_up(log.size, last=log.ended):
             self._queue[log] = None
         elif log.ended:
             self._on_done(log)
         return len(data)
+
+    def _fetch(self, log: LogFile) -> None:
+        """Have the next part brought into memory for a later round."""
+        task = asyncio.get_running_loop().create_task(fetch(log.fd, PIECE, log.echo.offset))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
 
     def _give_up(self, logs: Iterable[LogFile]) -> None:
         for log in logs:

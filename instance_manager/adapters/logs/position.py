@@ -1,0 +1,88 @@
+"""How far a log file has been echoed."""
+
+import os
+
+from instance_manager.adapters.logs.cached import ATTEMPTS, read_cached
+from instance_manager.adapters.logs.trim import Cut
+
+PIECE = 1 << 18
+"""Bytes echoed at a time."""
+_BACKLOG = 1 << 22
+"""Bytes the echo may lag behind before it skips; the file still has them."""
+
+
+class EchoPosition:
+    """Which line of a log file is the next to be echoed."""
+
+    def __init__(self, name: str, offset: int) -> None:
+        self._prefix = b"[%s] " % name.encode()
+        self.offset = offset
+        self._seen = offset
+        """How far the file has been read; an unfinished line waits for its end."""
+        self._torn = False
+        """The position is in the middle of a line."""
+        self._skipped = 0
+        self._misses = 0
+
+    def caught_up(self, size: int, *, last: bool) -> bool:
+        """Tell whether all there is has been echoed; an unfinished line may wait for its end."""
+        return (self.offset if last else self._seen) >= size
+
+    def take(self, fd: int, size: int, *, last: bool) -> bytes | None:
+        """Return the next lines to echo, each with the name in front; None if the disk has to be asked first.
+
+        Args:
+            fd: of the file.
+            size: of the file.
+            last: nothing will follow: give out an unfinished line too.
+        """
+        if size - self.offset > _BACKLOG:
+            self._skip_to(size - PIECE)
+            self._torn = True
+        wanted = min(PIECE, size - self.offset)
+        data = (read_cached if self._misses < ATTEMPTS else os.pread)(fd, wanted, self.offset)
+        if data is None or (len(data) < wanted and b"\n" not in data):
+            self._misses += 1
+            return None
+        self._misses = 0
+        if self._torn:
+            self._torn = False
+            rest = data.find(b"\n") + 1
+            self._skip_to(self.offset + rest)
+            data = data[rest:]
+        self._seen = self.offset + len(data)
+        end = data.rfind(b"\n") + 1
+        if (last and self._seen >= size) or (end == 0 and wanted == PIECE):
+            end = len(data)
+        self.offset += end
+        return self._with_names(data[:end])
+
+    def _with_names(self, data: bytes) -> bytes:
+        lines = data.removesuffix(b"\n").split(b"\n") if data else []
+        if self._skipped and lines:
+            lines.insert(0, b"... %d bytes not shown here, see the log file" % self._skipped)
+            self._skipped = 0
+        return b"".join(self._prefix + line + b"\n" for line in lines)
+
+    def give_up(self, size: int) -> None:
+        """Skip all there is."""
+        self._skip_to(size)
+
+    def trimmed(self, cut: Cut, size: int) -> None:
+        """Take note that the head was cut off and what size is left."""
+        self.offset -= cut.dropped
+        self._seen -= cut.dropped
+        if self.offset < cut.first:
+            self._skip_to(cut.first)
+            self._torn = False
+        self.offset = min(self.offset, size)
+
+    def begin_again(self) -> None:
+        """Take note that somebody has truncated the file."""
+        self.offset = self._seen = 0
+        self._torn = False
+
+    def _skip_to(self, offset: int) -> None:
+        self._skipped += offset - self.offset
+        self.offset = offset
+        self._seen = max(self._seen, offset)

@@ -1,0 +1,115 @@
+"""The registry: which processes there are, under which names, and which ports they hold."""
+
+import structlog
+
+from instance_manager.app.entry import Entry
+from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.errors import NotFoundError
+from instance_manager.core.ports import PortPool, PortRange
+from instance_manager.core.process import Process
+
+log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """Every process of which something is left, listed or not, and the ports of each."""
+
+    def __init__(self, span: PortRange) -> None:
+        self._pool = PortPool.of(span)
+        self._entries: dict[str, Entry] = {}
+        """By UUID."""
+        self._listed: dict[str, Entry] = {}
+        """By name: the processes that clients see."""
+
+    @property
+    def free_ports(self) -> int:
+        """How many ports are not handed out."""
+        return self._pool.free_count
+
+    def entries(self) -> list[Entry]:
+        """Return every entry, listed or not."""
+        return list(self._entries.values())
+
+    def processes(self) -> dict[str, Process]:
+        """Return every listed process by name."""
+        return {name: entry.process for name, entry in self._listed.items()}
+
+    def holder(self, name: str) -> Entry | None:
+        """Return the entry that has a name, None if it is free."""
+        return self._listed.get(name)
+
+    def find(self, name: str) -> Entry:
+        """Return the entry that has a name.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        entry = self._listed.get(name)
+        if entry is None:
+            raise NotFoundError(
+                f"cannot find a process named {name!r}: it was never created or has been deleted"
+            )
+        return entry
+
+    def is_listed(self, entry: Entry) -> bool:
+        """Tell whether clients see this entry under its name."""
+        return self._listed.get(entry.process.name) is entry
+
+    def record_of(self, entry: Entry) -> JournalRecord:
+        """Return what the journal should hold about an entry."""
+        return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
+
+    def allocate(self, count: int) -> PortRange | None:
+        """Hand out ports, None for none.
+
+        Raises:
+            ResourceExhaustedError: if there is no range wide enough.
+        """
+        if not count:
+            return None
+        self._pool, ports = self._pool.allocate(count)
+        return ports
+
+    def add(self, entry: Entry, *, listed: bool) -> None:
+        """Take an entry in whose ports were allocated, with its name or beside the one that has it."""
+        self._entries[entry.process.uuid] = entry
+        if listed:
+            self._listed[entry.process.name] = entry
+
+    def take_over(self, record: JournalRecord) -> Entry:
+        """Take a process of an earlier daemon in, with the name and the ports that it had.
+
+        Of two that claim one name, which a crash in the middle of a swap leaves, the replacement has it.
+        """
+        process = record.process
+        entry = Entry(process, replaces=record.replaces)
+        holder = self.holder(process.name)
+        self.add(
+            entry,
+            listed=record.listed and (holder is None or record.replaces == holder.process.uuid),
+        )
+        if process.ports is not None:
+            try:
+                self._pool = self._pool.reserve(process.ports)
+            except ValueError as error:
+                log.error("two processes claim the same ports", name=process.name, reason=str(error))  # noqa: TRY400
+        return entry
+
+    def swap(self, old: Entry, new: Entry) -> None:
+        """Give the name of a listed entry to another one.
+
+        Raises:
+            ValueError: if it is not listed.
+        """
+        if not self.is_listed(old):
+            raise ValueError(f"{old.process.name} is not listed any more")
+        self._listed[old.process.name] = new
+
+    def remove(self, entry: Entry) -> None:
+        """Let go of an entry; its name, if it has it, and its ports are free."""
+        process = entry.process
+        del self._entries[process.uuid]
+        if self.is_listed(entry):
+            del self._listed[process.name]
+        if process.ports in self._pool.taken:
+            self._pool = self._pool.release(process.ports)
