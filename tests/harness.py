@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
@@ -20,12 +23,23 @@ SLEEP = "/bin/sleep"
 
 Line = TypeVar("Line")
 
+LOCKS: list[TextIO] = []
+"""Held as long as this process lives."""
 
+
+@functools.cache
 def port_span() -> tuple[int, int]:
-    """Return the ports of this test worker: daemons side by side must not hand out the same ones."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 10_000 + worker * 3_000
-    return first, first + 2_999
+    """Return ports that no other test process on this machine uses: they are locked while this one lives."""
+    for first in range(10_000, 31_000, 3_000):
+        lock = Path(tempfile.gettempdir(), f"instance-manager-test-ports-{first}").open("w")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        LOCKS.append(lock)
+        return first, first + 2_999
+    raise RuntimeError("every span of ports is used by another test process")
 
 
 def marked(marker: str) -> list[int]:
