@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 3.0
 """Seconds until an address that does not answer counts as unreachable."""
-COMPLETION_TIMEOUT = 1.0
+COMPLETION_TIMEOUT = 2.0
 """Seconds for which a completion may keep the shell waiting."""
 
 P = ParamSpec("P")

@@ -1,4 +1,4 @@
-"""The installed program with faster back-off, and programs to guard that the stub cannot play.
+"""The installed program with another back-off, and programs to guard that the stub cannot play.
 
 The guard starts what it guards by the command line that it was started with itself, so with
 `python program.py guard -- churn 100` it guards `python program.py churn 100`.
@@ -42,7 +42,8 @@ def say(word: str) -> None:
 
 if __name__ == "__main__":
     restarts.FIRST_DELAY = float(os.environ.get("FIRST_DELAY", "0.001"))
-    restarts.LONGEST_DELAY = max(restarts.FIRST_DELAY, 0.001)
+    restarts.LONGEST_DELAY = float(os.environ.get("LONGEST_DELAY", restarts.FIRST_DELAY))
+    restarts.STEADY = 60.0  # on a busy machine it may take a second to die
     match sys.argv[1:]:
         case ["churn", number]:
             churn(int(number))

@@ -172,6 +172,7 @@ async def test_without_a_folder_for_records_it_says_so_once_and_goes_on(tmp_path
         os.kill(again[0], signal.SIGKILL)
         assert (await guard.logged("exit records are written again"))["lost"] == 3
         await kill(guard, again[1:])
+        assert len(guard.events("exit records are written again")) == 1
         assert (guard.exits / "boot_id").read_text() == f"{proc.boot_id()}\n"
         assert await guard.stop() == 0
 

@@ -1,5 +1,6 @@
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from instance_manager.guard import log
 from tests.guard.guarding import PROGRAM, STUB, children_of, guarding, status, strings
 from tests.harness import BIN
 
@@ -107,7 +109,7 @@ async def test_a_stop_signal_during_the_back_off_ends_it_at_once(
 
 async def test_what_it_guards_starts_with_clean_signals_in_its_own_group(tmp_path: Path) -> None:
     def spoil() -> None:
-        for number in (signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
 
@@ -131,6 +133,7 @@ async def test_under_nohup_a_hangup_is_nobodys_concern(tmp_path: Path) -> None:
         guard.send(signal.SIGHUP)
         guard.send(signal.SIGUSR1)
         await guard.printed("SIGUSR1")
+        assert int(status(await guard.started())["SigIgn"], 16) & 1 << signal.SIGHUP - 1
         assert await guard.stop(signal.SIGQUIT) == 0
         assert guard.stdout == ["counting", "SIGUSR1", "SIGQUIT"]
 
@@ -145,13 +148,42 @@ async def test_what_it_guards_is_told_who_guards_it_and_where_its_state_is(tmp_p
         assert await guard.stop() == 0
 
 
-async def test_nobody_reading_its_log_stops_nothing(tmp_path: Path) -> None:
+def full_pipe() -> tuple[int, int]:
+    """Return the ends of a pipe to which the next write would block."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
+    return reader, writer
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_lines_that_find_no_room_are_counted_in_the_next_one(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not own:  # as if the pipe belonged to somebody else and could not be opened again
+        monkeypatch.setattr(log, "_own_description", lambda fd: fd)
+    reader, writer = full_pipe()
+    guards_log = log.Log(writer)
+    for number in range(3):
+        guards_log.info("lost", number=number)
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 65536):
+            pass
+    for event in ("first", "second"):
+        guards_log.warning(event)
+    first, second = map(json.loads, os.read(reader, 65536).splitlines())
+    assert (first["event"], first["level"], first["lines_lost"]) == ("first", "warning", 3)
+    assert (second["event"], second.get("lines_lost")) == ("second", None)
+    for descriptor in {reader, writer, guards_log._fd}:
+        os.close(descriptor)
+
+
+async def test_nobody_reading_its_log_stops_nothing(tmp_path: Path) -> None:
+    reader, writer = full_pipe()
     async with guarding(tmp_path, *STUB, "--exit-after", "0.1", "--exit", "5", stderr=writer,
                         options=("--restarts", "1")) as guard:  # fmt: skip
         os.close(writer)
