@@ -48,6 +48,8 @@ class Marks:
     """The UUID that it carries in its environment."""
     settled: bool
     """False in the middle of an execve or an exit, when no process shows an environment."""
+    ended: bool
+    """At least its first thread has."""
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -85,7 +87,7 @@ def read_marks(pid: int) -> Marks | None:
         environment = _environment_of_threads(pid)
     begin, end = stat.environment
     settled = bool(environment) or not readable or begin == end != 0
-    return Marks(stat.session, _uuid_in(environment), settled)
+    return Marks(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
 
 
 def read_uuid(pid: int) -> str | None:

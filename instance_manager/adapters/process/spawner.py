@@ -132,9 +132,14 @@ class ProcessSpawner:
 def _keep_descriptors(order: SpawnOrder) -> None:
     """Refuse while there is still room to say so: the lowest free number tells about how many are open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and order.output >= limit - DESCRIPTORS_KEPT:
+    try:
+        lowest_free = os.dup(order.output)
+    except OSError as error:
+        raise _no_room(order, error) from error
+    os.close(lowest_free)
+    if limit != resource.RLIM_INFINITY and lowest_free >= limit - DESCRIPTORS_KEPT:
         raise ResourceExhaustedError(
-            f"cannot start {order.name}: {order.output} of the {limit} descriptors this process may open "
+            f"cannot start {order.name}: {lowest_free} of the {limit} descriptors this process may open "
             f"are in use and the last {DESCRIPTORS_KEPT} are kept; raise the limit of open files "
             "(ulimit -n) or delete processes"
         )

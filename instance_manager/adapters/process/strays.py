@@ -119,7 +119,9 @@ class Strays:
         marks = proc.read_marks(pid)
         if marks is None:
             return "", False
-        owner = marks.uuid or sessions.get(marks.session, "")
+        owner = marks.uuid or ""
+        if not owner and (marks.settled or marks.ended):
+            owner = sessions.get(marks.session, "")
         if owner:
             self._owners[pid] = owner
         return owner, bool(owner) or marks.settled
