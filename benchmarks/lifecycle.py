@@ -13,9 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -25,7 +26,39 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from instance_manager.client import Client
-from tests.harness import Daemon, Watch, running_daemon, sleeper
+from tests.harness import Daemon, running_daemon, sleeper
+
+
+class Told:
+    """Counts what a watch tells, cheaply: the client must not be what is measured."""
+
+    def __init__(self, client: Client) -> None:
+        self._stream = client.process_watch()
+        self._count: Counter[str] = Counter()
+        self._waiting: list[tuple[str, int, asyncio.Event]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._stream.begun()
+        self._task = asyncio.create_task(self._collect())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stream.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _collect(self) -> None:
+        async for change in self._stream:
+            state = "deleted" if change.deleted else change.status.state
+            self._count[state] += 1
+            for wanted, count, event in self._waiting:
+                if wanted == state and self._count[state] >= count:
+                    event.set()
+
+    def expect(self, state: str, times: int) -> Awaitable[object]:
+        """Return what waits until a state has been told so many times from now on."""
+        event = asyncio.Event()
+        self._waiting = [(state, self._count[state] + times, event)]
+        return event.wait()
 
 
 async def gone(client: Client, name: str) -> None:
@@ -46,15 +79,16 @@ async def timed(work: Awaitable[Any]) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-async def singles(client: Client, watch: Watch, count: int) -> dict[str, Any]:
+async def singles(client: Client, told: Told, count: int) -> dict[str, Any]:
     """Create and delete one process after the other."""
     running, deleted = [], []
     for number in range(count):
         name = f"single-{number}"
 
         async def until_running(name: str = name) -> None:
+            running = told.expect("running", 1)
             await client.process_create(sleeper(name))
-            await watch.state(name, "running")
+            await running
 
         async def until_gone(name: str = name) -> None:
             await client.process_delete(name)
@@ -62,7 +96,6 @@ async def singles(client: Client, watch: Watch, count: int) -> dict[str, Any]:
 
         running.append(await timed(until_running()))
         deleted.append(await timed(until_gone()))
-        watch.seen.clear()
     return {"create_to_running_ms": spread(running), "delete_to_absent_ms": spread(deleted)}
 
 
@@ -74,18 +107,20 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-async def storm(daemon: Daemon, client: Client, watch: Watch, count: int, idle: float) -> dict[str, Any]:
+async def storm(daemon: Daemon, client: Client, told: Told, count: int, idle: float) -> dict[str, Any]:
     """Create many at once, let them idle, delete them at once."""
     names = [f"storm-{number}" for number in range(count)]
     process = psutil.Process(daemon.pid)
 
     async def all_running() -> None:
+        running = told.expect("running", count)
         await asyncio.gather(*(client.process_create(sleeper(name)) for name in names))
-        await watch.until(lambda seen: sum(c.status.state == "running" for c in seen) >= count, 60)
+        await running
 
     async def all_gone() -> None:
+        deleted = told.expect("deleted", count)
         await asyncio.gather(*(client.process_delete(name) for name in names))
-        await watch.until(lambda seen: sum(c.deleted for c in seen) >= count, 60)
+        await deleted
 
     created = await timed(all_running())
     rss = process.memory_info().rss
@@ -113,12 +148,12 @@ async def main() -> None:
         async with (
             running_daemon(Path(folder)) as daemon,
             daemon.client() as client,
-            Watch(client) as watch,
+            Told(client) as told,
         ):
             idle_rss = psutil.Process(daemon.pid).memory_info().rss
             result = {"cpus": os.cpu_count(), "rss_idle_mib": round(idle_rss / 2**20, 1)}
-            result |= await singles(client, watch, args.singles)
-            result |= await storm(daemon, client, watch, args.processes, args.idle_seconds)
+            result |= await singles(client, told, args.singles)
+            result |= await storm(daemon, client, told, args.processes, args.idle_seconds)
             print(json.dumps(result, indent=2))
 
 

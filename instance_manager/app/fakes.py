@@ -284,14 +284,12 @@ class FakeJournal:
         """By UUID."""
         self.last_revision = 0
 
-    def record(self, record: JournalRecord) -> None:
+    def record(self, record: JournalRecord, revision: int) -> None:
         """Write down a process as it is now."""
         self.records[record.process.uuid] = record
+        self.last_revision = revision
 
-    def forget(self, uuid: str) -> None:
+    def forget(self, uuid: str, revision: int) -> None:
         """Cross out a process of which nothing is left."""
         self.records.pop(uuid, None)
-
-    def revision(self, revision: int) -> None:
-        """Write down the revision of the latest change."""
         self.last_revision = revision

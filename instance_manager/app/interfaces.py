@@ -106,14 +106,16 @@ class JournalRecord:
 class Journal(Protocol):
     """What survives the daemon. Writing never fails for the caller; trouble is counted and told."""
 
-    def record(self, record: JournalRecord) -> None:
-        """Write down a process as it is now, before anything is done about it."""
+    def record(self, record: JournalRecord, revision: int) -> None:
+        """Write down a process as it is now, before anything is done about it.
 
-    def forget(self, uuid: str) -> None:
-        """Cross out a process of which nothing is left."""
+        Args:
+            record: to write.
+            revision: of the latest change, those included that are about to be told.
+        """
 
-    def revision(self, revision: int) -> None:
-        """Write down the revision of the latest change."""
+    def forget(self, uuid: str, revision: int) -> None:
+        """Cross out a process of which nothing is left, and write down the revision of the latest change."""
 
 
 @dataclass(frozen=True, slots=True)

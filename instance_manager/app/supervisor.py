@@ -246,7 +246,7 @@ class Supervisor:
         entry = Entry(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
         # The intent is written down before there is a process to lose.
-        self._journal.record(self.registry.record_of(entry))
+        self._write(entry, effects)
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
@@ -260,12 +260,12 @@ class Supervisor:
         """Give the name of a listed process to another one."""
         self.registry.swap(old, new)
         # In this order: whoever reads the journal in between sees that the name has been taken over.
-        self._journal.record(self.registry.record_of(new))
-        self._journal.record(self.registry.record_of(old))
+        self._write(new, ())
+        self._write(old, ())
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
-        self._journal.record(self.registry.record_of(entry))
+        self._write(entry, ())
         for effect in effects:
             self._carry_out(entry, effect)
         for event in events:
@@ -283,12 +283,18 @@ class Supervisor:
                 before = entry.process
                 entry.process, effects = step(before, event)
                 if entry.process is not before:
-                    self._journal.record(self.registry.record_of(entry))
+                    self._write(entry, effects)
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
         finally:
             self._handling = False
+
+    def _write(self, entry: Entry, effects: Iterable[Effect]) -> None:
+        """Write a process down before its effects are carried out; not one that is forgotten next."""
+        if Forget() not in effects:
+            told = sum(isinstance(effect, Publish) for effect in effects)
+            self._journal.record(self.registry.record_of(entry), self.events.revision + told)
 
     # --- effects ---
 
@@ -317,7 +323,6 @@ class Supervisor:
     def _publish(self, entry: Entry) -> None:
         process = entry.process
         self.events.publish(process)
-        self._journal.revision(self.events.revision)
         level = log.warning if process.error_msg else log.info
         level(
             f"process {process.state}",
@@ -383,11 +388,10 @@ class Supervisor:
         self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
-        self._journal.forget(process.uuid)
+        self._journal.forget(process.uuid, self.events.revision + 1)
         entry.forgotten = True
         entry.settle()
         self.events.publish(process, deleted=True)
-        self._journal.revision(self.events.revision)
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
             self._empty.set()

@@ -32,6 +32,8 @@ from instance_manager.core.spec import ProcessSpec, command_line
 _LONGEST_ENVELOPE = 100_000
 """Bytes; the kernel takes 128 KiB in one variable."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 UNKNOWN_EXIT = ExitStatus(known=False)
 NEVER_SPAWNED = "the instance manager died before the process was started; delete it and create it again"
 
@@ -74,7 +76,7 @@ def _go_on(process: Process) -> tuple[Effect, ...]:
 def envelope(process: Process, replaces: str) -> str:
     """Return what the process carries along, for `open_envelope`; empty if it would be too long."""
     spec, ports = process.spec, process.ports
-    text = json.dumps(
+    text = _ENCODER.encode(
         {
             "binary": spec.binary,
             "args": len(spec.args),
@@ -82,8 +84,7 @@ def envelope(process: Process, replaces: str) -> str:
             "port_args": spec.port_args,
             "ports": [ports.start, ports.end] if ports else None,
             "replaces": replaces,
-        },
-        separators=(",", ":"),
+        }
     )
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
 

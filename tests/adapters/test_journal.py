@@ -49,7 +49,7 @@ def process(name: str) -> Process:
 
 
 def opened(path: Path, boot: str = "boot-1") -> tuple[SqliteJournal, list[JournalRecord], int]:
-    journal = SqliteJournal(path, boot)
+    journal = SqliteJournal(path, boot, retry_interval=0)
     OPENED.append(journal)
     records, revision = journal.open()
     return journal, records, revision
@@ -88,9 +88,8 @@ def test_the_next_daemon_reads_what_was_recorded_and_not_what_was_forgotten(path
     kept = JournalRecord(process("kept"), listed=True, replaces="")
     shadow = JournalRecord(process("shadow"), listed=False, replaces="uuid-of-kept")
     for record in (kept, shadow, JournalRecord(process("gone"), listed=True)):
-        journal.record(record)
-    journal.forget("uuid-of-gone")
-    journal.revision(17)
+        journal.record(record, 16)
+    journal.forget("uuid-of-gone", 17)
     # No close: a daemon that is killed does not close either.
     _, records, revision = opened(path)
     assert sorted(records, key=lambda record: record.process.name) == [kept, shadow]
@@ -99,8 +98,7 @@ def test_the_next_daemon_reads_what_was_recorded_and_not_what_was_forgotten(path
 
 def test_a_journal_of_another_boot_tells_of_no_process_but_the_revisions_go_on(path: Path) -> None:
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("a"), listed=True))
-    journal.revision(5)
+    journal.record(JournalRecord(process("a"), listed=True), 5)
     _, records, revision = opened(path, "boot-2")
     assert (records, revision) == ([], 5)
     _, records, _ = opened(path, "boot-2")
@@ -112,7 +110,7 @@ def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> 
     whole = tmp_path / "whole.db"
     journal, *_ = opened(whole)
     for number in range(5):
-        journal.record(JournalRecord(process(f"p{number}"), listed=True))
+        journal.record(JournalRecord(process(f"p{number}"), listed=True), number)
     journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
     journal.close()
     content = whole.read_bytes()
@@ -134,7 +132,7 @@ def test_a_journal_full_of_noise_is_begun_anew(path: Path, seed: int) -> None:
 def survives(path: Path) -> None:
     """Whatever the file holds, the journal opens, writes, and is read by the next daemon."""
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("after"), listed=True))
+    journal.record(JournalRecord(process("after"), listed=True), 1)
     assert journal.trouble == "" or journal.troubles
     journal.close()
     again, records, _ = opened(path)
@@ -155,7 +153,7 @@ def survives(path: Path) -> None:
 )
 def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: Path, damage: str) -> None:
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("a"), listed=True))
+    journal.record(JournalRecord(process("a"), listed=True), 1)
     journal.close()
     with sqlite3.connect(path) as connection:
         connection.execute(damage)
@@ -172,18 +170,18 @@ def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(pa
     truth = {name: JournalRecord(process(name), listed=True) for name in ("a", "b")}
     told: list[bool] = []
     journal.follow(truth.values, told.append)
-    journal.record(truth["a"])
+    journal.record(truth["a"], 7)
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    journal.record(truth["b"])
+    journal.record(truth["b"], 8)
     del truth["a"]
-    journal.forget("uuid-of-a")
+    journal.forget("uuid-of-a", 9)
     assert journal.troubles >= 1
     assert "cannot write" in journal.trouble
     blocker.execute("ROLLBACK")
     blocker.close()
     assert told == [False]
-    journal.revision(9)
+    journal.record(truth["b"], 9)
     assert journal.trouble == ""
     assert told == [False, True]
     _, records, revision = opened(path)
@@ -194,8 +192,8 @@ def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(pa
 def test_a_journal_that_cannot_be_created_stops_nobody(tmp_path: Path) -> None:
     journal, records, _ = opened(tmp_path / "no" / "such" / "directory" / "journal.db")
     assert records == []
-    journal.record(JournalRecord(process("a"), listed=True))
-    journal.forget("uuid-of-a")
+    journal.record(JournalRecord(process("a"), listed=True), 1)
+    journal.forget("uuid-of-a", 2)
     assert journal.trouble
 
 
@@ -230,3 +228,22 @@ def test_two_state_directories_mark_their_processes_differently(tmp_path: Path) 
     marks: Callable[[str], str] = lambda name: StateDir(tmp_path / name).owner  # noqa: E731
     assert marks("a") == marks("a")
     assert marks("a") != marks("b")
+
+
+def test_while_writing_fails_everything_is_written_again_only_now_and_then(path: Path) -> None:
+    journal = SqliteJournal(path, "boot", retry_interval=3600)
+    OPENED.append(journal)
+    journal.open()
+    asked = 0
+
+    def everything() -> list[JournalRecord]:
+        nonlocal asked
+        asked += 1
+        return []
+
+    journal.follow(everything, lambda _: None)
+    journal._connection.execute("DROP TABLE processes")  # type: ignore[union-attr]
+    for _ in range(100):
+        journal.record(JournalRecord(process("a"), listed=True), 1)
+    assert journal.troubles == 1
+    assert asked == 0

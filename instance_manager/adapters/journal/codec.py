@@ -7,11 +7,13 @@ from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 def encode(process: Process) -> str:
     """Return a process as text."""
     spec, ports, identity, exit_status = process.spec, process.ports, process.identity, process.exit
-    return json.dumps(
+    return _ENCODER.encode(
         {
             "name": spec.name,
             "binary": spec.binary,
@@ -30,8 +32,7 @@ def encode(process: Process) -> str:
             "stop_signal": process.stop_signal,
             "killed": process.killed,
             "doomed": process.doomed,
-        },
-        separators=(",", ":"),
+        }
     )
 
 

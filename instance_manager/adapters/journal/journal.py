@@ -6,6 +6,7 @@ disk (`synchronous=OFF`): what was written is in the kernel's hands and outlives
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,19 +18,30 @@ from instance_manager.app.interfaces import JournalRecord
 
 log = structlog.get_logger(__name__)
 
-_UPSERT = "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process) VALUES (?, ?, ?, ?)"
+_UPSERT = (
+    "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process, revision) VALUES (?, ?, ?, ?, ?)"
+)
 
 
 class SqliteJournal:
     """Implements `app.interfaces.Journal`."""
 
-    def __init__(self, path: Path, boot_id: str) -> None:
+    def __init__(self, path: Path, boot_id: str, *, retry_interval: float = 1.0) -> None:
+        """Keep the journal in a file.
+
+        Args:
+            path: of the file.
+            boot_id: of this boot of the machine.
+            retry_interval: seconds from a failure to the next attempt, which writes everything.
+        """
         self._path = path
         self._boot_id = boot_id
         self._connection: sqlite3.Connection | None = None
         self._everything: Callable[[], Iterable[JournalRecord]] = tuple
         self._on_health: Callable[[bool], object] = lambda _: None
         self._revision = 0
+        self._retry_interval = retry_interval
+        self._next_attempt = 0.0
         self.troubles = 0
         """How often reading or writing has failed since the start."""
         self.trouble = ""
@@ -69,28 +81,25 @@ class SqliteJournal:
         """Stop writing."""
         self._close()
 
-    def record(self, record: JournalRecord) -> None:
+    def record(self, record: JournalRecord, revision: int) -> None:
         """Write down a process as it is now."""
-        self._write(_UPSERT, _row(record))
-
-    def forget(self, uuid: str) -> None:
-        """Cross out a process of which nothing is left."""
-        self._write("DELETE FROM processes WHERE uuid = ?", (uuid,))
-
-    def revision(self, revision: int) -> None:
-        """Write down the revision of the latest change."""
         self._revision = revision
+        self._write(_UPSERT, _row(record, revision))
+
+    def forget(self, uuid: str, revision: int) -> None:
+        """Cross out a process of which nothing is left."""
+        self._revision = revision
+        self._write("DELETE FROM processes WHERE uuid = ?", (uuid,))
         self._write("UPDATE meta SET value = ? WHERE key = 'revision'", (str(revision),))
 
     def _load(self) -> tuple[list[JournalRecord], int]:
         connection = self._connect()
         upgrade(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        rows = connection.execute("SELECT listed, replaces, process FROM processes").fetchall()
-        records = [
-            JournalRecord(codec.decode(text), bool(listed), replaces) for listed, replaces, text in rows
-        ]
-        self._revision = int(meta.get("revision", 0))
+        rows = connection.execute("SELECT listed, replaces, process, revision FROM processes").fetchall()
+        records = [JournalRecord(codec.decode(row[2]), bool(row[0]), row[1]) for row in rows]
+        # Each row tells of the latest change when it was written; the last one that was deleted is in `meta`.
+        self._revision = max([int(meta.get("revision", 0)), *(row[3] for row in rows)])
         if meta.get("boot_id") != self._boot_id:
             if records:
                 log.info("journal emptied: it tells of another boot of this machine", processes=len(records))
@@ -113,7 +122,7 @@ class SqliteJournal:
         return connection
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        if self.trouble and not self._catch_up():
+        if self.trouble and (time.monotonic() < self._next_attempt or not self._catch_up()):
             return
         try:
             if self._connection is None:
@@ -133,7 +142,9 @@ class SqliteJournal:
             self._connection.execute("BEGIN")
             try:
                 self._connection.execute("DELETE FROM processes")
-                self._connection.executemany(_UPSERT, map(_row, self._everything()))
+                self._connection.executemany(
+                    _UPSERT, [_row(record, self._revision) for record in self._everything()]
+                )
                 self._connection.execute(
                     "UPDATE meta SET value = ? WHERE key = 'revision'", (str(self._revision),)
                 )
@@ -151,6 +162,7 @@ class SqliteJournal:
 
     def _failed(self, event: str, error: Exception) -> None:
         self.troubles += 1
+        self._next_attempt = time.monotonic() + self._retry_interval
         if not self.trouble or self.troubles % 1000 == 0:
             log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
             self._on_health(False)
@@ -163,5 +175,6 @@ class SqliteJournal:
             self._connection = None
 
 
-def _row(record: JournalRecord) -> tuple[str, int, str, str]:
-    return record.process.uuid, record.listed, record.replaces, codec.encode(record.process)
+def _row(record: JournalRecord, revision: int) -> tuple[str, int, str, str, int]:
+    process = record.process
+    return process.uuid, record.listed, record.replaces, codec.encode(process), revision

@@ -12,7 +12,8 @@ STEPS = (
         uuid TEXT PRIMARY KEY,
         listed INTEGER NOT NULL,
         replaces TEXT NOT NULL,
-        process TEXT NOT NULL
+        process TEXT NOT NULL,
+        revision INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
 )

@@ -19,6 +19,7 @@ from instance_manager.core.process import ExitStatus, Identity
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+_ALL_SIGNALS = signal.valid_signals()
 DESCRIPTORS_KEPT = 64
 """Descriptors that no process is started with: calls, health checks and looks at /proc still need some."""
 
@@ -90,7 +91,7 @@ class ProcessSpawner:
                 setsid=True,
                 setsigmask=(),
                 # Python ignores SIGPIPE and SIGXFSZ, a shell's `&` SIGINT; a child would inherit that.
-                setsigdef=signal.valid_signals(),
+                setsigdef=_ALL_SIGNALS,
             )
         except OSError as error:
             if error.errno in _NO_ROOM:

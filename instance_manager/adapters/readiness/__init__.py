@@ -19,6 +19,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long a connection waits for the first word of HTTP/2, even if its channel is closed meanwhile.
+    ("grpc.min_reconnect_backoff_ms", 2000),
 )
 _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 
