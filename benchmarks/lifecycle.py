@@ -10,11 +10,13 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +28,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from instance_manager.client import Client
-from tests.harness import Daemon, running_daemon, sleeper
+from tests.harness import BIN, sleeper
 
 
 class Told:
@@ -59,6 +61,23 @@ class Told:
         event = asyncio.Event()
         self._waiting = [(state, self._count[state] + times, event)]
         return event.wait()
+
+
+@asynccontextmanager
+async def daemon_process(folder: Path) -> AsyncIterator[psutil.Process]:
+    """Run the installed daemon with its log in a file: nobody in this process has to read it."""
+    options = ("--listen", f"unix://{folder}/im.sock", "--logs-dir", folder / "logs", "--state-dir", folder)
+    with (folder / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen([BIN, "daemon", *options], stderr=log)  # noqa: ASYNC220 - at once
+    try:
+        with (folder / "daemon.log").open("rb") as lines:
+            while b'"serving"' not in lines.read():
+                lines.seek(0)
+                await asyncio.sleep(0.05)
+        yield psutil.Process(daemon.pid)
+    finally:
+        daemon.terminate()
+        daemon.wait()
 
 
 async def gone(client: Client, name: str) -> None:
@@ -107,10 +126,11 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-async def storm(daemon: Daemon, client: Client, told: Told, count: int, idle: float) -> dict[str, Any]:
+async def storm(
+    process: psutil.Process, client: Client, told: Told, count: int, idle: float
+) -> dict[str, Any]:
     """Create many at once, let them idle, delete them at once."""
     names = [f"storm-{number}" for number in range(count)]
-    process = psutil.Process(daemon.pid)
 
     async def all_running() -> None:
         running = told.expect("running", count)
@@ -146,11 +166,11 @@ async def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            running_daemon(Path(folder)) as daemon,
-            daemon.client() as client,
+            daemon_process(Path(folder)) as daemon,
+            Client(f"unix://{folder}/im.sock") as client,
             Told(client) as told,
         ):
-            idle_rss = psutil.Process(daemon.pid).memory_info().rss
+            idle_rss = daemon.memory_info().rss
             result = {"cpus": os.cpu_count(), "rss_idle_mib": round(idle_rss / 2**20, 1)}
             result |= await singles(client, told, args.singles)
             result |= await storm(daemon, client, told, args.processes, args.idle_seconds)

@@ -1,6 +1,7 @@
 """The daemon: the one place where its parts are put together."""
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -88,6 +89,8 @@ def run(settings: DaemonSettings) -> int:
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
+    # What was loaded at the start is never garbage: leave it out of every collection.
+    gc.freeze()
     work: Coroutine[Any, Any, int] = serve(settings)
     return uvloop.run(work)
 

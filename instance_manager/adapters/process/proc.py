@@ -16,6 +16,7 @@ ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
 GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
 """PID of the guard; only the daemon carries it."""
 
+_CHUNK = 1 << 16
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -161,6 +162,14 @@ def _uuid_in(environment: bytes) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        return file.read()
+    """Read a file whole; plain calls, as this is done at every start and end of a process."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(fd, _CHUNK)
+            while content and (more := os.read(fd, _CHUNK)):
+                content += more
+            return content
+        finally:
+            os.close(fd)
     return b""
