@@ -61,6 +61,9 @@ class MountWatcher:
             self._epoll.register(self._fd, select.EPOLLPRI | select.EPOLLERR)
         self._loop.add_reader(self._epoll.fileno(), self._changed)
         self._look()
+        # An event loop may begin to wait a bit later, and what came before would be lost: asking is answered
+        # once only.
+        self._look_after(_PAUSE)
 
     def close(self) -> None:
         """Stop watching."""

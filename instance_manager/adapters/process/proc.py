@@ -36,8 +36,8 @@ class Stat:
     session: int
     start_time: int
     """Clock ticks since boot."""
-    environment: tuple[int, int]
-    """Where the environment begins and ends; the end is 0 in the middle of an execve."""
+    bare: bool
+    """Its environment is empty, and that not just in the middle of an execve, when it has no code either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def read_stat(pid: int) -> Stat | None:
         state=fields[0].decode(),
         session=int(fields[3]),
         start_time=int(fields[19]),
-        environment=(int(fields[47]), int(fields[48])),
+        bare=fields[47] == fields[48] and fields[24] != b"0",
     )
 
 
@@ -86,8 +86,7 @@ def read_marks(pid: int) -> Marks | None:
         return None
     if stat.state == "Z" and not environment:
         environment = _environment_of_threads(pid)
-    begin, end = stat.environment
-    settled = bool(environment) or not readable or begin == end != 0
+    settled = bool(environment) or not readable or stat.bare
     return Marks(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
 
 

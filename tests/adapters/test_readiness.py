@@ -1,0 +1,270 @@
+"""Readiness: an instance serves when its gRPC health service says so, and else it is told what is missing."""
+
+import asyncio
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from instance_manager.adapters import readiness
+from instance_manager.adapters.readiness import HealthProbe
+from tests.adapters.conftest import descriptors
+from tests.harness import BIN
+
+HOST = "127.0.0.1"
+Serving = health_pb2.HealthCheckResponse
+
+
+class Port:
+    """A port that is ours: bound, and nobody listens on it until the test says so."""
+
+    def __init__(self, host: str = HOST) -> None:
+        self._host = host
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"[{self._host}]:{self.number}" if ":" in self._host else f"{self._host}:{self.number}"
+
+    def listen(self) -> socket.socket:
+        """Accept connections, but never answer."""
+        self._socket.listen()
+        self._socket.setblocking(False)
+        return self._socket
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    reserved = Port()
+    yield reserved
+    reserved.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+StartStub = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def stub() -> Iterator[StartStub]:
+    """Start a stub instance on a port; it does not outlive the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(port: Port, *options: str) -> subprocess.Popen[bytes]:
+        command = [str(BIN), "stub", "replica", "--listen", port.address, *options]
+        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def logged(process: subprocess.Popen[bytes], wanted: str) -> None:
+    """Wait until a stub has said something."""
+
+    def read() -> None:
+        assert process.stdout is not None
+        assert any(wanted in line.decode() for line in process.stdout)
+
+    await asyncio.to_thread(read)
+
+
+@asynccontextmanager
+async def server(port: Port, servicer: health.aio.HealthServicer | None) -> AsyncIterator[None]:
+    """Run a gRPC server, without a health service if none is given."""
+    running = grpc.aio.server()
+    if servicer is not None:
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, running)
+    running.add_insecure_port(port.address)
+    await running.start()
+    yield
+    await running.stop(0)
+
+
+async def test_an_instance_that_serves_is_ready_at_once(port: Port, stub: StartStub) -> None:
+    process = stub(port)
+    await logged(process, "listening")
+    begun = time.monotonic()
+    assert await HealthProbe().wait(port.number, 20) is None
+    assert time.monotonic() - begun < 5
+
+
+async def test_an_instance_that_serves_later_is_ready_soon_after(port: Port, stub: StartStub) -> None:
+    process = stub(port, "--ready-after", "0.5")
+    ready = asyncio.create_task(HealthProbe().wait(port.number, 20))
+    await logged(process, "listening")
+    begun = time.monotonic()
+    assert await ready is None
+    assert time.monotonic() - begun < 5
+
+
+async def test_an_instance_that_never_listens_is_told_so_when_the_time_is_over(
+    port: Port, stub: StartStub
+) -> None:
+    process = stub(port, "--never-ready")
+    await logged(process, "never listens")
+    begun = time.monotonic()
+    missing = await HealthProbe().wait(port.number, 0.3)
+    assert 0.29 <= time.monotonic() - begun < 5
+    assert missing == f"not ready within 0.3 s: nothing listens on localhost:{port.number}"
+
+
+async def test_an_instance_that_does_not_serve_is_told_with_what_it_says(port: Port, stub: StartStub) -> None:
+    process = stub(port, "--not-serving")
+    await logged(process, "listening")
+    missing = await HealthProbe().wait(port.number, 1)
+    assert missing == (f"not ready within 1 s: the health check on localhost:{port.number} says NOT_SERVING")
+
+
+@pytest.mark.parametrize("call_timeout", [5.0, 0.1])
+async def test_a_listener_that_answers_nothing_is_told_even_after_calls_have_timed_out(
+    port: Port, monkeypatch: pytest.MonkeyPatch, call_timeout: float
+) -> None:
+    monkeypatch.setattr(readiness, "_CALL_TIMEOUT", call_timeout)
+    port.listen()
+    begun = time.monotonic()
+    missing = await HealthProbe().wait(port.number, 0.5)
+    assert 0.49 <= time.monotonic() - begun < 5
+    assert missing == (
+        f"not ready within 0.5 s: localhost:{port.number} accepts connections but answers no health check"
+    )
+
+
+async def test_an_instance_without_a_health_service_is_told_with_what_it_says(port: Port) -> None:
+    async with server(port, None):
+        missing = await HealthProbe().wait(port.number, 1)
+    assert missing is not None
+    assert missing.startswith(
+        f"not ready within 1 s: the health check on localhost:{port.number} says UNIMPLEMENTED: "
+    )
+
+
+async def test_an_instance_that_says_so_later_is_ready_then(port: Port) -> None:
+    servicer = health.aio.HealthServicer()
+    await servicer.set("", Serving.NOT_SERVING)
+    asked = asyncio.Event()
+    check = servicer.Check
+
+    async def tell(request: Any, context: Any) -> health_pb2.HealthCheckResponse:
+        asked.set()
+        return await check(request, context)
+
+    servicer.Check = tell  # type: ignore[method-assign]
+    async with server(port, servicer):
+        ready = asyncio.create_task(HealthProbe().wait(port.number, 20))
+        async with asyncio.timeout(20):
+            await asked.wait()
+        await servicer.set("", Serving.SERVING)
+        assert await ready is None
+
+
+async def test_an_instance_that_listens_on_ipv6_only_is_found(stub: StartStub) -> None:
+    try:
+        port = Port("::1")
+    except OSError as error:
+        pytest.skip(f"there is no IPv6 here: {error}")
+    process = stub(port)
+    await logged(process, "listening")
+    assert await HealthProbe().wait(port.number, 20) is None
+    port.close()
+
+
+async def test_a_socket_that_the_kernel_connects_to_itself_is_not_taken_for_an_instance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Chance(socket.socket):
+        """Gets the very port as its own that it connects to."""
+
+        def connect_ex(self, address: Any) -> int:
+            if self.family == socket.AF_INET and self.getsockname()[1] == 0:
+                self.bind(address)
+            return super().connect_ex(address)
+
+    port = Port()
+    port.close()
+    with Chance() as sock:
+        sock.connect_ex((HOST, port.number))
+        assert sock.getsockname() == sock.getpeername()
+    monkeypatch.setattr(socket, "socket", Chance)
+    missing = await HealthProbe().wait(port.number, 0.05)
+    assert missing is not None
+    assert "nothing listens" in missing
+
+
+@pytest.mark.parametrize("phase", ["connecting", "asking"])
+async def test_a_probe_that_is_called_off_leaves_no_task_and_no_descriptor(
+    port: Port, phase: str, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    await HealthProbe().wait(port.number, 0.01)
+    tasks = asyncio.all_tasks()
+    before = sockets()
+    loop = asyncio.get_running_loop()
+    if phase == "connecting":
+        tried = asyncio.Event()
+        accepts = readiness._accepts
+
+        async def tell(family: socket.AddressFamily, host: str, number: int) -> bool:
+            tried.set()
+            return await accepts(family, host, number)
+
+        monkeypatch.setattr(readiness, "_accepts", tell)
+        probe = asyncio.create_task(HealthProbe().wait(port.number, 20))
+        async with asyncio.timeout(20):
+            await tried.wait()
+    else:
+        listener = port.listen()
+        probe = asyncio.create_task(HealthProbe().wait(port.number, 20))
+        async with asyncio.timeout(20):
+            while True:  # it knocks first
+                called, _ = await loop.sock_accept(listener)
+                stack.callback(called.close)
+                if await loop.sock_recv(called, 65536):
+                    break
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    if phase == "asking":
+        async with asyncio.timeout(5):  # gRPC hangs up when it has waited for an answer, not before
+            while await loop.sock_recv(called, 65536):
+                pass
+    stack.close()
+    assert asyncio.all_tasks() == tasks
+    assert sockets() <= before
+
+
+def sockets() -> set[str]:
+    return {target for target in descriptors().values() if "socket:" in target}
+
+
+async def test_many_probes_of_ports_where_nothing_listens_cost_little() -> None:
+    ports = [Port() for _ in range(50)]
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    begun = time.monotonic()
+    missing = await asyncio.gather(*(HealthProbe().wait(port.number, 1) for port in ports))
+    wall = time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    for port in ports:
+        port.close()
+    assert all(each is not None and "nothing listens" in each for each in missing)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < wall / 2
