@@ -34,10 +34,16 @@ class Stat:
     command: str
     state: str
     session: int
+    threads: int
     start_time: int
     """Clock ticks since boot."""
     bare: bool
     """Its environment is empty, and that not just in the middle of an execve, when it has no code either."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all threads have ended: one whose first thread has looks like a zombie too."""
+        return self.state == "Z" and self.threads <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ def read_stat(pid: int) -> Stat | None:
         command=head.partition(b"(")[2].decode(errors="replace"),
         state=fields[0].decode(),
         session=int(fields[3]),
+        threads=int(fields[17]),
         start_time=int(fields[19]),
         bare=fields[47] == fields[48] and fields[24] != b"0",
     )
