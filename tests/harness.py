@@ -174,6 +174,12 @@ class Daemon:
         """Return every process that the daemon started, directly or not."""
         return [pid for pid in marked(self.marker) if pid != self.process.pid]
 
+    async def has_descendants(self, count: int, within: float = 10) -> None:
+        """Wait until the daemon has so many: a process shows no environment in the middle of its execve."""
+        async with self.client() as client, asyncio.timeout(within):
+            while len(self.descendants()) != count:
+                await client.health()
+
     async def clean_up(self) -> list[int]:
         """End the daemon if it runs; return, and end, what it has left behind."""
         if self.process.returncode is None:

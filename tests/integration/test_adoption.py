@@ -106,7 +106,7 @@ async def test_everything_is_as_it_was_after_the_daemon_was_killed(
 async def test_a_process_that_was_taken_over_is_deleted_with_all_its_descendants(node: Node) -> None:
     async with node.client() as client:
         await settled(client, stub("r", "--helpers", "2", "--ignore", "SIGINT"))
-    assert len(node.daemon.descendants()) == 3
+    await node.daemon.has_descendants(3)
     await node.kill()
     await node.restart()
     async with node.client() as client, Watch(client) as watch:
