@@ -34,16 +34,10 @@ class Stat:
     command: str
     state: str
     session: int
-    threads: int
     start_time: int
     """Clock ticks since boot."""
-    bare: bool
-    """Its environment is empty, and that not just in the middle of an execve, when it has no code either."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether all threads have ended: one whose first thread has looks like a zombie too."""
-        return self.state == "Z" and self.threads <= 1
+    environment: tuple[int, int]
+    """Where the environment begins and ends; the end is 0 in the middle of an execve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +65,8 @@ def read_stat(pid: int) -> Stat | None:
         command=head.partition(b"(")[2].decode(errors="replace"),
         state=fields[0].decode(),
         session=int(fields[3]),
-        threads=int(fields[17]),
         start_time=int(fields[19]),
-        bare=fields[47] == fields[48] and fields[24] != b"0",
+        environment=(int(fields[47]), int(fields[48])),
     )
 
 
@@ -93,7 +86,8 @@ def read_marks(pid: int) -> Marks | None:
         return None
     if stat.state == "Z" and not environment:
         environment = _environment_of_threads(pid)
-    settled = bool(environment) or not readable or stat.bare
+    begin, end = stat.environment
+    settled = bool(environment) or not readable or begin == end != 0
     return Marks(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
 
 

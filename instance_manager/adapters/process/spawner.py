@@ -12,7 +12,7 @@ from pathlib import Path
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.strays import OwnStrays
+from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
@@ -37,7 +37,7 @@ class ProcessSpawner:
         kept.pop(proc.GUARD_VARIABLE, None)
         self._environment = kept | {proc.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
-        self._strays = OwnStrays(self._reap, self._children.keys())
+        self._strays = Strays(self._reap, self._children.keys())
         self._devnull = -1
 
     def open(self) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import TREE_TIMEOUT, PidfdProcess
-from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import Survivor
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.core.recovery import UNKNOWN_EXIT
@@ -37,7 +36,6 @@ class ProcessSurvivors:
         self._exits = exits
         self._guard = guard
         self._adopted: set[AdoptedProcess] = set()
-        self.strays = AdoptedStrays(self)
 
     def find(self) -> list[Survivor]:
         """Return the living processes that daemons with this mark have started themselves.
@@ -94,25 +92,22 @@ class ProcessSurvivors:
 
     def close(self) -> None:
         """Let go of every process without ending it."""
-        self.strays.close()
         for process in self._adopted:
             process.close()
         self._adopted.clear()
-
-    def orphans(self) -> Iterator[int]:
-        """Return the processes among which those are that adopted processes have left behind.
-
-        The guard inherits them. Without one they may be anybody's, and all of /proc is looked through.
-        """
-        known = {process.identity.pid for process in self._adopted} | {os.getpid()}
-        for pid in proc.children_of(os.getppid()) if self.guarded else proc.all_processes():
-            if pid not in known:
-                yield pid
 
     @property
     def guarded(self) -> bool:
         """Whether a guard will write down how a process ended."""
         return self._guard is not None and os.getppid() == self._guard
+
+    def descendants(self, leader: int, uuid: str) -> list[int]:
+        """Return what an ended process has left behind.
+
+        The guard inherits the orphans. Without one they may be anybody's, and all of /proc is looked through.
+        """
+        candidates = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
+        return [pid for pid in candidates if _belongs(pid, leader, uuid)]
 
     def _carriers(self) -> Iterator[Survivor]:
         for pid in proc.all_processes():
@@ -129,42 +124,6 @@ class ProcessSurvivors:
                 command=proc.read_command(pid),
                 identity=Identity(pid, stat.start_time),
             )
-
-
-class AdoptedStrays(Strays):
-    """Those that adopted processes have left behind.
-
-    Another process reaps them, so nobody tells when they end, and one that ends while the list is read may
-    hide another.
-    """
-
-    calm_looks = 3
-    pause = 0.005
-
-    def __init__(self, survivors: ProcessSurvivors) -> None:
-        super().__init__()
-        self._survivors = survivors
-
-    def pids(self) -> Iterator[int]:
-        """Return the orphans that have not ended."""
-        for pid in self._survivors.orphans():
-            stat = proc.read_stat(pid)
-            if stat is not None and not stat.ended:
-                yield pid
-
-    def kill(self, pid: int, is_the_one: Callable[[], bool]) -> None:
-        """Kill an orphan."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            # Looked at again: from now on the PID cannot become another's.
-            if is_the_one():
-                with suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
 
 
 class AdoptedProcess(PidfdProcess):
@@ -186,7 +145,34 @@ class AdoptedProcess(PidfdProcess):
 
     async def end_tree(self) -> str | None:
         """Kill what the process left behind, until nothing is left or the time is over."""
-        return await self._survivors.strays.end(self.identity.pid, self._uuid, TREE_TIMEOUT)
+        left: list[int] = []
+        try:
+            async with asyncio.timeout(TREE_TIMEOUT):
+                while left := self._survivors.descendants(self.identity.pid, self._uuid):
+                    await asyncio.gather(*(self._kill(pid) for pid in left))
+        except TimeoutError:
+            return "; ".join(map(proc.describe, left))
+        return None
+
+    async def _kill(self, pid: int) -> None:
+        """Kill a descendant and wait until it has ended."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            # Looked at again: from now on the PID cannot become another's.
+            if not _belongs(pid, self.identity.pid, self._uuid):
+                return
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
 
     def _ended(self) -> None:
         self.close()
@@ -200,3 +186,11 @@ class AdoptedProcess(PidfdProcess):
             asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
         else:
             self._on_exit(self, status or UNKNOWN_EXIT)
+
+
+def _belongs(pid: int, leader: int, uuid: str) -> bool:
+    marks = proc.read_marks(pid)
+    if marks is None or (marks.uuid != uuid and marks.session != leader):
+        return False
+    stat = proc.read_stat(pid)
+    return stat is not None and stat.state != "Z"
