@@ -22,8 +22,10 @@ from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
-from instance_manager.api import process_service
+from instance_manager.api import audit_service, process_service
+from instance_manager.api.entrance import Entrance
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
+from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
 from instance_manager.app.recovery import Recovery
@@ -63,6 +65,10 @@ class DaemonSettings:
     state_dir: Path
     """Where the journal and the guard's records are; one daemon at a time."""
     on_stop: OnStop
+    binary_roots: tuple[Path, ...]
+    """Directories below which everything lies that may be started; none: everything may be."""
+    max_streams: int
+    """Watches and logs that may be streamed at once."""
 
 
 class LoopClock:
@@ -86,6 +92,7 @@ def run(settings: DaemonSettings) -> int:
 
     Raises:
         AddressError: if an address cannot be listened on.
+        InvalidArgumentError: if a binary root is not a directory.
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
@@ -105,7 +112,12 @@ async def serve(settings: DaemonSettings) -> int:
         records, revision = journal.open()
         stack.callback(journal.close)
         parts = _assemble(settings, state_dir, journal, revision)
-        server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler()})
+        trail = AuditTrail(time.time)
+        services = {
+            process_service.SERVICE.full_name: parts.service.handler(),
+            audit_service.SERVICE.full_name: audit_service.AuditService(trail).handler(),
+        }
+        server = GrpcServer(Entrance(trail, max_streams=settings.max_streams).before(services))
         _report_health(journal, parts.supervisor, server)
 
         stop = _StopSignal(parts.supervisor.hurry)
@@ -143,7 +155,7 @@ class _Parts:
 def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, revision: int) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
-    spawner = ProcessSpawner(os.environ, state_dir.owner)
+    spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     survivors = ProcessSurvivors(state_dir.owner, state_dir.exits, _guard())
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None

@@ -4,9 +4,12 @@ import structlog
 
 from instance_manager.app.entry import Entry
 from instance_manager.app.interfaces import JournalRecord
-from instance_manager.core.errors import NotFoundError
+from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.ports import PortPool, PortRange
 from instance_manager.core.process import Process
+
+DEFAULT_MAX_PROCESSES = 4096
+"""Far more than a node serves; each takes a PID, a descriptor and its place in every list."""
 
 log = structlog.get_logger(__name__)
 
@@ -14,7 +17,8 @@ log = structlog.get_logger(__name__)
 class Registry:
     """Every process of which something is left, listed or not, and the ports of each."""
 
-    def __init__(self, span: PortRange) -> None:
+    def __init__(self, span: PortRange, max_processes: int = DEFAULT_MAX_PROCESSES) -> None:
+        self._max_processes = max_processes
         self._pool = PortPool.of(span)
         self._entries: dict[str, Entry] = {}
         """By UUID."""
@@ -58,6 +62,18 @@ class Registry:
     def record_of(self, entry: Entry) -> JournalRecord:
         """Return what the journal should hold about an entry."""
         return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
+
+    def require_room(self, name: str) -> None:
+        """Look whether one more process may be added.
+
+        Raises:
+            ResourceExhaustedError: if not.
+        """
+        if len(self._entries) >= self._max_processes:
+            raise ResourceExhaustedError(
+                f"cannot create {name}: there are {len(self._entries)} processes and --max-processes is "
+                f"{self._max_processes}; delete processes that are no longer needed or raise it"
+            )
 
     def allocate(self, count: int) -> PortRange | None:
         """Hand out ports, None for none.

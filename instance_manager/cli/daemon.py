@@ -91,6 +91,31 @@ Examples:
     show_default=True,
     help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
 )
+@click.option(
+    "--binary-root",
+    "binary_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Directory below which programs may be started, links resolved; repeat it for more. "
+    "Without it every program may be started.",
+)
+@click.option(
+    "--max-processes",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    metavar="COUNT",
+    help="Processes there may be, ended ones that are still listed too.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="COUNT",
+    help="Watches and logs that may be streamed at once.",
+)
 @click.pass_obj
 def cli(
     options: Globals,
@@ -104,6 +129,9 @@ def cli(
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
+    binary_roots: tuple[Path, ...],
+    max_processes: int,
+    max_streams: int,
 ) -> None:
     """Serve: start, supervise and end processes over gRPC.
 
@@ -123,12 +151,15 @@ def cli(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                max_processes=max_processes,
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
+            binary_roots=binary_roots,
+            max_streams=max_streams,
         )
         log.configure(debug=options.debug)
         status = daemon.run(settings)

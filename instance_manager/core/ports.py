@@ -33,7 +33,7 @@ def parse_port_range(text: str) -> PortRange:
     Raises:
         InvalidArgumentError: if it is not two ports in ascending order.
     """
-    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", text)
     if match is None:
         raise InvalidArgumentError(
             f"cannot read the port range {text!r}: write FIRST-LAST, such as 10000-30000"
