@@ -245,7 +245,7 @@ class Supervisor:
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
         self._spawner.permit(spec.binary)
-        self.registry.require_room(spec.name)
+        self.registry.require_room(spec)
         ports = self.registry.allocate(spec.port_count)
         process, effects = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)

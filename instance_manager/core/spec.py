@@ -8,8 +8,8 @@ from instance_manager.core.ports import MAX_PORT, PortRange
 
 MAX_WORDS = 1024
 """Words that a command line may have."""
-MAX_COMMAND_BYTES = 64 * 1024
-"""Bytes of all words together; far less than the kernel takes, as every list and the journal hold them."""
+MAX_COMMAND_BYTES = 128 * 1024 - 1
+"""Bytes of all words together; as much as the kernel takes in a single one."""
 MAX_BINARY_BYTES = 4095
 """PATH_MAX without the byte that ends a path."""
 
@@ -58,12 +58,17 @@ def _validate_size(spec: ProcessSpec) -> None:
             f"cannot use a command line of {words} words: {MAX_WORDS} is the most there may be; "
             "shorten args and port_args"
         )
-    size = sum(map(_length, (spec.binary, *spec.args, *spec.port_args)))
+    size = command_bytes(spec)
     if size > MAX_COMMAND_BYTES:
         raise InvalidArgumentError(
             f"cannot use a command line of {size} bytes: {MAX_COMMAND_BYTES} is the most there may be; "
             "shorten args and port_args, or give the program a file to read"
         )
+
+
+def command_bytes(spec: ProcessSpec) -> int:
+    """Return how many bytes the words of a spec have together."""
+    return sum(map(_length, (spec.binary, *spec.args, *spec.port_args)))
 
 
 def _length(word: str) -> int:
