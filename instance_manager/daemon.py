@@ -102,9 +102,9 @@ async def serve(settings: DaemonSettings) -> int:
         state_dir.open()
         stack.callback(state_dir.close)
         journal = SqliteJournal(state_dir.journal, boot_id())
-        records, revision = journal.open()
+        records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal, revision)
+        parts = _assemble(settings, state_dir, journal)
         server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler()})
         _report_health(journal, parts.supervisor, server)
 
@@ -140,7 +140,7 @@ class _Parts:
     recovery: Recovery
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, revision: int) -> _Parts:
+def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner)
@@ -153,7 +153,7 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         spawner=spawner,
         readiness=readiness,
         logs=logs,
-        events=EventLog(clock.now, revision=revision),
+        events=EventLog(clock.now, past=journal),
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
@@ -179,7 +179,7 @@ def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcS
         reports.add(task)
         task.add_done_callback(reports.discard)
 
-    journal.follow(supervisor.records, report)
+    journal.follow(supervisor.records, supervisor.events.history.recent, report)
     report(not journal.trouble)
 
 

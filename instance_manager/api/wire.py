@@ -1,6 +1,7 @@
 """Conversion between the wire's messages and the core's values."""
 
-from instance_manager.app.events import Change, EventLog
+from instance_manager.app.events import EventLog
+from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Process
 from instance_manager.core.spec import ProcessSpec

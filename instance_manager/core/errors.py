@@ -28,6 +28,10 @@ class FailedPreconditionError(InstanceManagerError):
     """The state of the process does not allow the request."""
 
 
+class OutOfRangeError(InstanceManagerError):
+    """What was asked for is no longer, or not yet, known."""
+
+
 class DeadlineExceededError(InstanceManagerError):
     """A process did not get ready in the time it was given."""
 
