@@ -18,7 +18,6 @@ GONE = "deleted"
 """Stands for the state of a process that is not listed."""
 
 
-
 class Goal(StrEnum):
     """What to wait for."""
 

@@ -78,6 +78,8 @@ async def test_a_subscriber_that_never_reads_costs_little_and_delays_nobody(daem
 PATHS = {
     "watch": "/ProcessManagerService/ProcessWatch",
     "log": "/ProcessManagerService/ProcessLog",
+    "pings": "/imrpc.InstanceService/InstanceWatch",
+    "events": "/instance_manager.v1.EventService/Watch",
     "health": "/grpc.health.v1.Health/Watch",
     "reflection": "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 }
@@ -95,7 +97,7 @@ async def open_and_cancel(daemon: Daemon, method: str) -> None:
             metadata = [("instance-manager-follow", "true")] if method == "log" else []
             open_stream: Any = channel.unary_stream(PATHS[method])
             call = open_stream(b"\x0a\x01a" if method == "log" else b"", metadata=metadata)
-            await (call.initial_metadata() if method == "watch" else call.read())
+            await (call.initial_metadata() if method in {"watch", "pings"} else call.read())
         call.cancel()
 
 
