@@ -191,7 +191,8 @@ async def test_a_disk_in_trouble_ends_no_process_keeps_none_waiting_and_is_told(
         assert (told["reason"], told["count"]) == (reason, 1)
         states = [p.status.state for p in (await client.process_list()).values()]
         assert states == ["running"] * (writers.count + 1)
-        assert writers.longest_wait <= LONGEST_WAIT
+        # A wait for a disk in trouble would have no end; a loaded machine makes the shortest one longer.
+        assert writers.longest_wait <= LONGEST_WAIT * sized(5, 1)
         record_property("longest_wait_ms", round(1000 * writers.longest_wait, 3))
 
 
