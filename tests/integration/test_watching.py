@@ -87,7 +87,10 @@ PATHS = {
 
 async def open_and_cancel(daemon: Daemon, method: str) -> None:
     """Open a stream on a connection of its own, wait until the daemon has taken it, go away."""
-    async with grpc.aio.insecure_channel(daemon.url.replace("unix://", "unix:")) as channel:
+    target = daemon.url.replace("unix://", "unix:")
+    # Channels to one address share their connection unless they are told not to.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
         call: Any
         if method == "reflection":
             call = channel.stream_stream(PATHS[method])()
