@@ -37,7 +37,7 @@ def state_of(event: Event) -> str:
 def state_change(event: Event) -> str:
     """Return `previous -> new`, or the state alone where something else has changed."""
     new = state_of(event)
-    return new if event.previous_state == new else f"{event.previous_state or '-'} -> {new}"
+    return new if event.previous_state == new else f"{event.previous_state or 'new'} -> {new}"
 
 
 def _exit(event: Event) -> str:

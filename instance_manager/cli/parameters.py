@@ -135,6 +135,6 @@ def type_option(*, required: bool) -> Decorator:
         "kind",
         type=click.Choice([kind.value for kind in InstanceType]),
         required=required,
-        default=None if required else "",
+        callback=lambda _, __, given: given or "",
         help="What it is." if required else "What it is.  [default: none; v2 needs it]",
     )

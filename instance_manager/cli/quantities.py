@@ -15,12 +15,13 @@ _WHOLE_ALONE = 10
 """From so many of a unit on, the next smaller one says nothing more."""
 
 
-def parse_size(text: str) -> int:
+def parse_size(given: str | int) -> int:
     """Return the bytes of 1073741824, or 1Gi.
 
     Raises:
         click.BadParameter: if it is neither.
     """
+    text = str(given)
     found = _SIZE.fullmatch(text)
     size = int(found[1]) << (10 * " KMGT".index(found[2] or " ")) if found else _TOO_MUCH
     if size >= _TOO_MUCH:
@@ -28,12 +29,13 @@ def parse_size(text: str) -> int:
     return size
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(given: str | int) -> int:
     """Return the seconds of 90, or 1m30s, 10m, 1h30m, 2d.
 
     Raises:
         click.BadParameter: if it is none of them.
     """
+    text = str(given)
     found = _DURATION.fullmatch(text)
     parts = found.groups() if found and text else ()
     seconds = sum(int(part) * unit for part, unit in zip(parts, _SECONDS, strict=False) if part)
