@@ -104,8 +104,9 @@ class Daemon:
         state = [] if "--state-dir" in self._options else ["--state-dir", str(self.folder / "state")]
         logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
+        metrics = [] if "--metrics-listen" in self._options else ["--metrics-listen", "127.0.0.1:0"]
         self.process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self._options),
+            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *metrics, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -115,6 +116,18 @@ class Daemon:
         serving = await self.logged(lambda line: line["event"] == "serving")
         if "--listen" in self._options:
             self.url = f"tcp://{serving['addresses'][0]}"
+
+    async def http(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Ask for metrics, liveness or readiness; return status and body."""
+        await self.logged(lambda line: line["event"] == "metrics are served")
+        line = next(line for line in reversed(self.lines) if line["event"] == "metrics are served")
+        host, _, port = line["addresses"][-1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        return int(head.split(" ")[1]), body
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None

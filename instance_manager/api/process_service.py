@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.methods import CallObserver, Context, generic_handler
 from instance_manager.api.version import version_response
 from instance_manager.api.wire import SerializedChanges, SerializedList, process_to_wire, spec_from_wire
 from instance_manager.app.events import LaggedError
@@ -33,8 +33,8 @@ class ProcessService:
         self._changes = SerializedChanges()
         self._list = SerializedList(supervisor.events)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
         return generic_handler(
             SERVICE,
             {
@@ -47,6 +47,7 @@ class ProcessService:
                 "ProcessWatch": self.watch,
                 "VersionGet": self.version,
             },
+            calls,
         )
 
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:

@@ -93,9 +93,23 @@ class EventLog:
     """Numbers the changes and hands each to every subscriber."""
 
     def __init__(
-        self, now: Callable[[], float], *, backlog: int = DEFAULT_BACKLOG, revision: int = 0
+        self,
+        now: Callable[[], float],
+        *,
+        backlog: int = DEFAULT_BACKLOG,
+        revision: int = 0,
+        observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
+        """Begin with nobody subscribed.
+
+        Args:
+            now: returns seconds since the epoch.
+            backlog: changes a subscriber may lag behind.
+            revision: of the latest change of an earlier daemon.
+            observe: called with every change before the subscribers are told.
+        """
         self._now = now
+        self._observe = observe
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
@@ -113,6 +127,7 @@ class EventLog:
         """Record a change and tell everyone."""
         self.revision += 1
         change = Change(self.revision, self._now(), process, deleted)
+        self._observe(change)
         for subscription in tuple(self._subscriptions):
             subscription.offer(change)
             self.cut_off += subscription.lagged
