@@ -53,7 +53,7 @@ class HealthProbe:
 
 
 class _Budget:
-    """Ends a wait when its time is over; time in which the daemon stood still counts little, and never ends it.
+    """Ends a wait when its time is over; a stall of the daemon counts little and never ends it.
 
     An instance may have got ready meanwhile, and nobody was there to see.
     """
