@@ -20,6 +20,17 @@ import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
 from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.metrics import (
+    Calls,
+    Endpoint,
+    EndpointError,
+    Lifecycles,
+    LoopLag,
+    MetricsServer,
+    Pages,
+    Phase,
+    Sources,
+)
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
@@ -42,6 +53,10 @@ log = structlog.get_logger(__name__)
 
 JOURNAL_HEALTH = "journal"
 """Name under which the health service tells whether the journal is written."""
+_LATE = 0.1
+"""Seconds by which a timer may be late on a busy machine."""
+_SECOND_CHANCE = 1.0
+"""Seconds that are waited at most after the daemon has stood still."""
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
 
@@ -70,6 +85,10 @@ class DaemonSettings:
     state_dir: Path
     """Where the journal and the guard's records are; one daemon at a time."""
     on_stop: OnStop
+    metrics_listen: Endpoint | None
+    """Where metrics, liveness and readiness are told; None: nowhere."""
+    metrics_required: bool
+    """Whether the daemon refuses to start if they cannot be told there."""
 
 
 class LoopClock:
@@ -80,9 +99,34 @@ class LoopClock:
         return time.time()
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds."""
-        loop = asyncio.get_running_loop()
-        return loop.call_later(delay, action) if delay > 0 else loop.call_soon(action)
+        """Do something in `delay` seconds; see `app.interfaces.Clock.call_later`."""
+        if delay > 0:
+            return _FairTimer(delay, action)
+        return asyncio.get_running_loop().call_soon(action)
+
+
+class _FairTimer:
+    """A timer that does not act on a daemon that has just stood still.
+
+    Whoever was given a time, such as an instance that is to end, may have kept it while nobody was there to
+    see. So a timer that comes late waits once more, and what has happened is heard first.
+    """
+
+    def __init__(self, delay: float, action: Callable[[], None]) -> None:
+        self._action = action
+        self._loop = asyncio.get_running_loop()
+        self._due = time.monotonic() + delay
+        self._handle = self._loop.call_later(delay, self._look)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        late = time.monotonic() - self._due
+        if late > _LATE:
+            self._handle = self._loop.call_later(min(late, _SECOND_CHANCE), self._action)
+        else:
+            self._action()
 
 
 def run(settings: DaemonSettings) -> int:
@@ -93,6 +137,7 @@ def run(settings: DaemonSettings) -> int:
 
     Raises:
         AddressError: if an address cannot be listened on.
+        EndpointError: if metrics are required and cannot be served.
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
@@ -114,6 +159,10 @@ async def serve(settings: DaemonSettings) -> int:
         parts = _assemble(settings, state_dir, journal)
         server = GrpcServer(parts.services)
         _report_health(journal, parts.supervisor, server)
+        parts.lifecycles.take_over(record.process for record in records)
+        parts.lag.open()
+        stack.callback(parts.lag.close)
+        stack.push_async_callback(await _serve_metrics(settings, parts.pages))
 
         stop = _StopSignal(parts.supervisor.hurry)
         stop.open()
@@ -122,6 +171,7 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(parts.survivors.close)
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
+        parts.pages.phase = Phase.RECOVERING
         # Before the ports open, so that the first answer is already the whole truth.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
@@ -131,7 +181,9 @@ async def serve(settings: DaemonSettings) -> int:
         bound = [server.bind(address) for address in _addresses(settings.listen)]
         await server.start()
         log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
+        parts.pages.phase = Phase.SERVING
         await stop.wait()
+        parts.pages.phase = Phase.DRAINING
         return await _shut_down(parts, server, settings)
 
 
@@ -147,6 +199,10 @@ class _Parts:
     services: dict[str, grpc.GenericRpcHandler]
     """By full name."""
     recovery: Recovery
+    calls: Calls
+    lifecycles: Lifecycles
+    lag: LoopLag
+    pages: Pages
 
 
 def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
@@ -157,12 +213,13 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
     )
+    calls, lifecycles, lag = Calls(), Lifecycles(), LoopLag()
     supervisor = Supervisor(
         settings.supervision,
         spawner=spawner,
         readiness=readiness,
         logs=logs,
-        events=EventLog(clock.now, past=journal),
+        events=EventLog(clock.now, past=journal, observe=lifecycles.changed),
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
@@ -178,12 +235,41 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         supervisor=supervisor,
         pings=pings,
         services={
-            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(),
-            instance_service.SERVICE.full_name: instances.handler(),
-            event_service.SERVICE.full_name: EventService(supervisor).handler(),
+            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+            instance_service.SERVICE.full_name: instances.handler(calls),
+            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
         },
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
+        calls=calls,
+        lifecycles=lifecycles,
+        lag=lag,
+        pages=Pages(
+            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            calls=calls,
+            lifecycles=lifecycles,
+            lag=lag,
+        ),
     )
+
+
+async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Tell metrics over HTTP if that is wanted and possible; return what ends it.
+
+    Raises:
+        EndpointError: if that is required and cannot be done.
+    """
+    server = MetricsServer(pages.get)
+    if settings.metrics_listen is not None:
+        try:
+            bound = await server.open(settings.metrics_listen)
+        except EndpointError as error:
+            if settings.metrics_required:
+                raise
+            # Nobody has asked for this very address, and no volume shall wait for figures.
+            log.warning("no metrics are served", reason=str(error))
+        else:
+            log.info("metrics are served", addresses=[str(endpoint) for endpoint in bound])
+    return server.close
 
 
 def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcServer) -> None:
