@@ -14,29 +14,51 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
 from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.metrics import (
+    Calls,
+    Endpoint,
+    EndpointError,
+    Lifecycles,
+    LoopLag,
+    MetricsServer,
+    Pages,
+    Phase,
+    Sources,
+)
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
-from instance_manager.api import audit_service, process_service
+from instance_manager.api import audit_service, event_service, instance_service, process_service
 from instance_manager.api.entrance import Entrance
+from instance_manager.api.event_service import EventService
+from instance_manager.api.instance_service import InstanceService
+from instance_manager.api.instance_v2 import InstanceV2
+from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.pings import Pings
 from instance_manager.app.recovery import Recovery
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.process import Process
+from instance_manager.log import control as log_control
 
 log = structlog.get_logger(__name__)
 
 JOURNAL_HEALTH = "journal"
 """Name under which the health service tells whether the journal is written."""
+_LATE = 0.1
+"""Seconds by which a timer may be late on a busy machine."""
+_SECOND_CHANCE = 1.0
+"""Seconds that are waited at most after the daemon has stood still."""
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
 
@@ -69,6 +91,10 @@ class DaemonSettings:
     """Directories below which everything lies that may be started; none: everything may be."""
     max_streams: int
     """Watches and logs that may be streamed at once."""
+    metrics_listen: Endpoint | None
+    """Where metrics, liveness and readiness are told; None: nowhere."""
+    metrics_required: bool
+    """Whether the daemon refuses to start if they cannot be told there."""
 
 
 class LoopClock:
@@ -79,9 +105,34 @@ class LoopClock:
         return time.time()
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds."""
-        loop = asyncio.get_running_loop()
-        return loop.call_later(delay, action) if delay > 0 else loop.call_soon(action)
+        """Do something in `delay` seconds; see `app.interfaces.Clock.call_later`."""
+        if delay > 0:
+            return _FairTimer(delay, action)
+        return asyncio.get_running_loop().call_soon(action)
+
+
+class _FairTimer:
+    """A timer that does not act on a daemon that has just stood still.
+
+    Whoever was given a time, such as an instance that is to end, may have kept it while nobody was there to
+    see. So a timer that comes late waits once more, and what has happened is heard first.
+    """
+
+    def __init__(self, delay: float, action: Callable[[], None]) -> None:
+        self._action = action
+        self._loop = asyncio.get_running_loop()
+        self._due = time.monotonic() + delay
+        self._handle = self._loop.call_later(delay, self._look)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        late = time.monotonic() - self._due
+        if late > _LATE:
+            self._handle = self._loop.call_later(min(late, _SECOND_CHANCE), self._action)
+        else:
+            self._action()
 
 
 def run(settings: DaemonSettings) -> int:
@@ -93,6 +144,7 @@ def run(settings: DaemonSettings) -> int:
     Raises:
         AddressError: if an address cannot be listened on.
         InvalidArgumentError: if a binary root is not a directory.
+        EndpointError: if metrics are required and cannot be served.
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
@@ -109,16 +161,18 @@ async def serve(settings: DaemonSettings) -> int:
         state_dir.open()
         stack.callback(state_dir.close)
         journal = SqliteJournal(state_dir.journal, boot_id())
-        records, revision = journal.open()
+        records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal, revision)
+        parts = _assemble(settings, state_dir, journal)
         trail = AuditTrail(time.time)
-        services = {
-            process_service.SERVICE.full_name: parts.service.handler(),
-            audit_service.SERVICE.full_name: audit_service.AuditService(trail).handler(),
-        }
-        server = GrpcServer(Entrance(trail, max_streams=settings.max_streams).before(services))
+        audit = audit_service.AuditService(trail).handler(parts.calls)
+        entrance = Entrance(trail, max_streams=settings.max_streams)
+        server = GrpcServer(entrance.before(parts.services | {audit_service.SERVICE.full_name: audit}))
         _report_health(journal, parts.supervisor, server)
+        parts.lifecycles.take_over(record.process for record in records)
+        parts.lag.open()
+        stack.callback(parts.lag.close)
+        stack.push_async_callback(await _serve_metrics(settings, parts.pages))
 
         stop = _StopSignal(parts.supervisor.hurry)
         stop.open()
@@ -127,6 +181,7 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(parts.survivors.close)
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
+        parts.pages.phase = Phase.RECOVERING
         # Before the ports open, so that the first answer is already the whole truth.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
@@ -136,8 +191,10 @@ async def serve(settings: DaemonSettings) -> int:
         bound = [server.bind(address) for address in _addresses(settings.listen)]
         await server.start()
         log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
+        parts.pages.phase = Phase.SERVING
         await stop.wait()
-        return await _shut_down(parts.supervisor, server, settings)
+        parts.pages.phase = Phase.DRAINING
+        return await _shut_down(parts, server, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +205,17 @@ class _Parts:
     survivors: ProcessSurvivors
     logs: LogFiles
     supervisor: Supervisor
-    service: process_service.ProcessService
+    pings: Pings
+    services: dict[str, grpc.GenericRpcHandler]
+    """By full name."""
     recovery: Recovery
+    calls: Calls
+    lifecycles: Lifecycles
+    lag: LoopLag
+    pages: Pages
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, revision: int) -> _Parts:
+def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
@@ -160,25 +223,63 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
     )
+    calls, lifecycles, lag = Calls(), Lifecycles(), LoopLag()
     supervisor = Supervisor(
         settings.supervision,
         spawner=spawner,
         readiness=readiness,
         logs=logs,
-        events=EventLog(clock.now, revision=revision),
+        events=EventLog(clock.now, past=journal, observe=lifecycles.changed),
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    pings = Pings()
+    supervisor.events.listeners.append(lambda _: pings.ping())
+    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
-        service=process_service.ProcessService(supervisor, replacer),
+        pings=pings,
+        services={
+            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+            instance_service.SERVICE.full_name: instances.handler(calls),
+            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
+        },
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
+        calls=calls,
+        lifecycles=lifecycles,
+        lag=lag,
+        pages=Pages(
+            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            calls=calls,
+            lifecycles=lifecycles,
+            lag=lag,
+        ),
     )
+
+
+async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Tell metrics over HTTP if that is wanted and possible; return what ends it.
+
+    Raises:
+        EndpointError: if that is required and cannot be done.
+    """
+    server = MetricsServer(pages.get)
+    if settings.metrics_listen is not None:
+        try:
+            bound = await server.open(settings.metrics_listen)
+        except EndpointError as error:
+            if settings.metrics_required:
+                raise
+            # Nobody has asked for this very address, and no volume shall wait for figures.
+            log.warning("no metrics are served", reason=str(error))
+        else:
+            log.info("metrics are served", addresses=[str(endpoint) for endpoint in bound])
+    return server.close
 
 
 def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcServer) -> None:
@@ -191,7 +292,7 @@ def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcS
         reports.add(task)
         task.add_done_callback(reports.discard)
 
-    journal.follow(supervisor.records, report)
+    journal.follow(supervisor.records, supervisor.events.history.recent, report)
     report(not journal.trouble)
 
 
@@ -201,9 +302,10 @@ def _guard() -> int | None:
     return int(text) if text.isdecimal() and int(text) == os.getppid() else None
 
 
-async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: DaemonSettings) -> int:
+async def _shut_down(parts: _Parts, server: GrpcServer, settings: DaemonSettings) -> int:
     """End everything in order; the watchers are told all before the streams end."""
     await server.drain()
+    supervisor = parts.supervisor
     left: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
         supervisor.stop_starting()
@@ -213,6 +315,7 @@ async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: Daemo
         log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
         left = await supervisor.shutdown(grace)
     supervisor.events.close()
+    parts.pings.close()
     await server.stop(_RPC_GRACE)
     for process in left:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from instance_manager.cli.root import Globals
 from instance_manager.core.errors import InvalidArgumentError
@@ -116,6 +117,13 @@ Examples:
     metavar="COUNT",
     help="Watches and logs that may be streamed at once.",
 )
+@click.option(
+    "--metrics-listen",
+    default="127.0.0.1:9500",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
+)
 @click.pass_obj
 def cli(
     options: Globals,
@@ -132,6 +140,7 @@ def cli(
     binary_roots: tuple[Path, ...],
     max_processes: int,
     max_streams: int,
+    metrics_listen: str,
 ) -> None:
     """Serve: start, supervise and end processes over gRPC.
 
@@ -139,10 +148,12 @@ def cli(
     """
     from instance_manager import daemon, log
     from instance_manager.adapters.journal import StateDirError
+    from instance_manager.adapters.metrics import EndpointError, parse_endpoint
     from instance_manager.api.server import AddressError, parse_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.ports import parse_port_range
 
+    source = click.get_current_context().get_parameter_source("metrics_listen")
     try:
         settings = daemon.DaemonSettings(
             listen=parse_address(listen),
@@ -160,9 +171,12 @@ def cli(
             on_stop=daemon.OnStop(on_stop),
             binary_roots=binary_roots,
             max_streams=max_streams,
+            metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
+            # Who names an address wants it; the default one may belong to another daemon on this host.
+            metrics_required=source is not ParameterSource.DEFAULT,
         )
         log.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, InvalidArgumentError, StateDirError) as error:
+    except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
     sys.exit(status)
