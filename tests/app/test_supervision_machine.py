@@ -251,7 +251,7 @@ class SupervisionMachine(RuleBasedStateMachine):
     def the_journal_holds_what_there_is_and_nothing_else(self) -> None:
         held = {record.process.uuid: record for record in self.supervisor.records()}
         assert self.world.journal.records == held
-        assert self.world.journal.last_revision == self.world.events.revision
+        assert self.world.journal.changes == self.world.events.changes
 
     def teardown(self) -> None:
         """Delete everything and let it end: then nothing may be left anywhere."""

@@ -1,13 +1,4 @@
-"""A typed, asynchronous client of the instance manager, for the command line, other programs and tests.
-
-    async with Client("tcp://localhost:8500") as client:
-        await client.process_create(ProcessSpec(name="r1", binary="/usr/bin/sleep", args=["100"]))
-        async for change in client.process_watch():
-            print(change.spec.name, change.status.state)
-
-Every call raises `grpc.aio.AioRpcError` with the daemon's status code and message. Where the daemon wants
-certificates, `Client(url, tls)` shows them.
-"""
+"""The connection to an instance manager, and how any method is called over it."""
 
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -15,17 +6,24 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
-from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds for a call that does not stream."""
-REPLACE_TIMEOUT = 60.0
-"""Seconds for a replace, which waits until the new process runs."""
+
+LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _OPTIONS = (
@@ -33,6 +31,13 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # An address that does not answer is given up after so long.
     ("grpc.min_reconnect_backoff_ms", 3_000),
+    # Whoever waits for a daemon to come back waits no longer than it takes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A peer that is gone without a word (a node without power) ends its streams after so long.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # A new client tries at once, whatever an earlier one to the same address has met.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -86,8 +91,8 @@ class Stream(Generic[Response]):
         self._call.cancel()
 
 
-class Client:
-    """A connection to one instance manager; use it as an asynchronous context manager."""
+class Channel:
+    """A connection; the services are subclasses, `Client` is all of them."""
 
     def __init__(self, url: str, tls: CertificateSet | None = None, *, peer_name: str = PEER_NAME) -> None:
         """Connect with the first call.
@@ -115,77 +120,11 @@ class Client:
         """Close the connection; calls under way are cancelled."""
         await self._channel.close()
 
-    # --- processes ---
-
-    async def process_create(self, spec: pb.ProcessSpec) -> pb.ProcessResponse:
-        """Start a process; answered at once, in state `starting` or, if it cannot be executed, `error`."""
-        request = pb.ProcessCreateRequest(spec=spec)
-        return await self._process("ProcessCreate", request, pb.ProcessResponse)
-
-    async def process_delete(self, name: str, uuid: str = "") -> pb.ProcessResponse:
-        """Begin to end a process; with a UUID, only if the process of this name has it."""
-        request = pb.ProcessDeleteRequest(name=name, uuid=uuid)
-        return await self._process("ProcessDelete", request, pb.ProcessResponse)
-
-    async def process_get(self, name: str) -> pb.ProcessResponse:
-        """Return one process."""
-        return await self._process("ProcessGet", pb.ProcessGetRequest(name=name), pb.ProcessResponse)
-
-    async def process_list(self) -> dict[str, pb.ProcessResponse]:
-        """Return every process by name."""
-        answer = await self._process("ProcessList", pb.ProcessListRequest(), pb.ProcessListResponse)
-        return dict(answer.processes)
-
-    async def process_replace(
-        self, spec: pb.ProcessSpec, terminate_signal: str = "SIGHUP"
-    ) -> pb.ProcessResponse:
-        """Put a process with another binary in the place of a running one; waits until it runs."""
-        request = pb.ProcessReplaceRequest(spec=spec, terminate_signal=terminate_signal)
-        return await self._process("ProcessReplace", request, pb.ProcessResponse, within=REPLACE_TIMEOUT)
-
-    def process_watch(self) -> Stream[pb.ProcessResponse]:
-        """Stream every change from the moment `Stream.begun` returns."""
-        return self._stream("ProcessManagerService/ProcessWatch", empty_pb2.Empty(), pb.ProcessResponse)
-
-    async def process_log(
-        self, name: str, *, follow: bool = False, tail: int | None = None
-    ) -> AsyncIterator[str]:
-        """Stream the lines of a process's log.
-
-        Args:
-            name: of the process, which may be gone already.
-            follow: go on until the process is deleted.
-            tail: begin with the last `tail` lines.
-        """
-        metadata = [("instance-manager-follow", "true")] if follow else []
-        if tail is not None:
-            metadata.append(("instance-manager-tail", str(tail)))
-        request = pb.LogRequest(name=name)
-        lines = self._stream("ProcessManagerService/ProcessLog", request, pb.LogResponse, metadata)
-        try:
-            async for answer in lines:
-                yield answer.line
-        finally:
-            lines.cancel()
-
-    # --- the daemon ---
-
-    async def version(self) -> pb.VersionResponse:
-        """Return the versions of the daemon and of the interfaces it speaks."""
-        return await self._process("VersionGet", empty_pb2.Empty(), pb.VersionResponse)
-
     async def health(self, service: str = "") -> str:
         """Return SERVING, NOT_SERVING or UNKNOWN for a service, or for the daemon as a whole."""
         request = health_pb2.HealthCheckRequest(service=service)
         answer = await self._unary(f"{_HEALTH}/Check", request, health_pb2.HealthCheckResponse)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-
-    # --- calls ---
-
-    async def _process(
-        self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
-    ) -> Response:
-        return await self._unary(f"ProcessManagerService/{method}", request, kind, within=within)
 
     async def _unary(
         self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
@@ -204,10 +143,26 @@ class Client:
         request: Message,
         kind: type[Response],
         metadata: Sequence[tuple[str, str]] = (),
+        *,
+        wait_for_ready: bool = False,
     ) -> Stream[Response]:
         call: Any = self._channel.unary_stream(
             f"/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=kind.FromString,
         )
-        return Stream(call(request, metadata=tuple(metadata)))
+        return Stream(call(request, metadata=tuple(metadata), wait_for_ready=wait_for_ready))
+
+    async def _log(
+        self, method: str, request: Message, *, follow: bool, tail: int | None
+    ) -> AsyncIterator[str]:
+        # The messages have no room for what is asked for beyond the name.
+        metadata = [("instance-manager-follow", "true")] if follow else []
+        if tail is not None:
+            metadata.append(("instance-manager-tail", str(tail)))
+        lines = self._stream(method, request, LogResponse, metadata)
+        try:
+            async for answer in lines:
+                yield answer.line
+        finally:
+            lines.cancel()
