@@ -34,13 +34,22 @@ from instance_manager.adapters.metrics import (
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
+from instance_manager.adapters.tls import CertificateKeeper
 from instance_manager.api import audit_service, event_service, instance_service, process_service
+from instance_manager.api.audit_service import AuditService
 from instance_manager.api.entrance import Entrance
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.process_service import ProcessService
-from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
+from instance_manager.api.server import (
+    INSTANCE_SERVICE_OFFSET,
+    Address,
+    AddressError,
+    GrpcServer,
+    refuse_exposed,
+)
+from instance_manager.api.tls import ServerTls
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
@@ -59,6 +68,8 @@ _LATE = 0.1
 """Seconds by which a timer may be late on a busy machine."""
 _SECOND_CHANCE = 1.0
 """Seconds that are waited at most after the daemon has stood still."""
+CERTIFICATES_HEALTH = "certificates"
+"""Name under which it tells whether the certificates on disk are in use and have not expired."""
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
 
@@ -70,6 +81,16 @@ class OnStop(StrEnum):
     """They end with it."""
     LEAVE = auto()
     """They live on and the next daemon takes them over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Mutual TLS."""
+
+    folder: Path
+    """Holds ca.crt, tls.crt and tls.key."""
+    peer_name: str
+    """The name that every certificate has to carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,10 @@ class DaemonSettings:
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
     """Whether the daemon refuses to start if they cannot be told there."""
+    tls: TlsSettings | None
+    """None serves plain text."""
+    insecure: bool
+    """Whether plain text may be served to other machines."""
 
 
 class LoopClock:
@@ -145,6 +170,7 @@ def run(settings: DaemonSettings) -> int:
         AddressError: if an address cannot be listened on.
         InvalidArgumentError: if a binary root is not a directory.
         EndpointError: if metrics are required and cannot be served.
+        CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
@@ -156,6 +182,8 @@ def run(settings: DaemonSettings) -> int:
 
 async def serve(settings: DaemonSettings) -> int:
     """Serve on the running event loop; see `run`."""
+    # Before anything else is touched: who may call is not to be found out while somebody does.
+    keeper = _certificates(settings)
     async with AsyncExitStack() as stack:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
@@ -164,11 +192,12 @@ async def serve(settings: DaemonSettings) -> int:
         records = journal.open()
         stack.callback(journal.close)
         parts = _assemble(settings, state_dir, journal)
-        trail = AuditTrail(time.time)
-        audit = audit_service.AuditService(trail).handler(parts.calls)
-        entrance = Entrance(trail, max_streams=settings.max_streams)
-        server = GrpcServer(entrance.before(parts.services | {audit_service.SERVICE.full_name: audit}))
-        _report_health(journal, parts.supervisor, server)
+        tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
+        server = GrpcServer(parts.services, tls)
+        reporter = _Reporter(server)
+        history = parts.supervisor.events.history
+        journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        reporter.under(JOURNAL_HEALTH)(not journal.trouble)
         parts.lifecycles.take_over(record.process for record in records)
         parts.lag.open()
         stack.callback(parts.lag.close)
@@ -189,8 +218,12 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(mounts.close)
 
         bound = [server.bind(address) for address in _addresses(settings.listen)]
+        if keeper:
+            keeper.follow(reporter.under(CERTIFICATES_HEALTH))
+            stack.callback(keeper.close)
         await server.start()
-        log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
+        addresses = [address.target for address in bound]
+        log.info("serving", addresses=addresses, pid=os.getpid(), tls=keeper is not None)
         parts.pages.phase = Phase.SERVING
         await stop.wait()
         parts.pages.phase = Phase.DRAINING
@@ -235,6 +268,7 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.events.listeners.append(lambda _: pings.ping())
     instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
@@ -244,11 +278,14 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         logs=logs,
         supervisor=supervisor,
         pings=pings,
-        services={
-            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
-            instance_service.SERVICE.full_name: instances.handler(calls),
-            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
-        },
+        services=Entrance(trail, max_streams=settings.max_streams).before(
+            {
+                process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+                instance_service.SERVICE.full_name: instances.handler(calls),
+                event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
+                audit_service.SERVICE.full_name: AuditService(trail).handler(calls),
+            }
+        ),
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
         calls=calls,
         lifecycles=lifecycles,
@@ -282,18 +319,45 @@ async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[],
     return server.close
 
 
-def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcServer) -> None:
-    """Let the health service tell of the journal under the name `journal`; the daemon serves either way."""
-    loop = asyncio.get_running_loop()
-    reports: set[asyncio.Task[None]] = set()
+class _Reporter:
+    """Lets the health service tell of parts of the daemon, each by name; the daemon serves either way."""
 
-    def report(well: bool) -> None:
-        task = loop.create_task(server.report(JOURNAL_HEALTH, well=well))
-        reports.add(task)
-        task.add_done_callback(reports.discard)
+    def __init__(self, server: GrpcServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._reports: set[asyncio.Task[None]] = set()
 
-    journal.follow(supervisor.records, supervisor.events.history.recent, report)
-    report(not journal.trouble)
+    def under(self, name: str) -> Callable[[bool], None]:
+        """Return what is to be called with whether the part of this name is well."""
+
+        def report(well: bool) -> None:
+            task = self._loop.create_task(self._server.report(name, well=well))
+            self._reports.add(task)
+            task.add_done_callback(self._reports.discard)
+
+        return report
+
+
+def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
+    """Return the certificates to serve with, opened; None to serve plain text, where that is allowed.
+
+    Raises:
+        AddressError: if plain text would be served to other machines without leave.
+        CertificateError: if the certificates cannot be used.
+    """
+    if settings.tls:
+        keeper = CertificateKeeper(settings.tls.folder, settings.tls.peer_name, time.time)
+        keeper.open()
+        return keeper
+    try:
+        refuse_exposed(settings.listen)
+    except AddressError:
+        if not settings.insecure:
+            raise
+        log.warning(
+            "plain text: whoever reaches this address can start programs", address=settings.listen.target
+        )
+    return None
 
 
 def _guard() -> int | None:
