@@ -27,6 +27,17 @@ class PortRange:
         return f"{self.start}-{self.end}"
 
 
+def port_range(start: int, end: int) -> PortRange:
+    """Return the ports from `start` to `end`.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    if not 1 <= start <= end <= MAX_PORT:
+        raise ValueError(f"no port range: {start}-{end}")
+    return PortRange(start, end)
+
+
 def parse_port_range(text: str) -> PortRange:
     """Read `FIRST-LAST`.
 
