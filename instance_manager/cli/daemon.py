@@ -104,8 +104,8 @@ Examples:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="Directory below which programs may be started, links resolved; may be given several times.  "
-    "[default: any program]",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
 )
 @click.option(
     "--max-processes",
