@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from instance_manager.cli.exit_codes import MEANINGS
 from instance_manager.cli.root import COMMANDS
 from tests.cli.program import executed
@@ -20,6 +22,7 @@ def test_the_parser_tells_commands_from_what_they_print() -> None:
     assert not found[1].matches("anything")
 
 
+@pytest.mark.timeout(300)
 async def test_every_example_does_what_it_says(daemon: Daemon) -> None:
     env = {"INSTANCE_MANAGER_URL": daemon.url}
     found = examples_in("cli.md")
