@@ -11,6 +11,9 @@ from tests.harness import Daemon, running_daemon
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the full-size checks too (an hour or so)")
+    parser.addoption(
+        "--update-golden", action="store_true", help="accept what is told now as what is expected"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure, of_status
 from instance_manager.cli.root import Globals
+from instance_manager.cli.tls import TlsChoice, client_certificates, explain, is_required
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -33,6 +34,10 @@ T = TypeVar("T")
 
 class UnreachableError(Exception):
     """Nothing listens at the URL; the message says why."""
+
+
+class RefusedError(Exception):
+    """The daemon is there, but one side does not like the certificates of the other; the message says why."""
 
 
 def connected(command: Callable[Concatenate["Client", P], Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -60,8 +65,8 @@ def call(work: Callable[["Client"], Awaitable[T]]) -> T:
     from grpc.aio import AioRpcError
 
     try:
-        return asyncio.run(_connect(options.url, CONNECT_TIMEOUT, work))
-    except (AioRpcError, TimeoutError, UnreachableError) as error:
+        return asyncio.run(_connect(options.url, options.tls, CONNECT_TIMEOUT, work))
+    except (AioRpcError, TimeoutError, UnreachableError, RefusedError) as error:
         if options.debug:
             traceback.print_exception(error)
         raise _failure(error, options.url) from error
@@ -78,11 +83,13 @@ def _completing(
 
         from click.shell_completion import CompletionItem
 
-        url = str(ctx.find_root().params["url"])
+        root = ctx.find_root()
+        url = str(root.params["url"])
+        tls = TlsChoice(root.params["tls_dir"], root.params["tls_peer_name"], required=is_required(root))
 
         async def ask() -> list[CompletionItem]:
             async with asyncio.timeout(COMPLETION_TIMEOUT):
-                found = await _connect(url, COMPLETION_TIMEOUT, list_all)
+                found = await _connect(url, tls, COMPLETION_TIMEOUT, list_all)
             return [
                 CompletionItem(name, help=each.status.state)
                 for name, each in sorted(found.items())
@@ -103,16 +110,30 @@ complete_instances = _completing(lambda client: client.instance_list())
 """Completes the name of an instance of either data engine."""
 
 
-async def _connect(url: str, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:
+async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:
+    from grpc import StatusCode
+    from grpc.aio import AioRpcError
+
     from instance_manager.client import Client, target_of
 
     try:
         target = target_of(url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    shown = client_certificates(tls, target)
     _reach(target, within)
-    async with Client(url) as client:
-        return await work(client)
+    try:
+        async with Client(url, shown, peer_name=tls.peer_name) as client:
+            return await work(client)
+    except AioRpcError as error:
+        told_by_grpc = not (error.details() or "").startswith("cannot ")
+        if (
+            error.code() is StatusCode.UNAVAILABLE
+            and told_by_grpc
+            and (why := explain(target, shown, tls, within))
+        ):
+            raise RefusedError(why) from error
+        raise
 
 
 def _reach(target: str, within: float) -> None:
@@ -133,8 +154,10 @@ def _reach(target: str, within: float) -> None:
         raise UnreachableError((isinstance(error, OSError) and error.strerror) or str(error)) from error
 
 
-def _failure(error: "AioRpcError | TimeoutError | UnreachableError", url: str) -> Failure:
+def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedError", url: str) -> Failure:
     """Return what to tell about a failed call, in one line, and the exit code."""
+    if isinstance(error, RefusedError):
+        return Failure(f"cannot talk to the instance manager at {url}: {error}", ExitCode.UNREACHABLE)
     if isinstance(error, UnreachableError):
         return _unreachable(str(error), url)
     if isinstance(error, TimeoutError):
