@@ -14,6 +14,7 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 import uvloop
 
@@ -33,14 +34,28 @@ from instance_manager.adapters.metrics import (
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
-from instance_manager.api import process_service
-from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
+from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.api import event_service, instance_service, process_service
+from instance_manager.api.event_service import EventService
+from instance_manager.api.instance_service import InstanceService
+from instance_manager.api.instance_v2 import InstanceV2
+from instance_manager.api.process_service import ProcessService
+from instance_manager.api.server import (
+    INSTANCE_SERVICE_OFFSET,
+    Address,
+    AddressError,
+    GrpcServer,
+    refuse_exposed,
+)
+from instance_manager.api.tls import ServerTls
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.pings import Pings
 from instance_manager.app.recovery import Recovery
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.process import Process
+from instance_manager.log import control as log_control
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +65,8 @@ _LATE = 0.1
 """Seconds by which a timer may be late on a busy machine."""
 _SECOND_CHANCE = 1.0
 """Seconds that are waited at most after the daemon has stood still."""
+CERTIFICATES_HEALTH = "certificates"
+"""Name under which it tells whether the certificates on disk are in use and have not expired."""
 _RPC_GRACE = 2.0
 """Seconds that calls under way get after the last process has ended."""
 
@@ -61,6 +78,16 @@ class OnStop(StrEnum):
     """They end with it."""
     LEAVE = auto()
     """They live on and the next daemon takes them over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Mutual TLS."""
+
+    folder: Path
+    """Holds ca.crt, tls.crt and tls.key."""
+    peer_name: str
+    """The name that every certificate has to carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +109,10 @@ class DaemonSettings:
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
     """Whether the daemon refuses to start if they cannot be told there."""
+    tls: TlsSettings | None
+    """None serves plain text."""
+    insecure: bool
+    """Whether plain text may be served to other machines."""
 
 
 class LoopClock:
@@ -131,6 +162,7 @@ def run(settings: DaemonSettings) -> int:
     Raises:
         AddressError: if an address cannot be listened on.
         EndpointError: if metrics are required and cannot be served.
+        CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
@@ -142,16 +174,22 @@ def run(settings: DaemonSettings) -> int:
 
 async def serve(settings: DaemonSettings) -> int:
     """Serve on the running event loop; see `run`."""
+    # Before anything else is touched: who may call is not to be found out while somebody does.
+    keeper = _certificates(settings)
     async with AsyncExitStack() as stack:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
         stack.callback(state_dir.close)
         journal = SqliteJournal(state_dir.journal, boot_id())
-        records, revision = journal.open()
+        records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal, revision)
-        server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler(parts.calls)})
-        _report_health(journal, parts.supervisor, server)
+        parts = _assemble(settings, state_dir, journal)
+        tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
+        server = GrpcServer(parts.services, tls)
+        reporter = _Reporter(server)
+        history = parts.supervisor.events.history
+        journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        reporter.under(JOURNAL_HEALTH)(not journal.trouble)
         parts.lifecycles.take_over(record.process for record in records)
         parts.lag.open()
         stack.callback(parts.lag.close)
@@ -172,12 +210,16 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(mounts.close)
 
         bound = [server.bind(address) for address in _addresses(settings.listen)]
+        if keeper:
+            keeper.follow(reporter.under(CERTIFICATES_HEALTH))
+            stack.callback(keeper.close)
         await server.start()
-        log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
+        addresses = [address.target for address in bound]
+        log.info("serving", addresses=addresses, pid=os.getpid(), tls=keeper is not None)
         parts.pages.phase = Phase.SERVING
         await stop.wait()
         parts.pages.phase = Phase.DRAINING
-        return await _shut_down(parts.supervisor, server, settings)
+        return await _shut_down(parts, server, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +230,9 @@ class _Parts:
     survivors: ProcessSurvivors
     logs: LogFiles
     supervisor: Supervisor
-    service: process_service.ProcessService
+    pings: Pings
+    services: dict[str, grpc.GenericRpcHandler]
+    """By full name."""
     recovery: Recovery
     calls: Calls
     lifecycles: Lifecycles
@@ -196,7 +240,7 @@ class _Parts:
     pages: Pages
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, revision: int) -> _Parts:
+def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner)
@@ -210,23 +254,36 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         spawner=spawner,
         readiness=readiness,
         logs=logs,
-        events=EventLog(clock.now, revision=revision, observe=lifecycles.changed),
+        events=EventLog(clock.now, past=journal, observe=lifecycles.changed),
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    pings = Pings()
+    supervisor.events.listeners.append(lambda _: pings.ping())
+    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
-        service=process_service.ProcessService(supervisor, replacer),
+        pings=pings,
+        services={
+            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+            instance_service.SERVICE.full_name: instances.handler(calls),
+            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
+        },
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
         calls=calls,
         lifecycles=lifecycles,
         lag=lag,
-        pages=Pages(Sources(supervisor, journal, logs), calls=calls, lifecycles=lifecycles, lag=lag),
+        pages=Pages(
+            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            calls=calls,
+            lifecycles=lifecycles,
+            lag=lag,
+        ),
     )
 
 
@@ -250,18 +307,45 @@ async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[],
     return server.close
 
 
-def _report_health(journal: SqliteJournal, supervisor: Supervisor, server: GrpcServer) -> None:
-    """Let the health service tell of the journal under the name `journal`; the daemon serves either way."""
-    loop = asyncio.get_running_loop()
-    reports: set[asyncio.Task[None]] = set()
+class _Reporter:
+    """Lets the health service tell of parts of the daemon, each by name; the daemon serves either way."""
 
-    def report(well: bool) -> None:
-        task = loop.create_task(server.report(JOURNAL_HEALTH, well=well))
-        reports.add(task)
-        task.add_done_callback(reports.discard)
+    def __init__(self, server: GrpcServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._reports: set[asyncio.Task[None]] = set()
 
-    journal.follow(supervisor.records, report)
-    report(not journal.trouble)
+    def under(self, name: str) -> Callable[[bool], None]:
+        """Return what is to be called with whether the part of this name is well."""
+
+        def report(well: bool) -> None:
+            task = self._loop.create_task(self._server.report(name, well=well))
+            self._reports.add(task)
+            task.add_done_callback(self._reports.discard)
+
+        return report
+
+
+def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
+    """Return the certificates to serve with, opened; None to serve plain text, where that is allowed.
+
+    Raises:
+        AddressError: if plain text would be served to other machines without leave.
+        CertificateError: if the certificates cannot be used.
+    """
+    if settings.tls:
+        keeper = CertificateKeeper(settings.tls.folder, settings.tls.peer_name, time.time)
+        keeper.open()
+        return keeper
+    try:
+        refuse_exposed(settings.listen)
+    except AddressError:
+        if not settings.insecure:
+            raise
+        log.warning(
+            "plain text: whoever reaches this address can start programs", address=settings.listen.target
+        )
+    return None
 
 
 def _guard() -> int | None:
@@ -270,9 +354,10 @@ def _guard() -> int | None:
     return int(text) if text.isdecimal() and int(text) == os.getppid() else None
 
 
-async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: DaemonSettings) -> int:
+async def _shut_down(parts: _Parts, server: GrpcServer, settings: DaemonSettings) -> int:
     """End everything in order; the watchers are told all before the streams end."""
     await server.drain()
+    supervisor = parts.supervisor
     left: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
         supervisor.stop_starting()
@@ -282,6 +367,7 @@ async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: Daemo
         log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
         left = await supervisor.shutdown(grace)
     supervisor.events.close()
+    parts.pings.close()
     await server.stop(_RPC_GRACE)
     for process in left:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)

@@ -33,12 +33,21 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 _LONGEST_DETAILS = 1000
 """Characters of an error message; longer trailers are refused by clients."""
+
+
+def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
+    """Return the status code that tells a caller of an error."""
+    if isinstance(error, errors.UpstreamError):
+        return grpc.StatusCode[error.code]
+    return STATUS[type(error)]
 
 
 class MethodObserver(Protocol):
@@ -141,7 +150,7 @@ def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
             answer: bytes | None = await call(raw, context)
             code = grpc.StatusCode.OK
         except errors.InstanceManagerError as error:
-            code = STATUS[type(error)]
+            code = status_of(error)
             await context.abort(code, str(error)[:_LONGEST_DETAILS])
         except grpc.aio.AbortError:
             code = context.code()

@@ -9,11 +9,12 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from instance_manager.app.interfaces import JournalRecord, SpawnOrder
+from instance_manager.core.change import Change
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import ExitStatus, Identity
 
@@ -282,14 +283,14 @@ class FakeJournal:
     def __init__(self) -> None:
         self.records: dict[str, JournalRecord] = {}
         """By UUID."""
-        self.last_revision = 0
+        self.changes: list[Change] = []
 
-    def record(self, record: JournalRecord, revision: int) -> None:
+    def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write down a process as it is now."""
         self.records[record.process.uuid] = record
-        self.last_revision = revision
+        self.changes += changes
 
-    def forget(self, uuid: str, revision: int) -> None:
+    def forget(self, uuid: str, changes: Sequence[Change]) -> None:
         """Cross out a process of which nothing is left."""
         self.records.pop(uuid, None)
-        self.last_revision = revision
+        self.changes += changes

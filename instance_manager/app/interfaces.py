@@ -1,10 +1,11 @@
 """What the use cases need of the outside world."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from instance_manager.core.change import Change
 from instance_manager.core.process import ExitStatus, Identity, Process
 
 
@@ -106,16 +107,31 @@ class JournalRecord:
 class Journal(Protocol):
     """What survives the daemon. Writing never fails for the caller; trouble is counted and told."""
 
-    def record(self, record: JournalRecord, revision: int) -> None:
+    def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write down a process as it is now, before anything is done about it.
 
         Args:
             record: to write.
-            revision: of the latest change, those included that are about to be told.
+            changes: that are about to be told; they are written with the record or, like it, not at all.
         """
 
-    def forget(self, uuid: str, revision: int) -> None:
-        """Cross out a process of which nothing is left, and write down the revision of the latest change."""
+    def forget(self, uuid: str, changes: Sequence[Change]) -> None:
+        """Cross out a process of which nothing is left, and write down its last changes."""
+
+
+class Past(Protocol):
+    """The changes that an earlier daemon has told."""
+
+    @property
+    def revision(self) -> int:
+        """Of the latest change, 0 if there was none."""
+
+    @property
+    def epoch(self) -> str:
+        """Name of the sequence of revisions; another one when what was told before is lost."""
+
+    def changes(self) -> AsyncIterator[Change]:
+        """Yield the changes that are remembered up to `revision`, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

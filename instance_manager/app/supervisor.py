@@ -7,7 +7,7 @@ effects, so there is no state in between that a caller could see.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,7 @@ from instance_manager.core.process import (
     Spawn,
     Spawned,
     SpawnFailed,
+    State,
     StopRequested,
     Timer,
     TreeGone,
@@ -135,6 +136,11 @@ class Supervisor:
     def processes(self) -> dict[str, Process]:
         """Return every listed process by name."""
         return self.registry.processes()
+
+    def find(self, name: str) -> Process | None:
+        """Return the listed process that has a name, None if it is free."""
+        entry = self.registry.holder(name)
+        return entry.process if entry else None
 
     def get(self, name: str) -> Process:
         """Return one process.
@@ -246,7 +252,7 @@ class Supervisor:
         entry = Entry(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
         # The intent is written down before there is a process to lose.
-        self._write(entry, effects)
+        self._commit(entry, None, effects)
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
@@ -260,12 +266,15 @@ class Supervisor:
         """Give the name of a listed process to another one."""
         self.registry.swap(old, new)
         # In this order: whoever reads the journal in between sees that the name has been taken over.
-        self._write(new, ())
-        self._write(old, ())
+        self._journal.record(self.registry.record_of(new))
+        self._journal.record(self.registry.record_of(old))
+        self.events.notify(new.process.name)
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
-        self._write(entry, ())
+        effects = tuple(effects)
+        self.events.notify(entry.process.name)
+        self._commit(entry, entry.process.state, effects)
         for effect in effects:
             self._carry_out(entry, effect)
         for event in events:
@@ -283,25 +292,32 @@ class Supervisor:
                 before = entry.process
                 entry.process, effects = step(before, event)
                 if entry.process is not before:
-                    self._write(entry, effects)
+                    self._commit(entry, before.state, effects)
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
         finally:
             self._handling = False
 
-    def _write(self, entry: Entry, effects: Iterable[Effect]) -> None:
-        """Write a process down before its effects are carried out; not one that is forgotten next."""
-        if Forget() not in effects:
-            told = sum(isinstance(effect, Publish) for effect in effects)
-            self._journal.record(self.registry.record_of(entry), self.events.revision + told)
+    def _commit(self, entry: Entry, previous: State | None, effects: Sequence[Effect]) -> None:
+        """Write a process down, tell what is to be told about it, and only then carry out the rest.
+
+        What watchers have been told is always in the journal: a daemon that dies takes nothing back.
+        """
+        endings = [isinstance(effect, Forget) for effect in effects if isinstance(effect, Publish | Forget)]
+        changes = self.events.draft(entry.process, previous, endings)
+        if any(endings):
+            self._journal.forget(entry.process.uuid, changes)
+        else:
+            self._journal.record(self.registry.record_of(entry), changes)
+        self.events.publish(changes)
 
     # --- effects ---
 
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         match effect:
             case Publish():
-                self._publish(entry)
+                self._log_state(entry.process)
             case Spawn():
                 self._spawn(entry)
             case AwaitReady():
@@ -320,9 +336,7 @@ class Supervisor:
     def _grace(self) -> float:
         return self.settings.stop_timeout if self._ending is None else self._ending
 
-    def _publish(self, entry: Entry) -> None:
-        process = entry.process
-        self.events.publish(process)
+    def _log_state(self, process: Process) -> None:
         level = log.warning if process.error_msg else log.info
         level(
             f"process {process.state}",
@@ -388,10 +402,7 @@ class Supervisor:
         self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
-        self._journal.forget(process.uuid, self.events.revision + 1)
-        entry.forgotten = True
         entry.settle()
-        self.events.publish(process, deleted=True)
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
             self._empty.set()

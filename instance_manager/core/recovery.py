@@ -84,6 +84,7 @@ def envelope(process: Process, replaces: str) -> str:
             "port_args": spec.port_args,
             "ports": [ports.start, ports.end] if ports else None,
             "replaces": replaces,
+            "type": spec.instance_type,
         }
     )
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
@@ -112,6 +113,7 @@ def open_envelope(
             binary=str(data["binary"]),
             port_count=int(data["port_count"]),
             port_args=tuple(map(str, data["port_args"])),
+            instance_type=str(data.get("type", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
     except (KeyError, TypeError, AttributeError) as error:

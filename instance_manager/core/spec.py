@@ -16,6 +16,8 @@ class ProcessSpec:
     args: tuple[str, ...] = ()
     port_count: int = 0
     port_args: tuple[str, ...] = ()
+    instance_type: str = ""
+    """What it was created as, engine or replica; empty if only its name tells."""
 
 
 def validate_spec(spec: ProcessSpec) -> None:

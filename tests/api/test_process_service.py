@@ -21,6 +21,7 @@ from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.ports import PortRange
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.app.test_events import tell
 from tests.harness import sleeper
 
 
@@ -127,10 +128,10 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
         # More than the connection takes on its way, then more than the backlog.
         for _ in range(100):
             for _ in range(10):
-                served.events.publish(served_one)
+                tell(served.events, served_one)
             await client.health()
         for _ in range(100_000):
-            served.events.publish(served_one)
+            tell(served.events, served_one)
         assert served.events.cut_off == 1
         assert served.events.subscribers == 0
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -139,7 +140,7 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
         again = await client.process_watch().begun()
-        served.events.publish(served_one)
+        tell(served.events, served_one)
         assert (await anext(aiter(again))).spec.name == "a"
         again.cancel()
 
@@ -151,7 +152,7 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
         stuck = await client.process_watch().begun()
         process = served.supervisor.get("a")
         while served.events.cut_off == 0:
-            served.events.publish(process)
+            tell(served.events, process)
             await client.health()
         with pytest.raises(grpc.aio.AioRpcError) as error:
             async for _ in stuck:

@@ -1,8 +1,12 @@
-"""Processes as JSON text. Unknown keys are ignored and missing ones get their default, across versions."""
+"""Processes as JSON text, changes as rows. Unknown keys are ignored, missing ones get their default.
+
+Both happen when a journal goes from one version of the program to another.
+"""
 
 import json
 from typing import Any
 
+from instance_manager.core.change import Change
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
@@ -20,6 +24,7 @@ def encode(process: Process) -> str:
             "args": spec.args,
             "port_count": spec.port_count,
             "port_args": spec.port_args,
+            "type": spec.instance_type,
             "uuid": process.uuid,
             "ports": [ports.start, ports.end] if ports else None,
             "state": process.state,
@@ -48,6 +53,16 @@ def decode(text: str) -> Process:
         raise ValueError(f"no process: {error!r}") from error
 
 
+def decode_change(row: tuple[int, float, str, int, str]) -> Change:
+    """Return the change that a row of `events` tells of.
+
+    Raises:
+        ValueError: if it tells of none.
+    """
+    revision, time, previous, deleted, process = row
+    return Change(revision, time, decode(process), State(previous) if previous else None, bool(deleted))
+
+
 def _decode(data: dict[str, Any]) -> Process:
     ports, identity, exit_status = data.get("ports"), data.get("identity"), data.get("exit")
     return Process(
@@ -57,6 +72,7 @@ def _decode(data: dict[str, Any]) -> Process:
             args=tuple(map(str, data.get("args", ()))),
             port_count=int(data.get("port_count", 0)),
             port_args=tuple(map(str, data.get("port_args", ()))),
+            instance_type=str(data.get("type", "")),
         ),
         uuid=str(data["uuid"]),
         ports=PortRange(int(ports[0]), int(ports[1])) if ports else None,

@@ -16,10 +16,10 @@ from prometheus_client.metrics_core import (
 )
 
 from instance_manager.app.supervisor import Supervisor
-from instance_manager.core.names import is_engine_name
+from instance_manager.core.instance import InstanceType, type_of_process
 from instance_manager.core.process import Body, Process, State
 
-_TYPES = ("engine", "replica")
+_TYPES = (InstanceType.ENGINE, InstanceType.REPLICA)
 
 
 class JournalHealth(Protocol):
@@ -167,7 +167,7 @@ class DaemonCollector:
 
 
 def _type(process: Process) -> str:
-    return _TYPES[0] if is_engine_name(process.name) else _TYPES[1]
+    return type_of_process(process.name, process.spec.instance_type)
 
 
 def _build() -> Metric:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from instance_manager.adapters.metrics.distribution import Distribution
-from instance_manager.app.events import Change
+from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
