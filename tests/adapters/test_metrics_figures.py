@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import Calls, Endpoint, Lifecycles, LoopLag, parse_endpoint
 from instance_manager.adapters.metrics.calls import MethodCalls
-from instance_manager.app.events import Change
+from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
@@ -45,7 +45,7 @@ class Watched:
 
     def tell(self, process: Process, *, after: float = 0.0, deleted: bool = False) -> None:
         self.time += after
-        self.lifecycles.changed(Change(1, 0.0, process, deleted))
+        self.lifecycles.changed(Change(1, 0.0, process, None, deleted))
 
     @property
     def figures(self) -> dict[str, float]:

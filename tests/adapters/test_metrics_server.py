@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -217,20 +218,20 @@ class Logs(FakeLogs):
 
 @pytest.fixture
 def pages() -> Callable[..., Pages]:
-    def make(**sources: Callable[[], float | None]) -> Pages:
+    def make(**sources: Any) -> Pages:
         clock, journal, logs = FakeClock(), Journal(), Logs()
         supervisor = Supervisor(
             Settings(port_range=PortRange(10_000, 10_099)),
             spawner=FakeSpawner(),
             readiness=FakeReadiness(),
             logs=logs,
-            events=EventLog(clock.now, revision=7),
+            events=EventLog(clock.now),
             clock=clock,
             journal=journal,
             new_uuid=str,
         )
         return Pages(
-            Sources(supervisor, journal, logs, **sources),  # type: ignore[arg-type]
+            Sources(supervisor, journal, logs, **sources),
             calls=Calls(),
             lifecycles=Lifecycles(),
             lag=LoopLag(),
@@ -251,10 +252,24 @@ async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Pages]) -> 
         assert ready in made.get("/metrics").body
 
 
-async def test_a_certificate_that_expires_is_told_when(pages: Callable[..., Pages]) -> None:
-    name = b"\ninstance_manager_certificate_expiry_timestamp_seconds"
-    assert name not in pages().get("/metrics").body
-    assert name + b" 1.9e+09\n" in pages(certificate_expiry=lambda: 1.9e9).get("/metrics").body
+class Certificates:
+    """Certificates that were renewed twice, and now something is wrong with them."""
+
+    expires_at = 1.9e9
+    well = False
+    renewals = 2
+
+
+async def test_certificates_are_told_of_where_there_are_any(pages: Callable[..., Pages]) -> None:
+    expected = (
+        b"\ninstance_manager_certificate_expiry_timestamp_seconds 1.9e+09\n",
+        b"\ninstance_manager_certificates_up 0.0\n",
+        b"\ninstance_manager_certificate_renewals_total 2.0\n",
+    )
+    without, body = pages().get("/metrics").body, pages(certificates=Certificates()).get("/metrics").body
+    for line in expected:
+        assert line in body
+        assert line.rpartition(b" ")[0] not in without.replace(b"\n#", b"")
 
 
 async def test_merged_pings_and_trouble_with_logs_are_told(pages: Callable[..., Pages]) -> None:

@@ -252,6 +252,6 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
         await stream.begun()
         process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
-            served.events.publish(process)
+            served.events.publish(served.events.draft(process, None, [False]))
         await watch.over.wait()
         assert watch.codes == ["RESOURCE_EXHAUSTED"]
