@@ -5,13 +5,13 @@
 A line of JSON on stdout tells where it listens. Each line of JSON on stdin is an order, answered by one on
 stdout ("*" is every method):
 
-    {"fail": "ReplicaCreate", "code": "INTERNAL", "message": "no such bdev"}     every call, until told otherwise
-    {"hang": "EngineGet"}                                                        it is never answered
-    {"work": "EngineGet"}                                                        as before
+    {"fail": "ReplicaCreate", "code": "INTERNAL", "message": "told to"}   every call until told otherwise
+    {"hang": "EngineGet"}                                                   it is never answered
+    {"work": "EngineGet"}                                                   as before
     {"set": "Replica", "name": "r1", "fields": {"state": "error"}}
-    {"drop": "Replica"}                                                          cuts its watches off
-    {"calls": true}                                                              every call since the last time
-    {"watches": true}                                                            how many watch each type
+    {"drop": "Replica", "code": "CANCELLED"}                                       cuts its watches off
+    {"calls": true}                                                         every call since the last time
+    {"watches": true}                                                       how many watch each type
 
 It ends at the end of stdin.
 """
@@ -44,7 +44,7 @@ class Service:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._failing: dict[str, tuple[str, str]] = {}
         self._hanging: set[str] = set()
-        self._streams: dict[str, set[asyncio.Task[Any]]] = {prefix: set() for prefix in TYPES}
+        self._dropped: dict[str, str] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -142,18 +142,19 @@ class Service:
         async def watch(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             self.calls.append((name, {}))
             await self._misbehave(name, context)
-            changed, task = asyncio.Event(), asyncio.current_task()
-            assert task is not None
-            self.state.watchers(prefix).add(changed)
-            self._streams[prefix].add(task)
+            changed, watchers = asyncio.Event(), self.state.watchers(prefix)
+            watchers.add(changed)
             try:
-                while True:
+                while prefix not in self._dropped:
                     await changed.wait()
                     changed.clear()
                     yield EMPTY
+                if self._dropped[prefix] != "OK":
+                    await context.abort(grpc.StatusCode[self._dropped[prefix]], "told to drop the watch")
             finally:
-                self.state.watchers(prefix).discard(changed)
-                self._streams[prefix].discard(task)
+                watchers.discard(changed)
+                if not watchers:
+                    self._dropped.pop(prefix, None)
 
         return watch
 
@@ -172,14 +173,15 @@ class Service:
                 self._hanging.discard(name)
             case {"set": prefix, "name": name, "fields": fields}:
                 self._set(prefix, name, fields)
-            case {"drop": prefix}:
-                for task in tuple(self._streams[prefix]):
-                    task.cancel()
+            case {"drop": prefix, "code": code}:
+                self._dropped[prefix] = code
+                for watcher in self.state.watchers(prefix):
+                    watcher.set()
             case {"calls": True}:
                 calls, self.calls = self.calls, []
                 return calls
             case {"watches": True}:
-                return {prefix: len(streams) for prefix, streams in self._streams.items()}
+                return {prefix: len(self.state.watchers(prefix)) for prefix in TYPES}
             case _:
                 raise ValueError(f"no such order: {order}")
         return "done"
