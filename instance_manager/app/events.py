@@ -87,12 +87,25 @@ class EventLog:
         backlog: int = DEFAULT_BACKLOG,
         memory: int = DEFAULT_MEMORY,
         past: Past | None = None,
+        observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
+        """Begin with nobody subscribed.
+
+        Args:
+            now: returns seconds since the epoch.
+            backlog: changes a subscriber may lag behind.
+            memory: changes that are remembered.
+            past: what earlier daemons have told.
+            observe: called with every change before the subscribers are told.
+        """
         self._now = now
+        self._observe = observe
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
         self.history = History(past or NoPast(), memory)
+        self.listeners: list[Callable[[str], object]] = []
+        """Called at once with the name of each process that has changed, before anybody can look at it."""
         self.cut_off = 0
         """Subscribers that were cut off because they did not read."""
 
@@ -124,9 +137,16 @@ class EventLog:
         """Remember the changes that were just drafted and tell everyone."""
         for change in changes:
             self.history.add(change)
+            self._observe(change)
             for subscription in tuple(self._subscriptions):
                 subscription.offer(change)
                 self.cut_off += subscription.lagged
+            self.notify(change.process.name)
+
+    def notify(self, name: str) -> None:
+        """Tell the listeners that what has this name is another, or has changed."""
+        for listener in self.listeners:
+            listener(name)
 
     def subscribe(self) -> Subscription:
         """Return a subscription to every later change."""
