@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from instance_manager.adapters.spdk import SpdkChannel, SpdkService, SpdkWatch, 
 from instance_manager.core.errors import UpstreamError
 from instance_manager.core.instance import InstanceType
 from instance_manager.core.spdk import ShardGroupSpec, SpdkSpec
-from tests.spdk.harness import SpdkProcess, spdk_process
+from tests.spdk.harness import SpdkProcess
 
 WITHIN = 30.0
 SPECS = {
@@ -44,12 +43,6 @@ class Pings:
             while self.count <= than:
                 self._arrived.clear()
                 await self._arrived.wait()
-
-
-@pytest.fixture
-async def spdk(tmp_path: Path) -> AsyncIterator[SpdkProcess]:
-    async with spdk_process(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from instance_manager.core.errors import (
 from instance_manager.core.instance import InstanceType
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.spdk.harness import SpdkProcess, spdk_process
+from tests.spdk.harness import SpdkProcess
 
 WITHIN = 30.0
 V2 = common_pb2.DATA_ENGINE_V2
@@ -104,12 +103,6 @@ def delete_request(kind: str, uuid: str = "", *, cleanup: bool = True) -> pb.Ins
 
 def get_request(kind: str) -> pb.InstanceGetRequest:
     return pb.InstanceGetRequest(name=SPECS[kind].name, type=kind, data_engine=V2)
-
-
-@pytest.fixture
-async def spdk(tmp_path: Path) -> AsyncIterator[SpdkProcess]:
-    async with spdk_process(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -324,10 +317,7 @@ async def test_a_create_waits_for_a_delete_whose_caller_has_gone_away(
     first = await v2.create(create_request("replica"))
     await spdk.tell(hang="ReplicaDelete")
     deleting = asyncio.create_task(v2.delete(delete_request("replica", first.status.uuid)))
-    await spdk.calls()
-    async with asyncio.timeout(WITHIN):
-        while "ReplicaDelete" not in await spdk.calls():
-            pass
+    await spdk.called("ReplicaDelete")
     deleting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deleting
@@ -343,9 +333,7 @@ async def test_who_waits_too_long_for_another_request_is_told(
     monkeypatch.setattr(use_cases, "TURN_PATIENCE", 0.1)
     await spdk.tell(hang="ReplicaCreate")
     first = asyncio.create_task(v2.create(create_request("replica")))
-    async with asyncio.timeout(WITHIN):
-        while "ReplicaCreate" not in await spdk.calls():
-            pass
+    await spdk.called("ReplicaCreate")
     with pytest.raises(DeadlineExceededError, match="working on another request"):
         await v2.delete(delete_request("replica"))
     first.cancel()

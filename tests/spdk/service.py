@@ -11,6 +11,7 @@ stdout ("*" is every method):
     {"set": "Replica", "name": "r1", "fields": {"state": "error"}}
     {"drop": "Replica", "code": "CANCELLED"}                                       cuts its watches off
     {"calls": true}                                                         every call since the last time
+    {"reset": true}                                                         as if it were new
     {"watches": true}                                                       how many watch each type
 
 It ends at the end of stdin.
@@ -160,31 +161,42 @@ class Service:
 
     def obey(self, order: dict[str, Any]) -> Any:
         """Do what a line on stdin says and return what to answer."""
-        match order:
-            case {"fail": name, "code": code}:
-                self._failing[name] = (code, order.get("message", "told to fail"))
-            case {"hang": name}:
-                self._hanging.add(name)
-            case {"work": "*"}:
-                self._failing.clear()
-                self._hanging.clear()
-            case {"work": name}:
-                self._failing.pop(name, None)
-                self._hanging.discard(name)
-            case {"set": prefix, "name": name, "fields": fields}:
-                self._set(prefix, name, fields)
-            case {"drop": prefix, "code": code}:
-                self._dropped[prefix] = code
-                for watcher in self.state.watchers(prefix):
-                    watcher.set()
-            case {"calls": True}:
-                calls, self.calls = self.calls, []
-                return calls
-            case {"watches": True}:
-                return {prefix: len(self.state.watchers(prefix)) for prefix in TYPES}
-            case _:
-                raise ValueError(f"no such order: {order}")
-        return "done"
+        told = getattr(self, f"_on_{next(iter(order))}")(*order.values())
+        return "done" if told is None else told
+
+    def _on_fail(self, name: str, code: str, message: str = "told to fail") -> None:
+        self._failing[name] = (code, message)
+
+    def _on_hang(self, name: str) -> None:
+        self._hanging.add(name)
+
+    def _on_work(self, name: str) -> None:
+        if name == "*":
+            self._failing.clear()
+            self._hanging.clear()
+        self._failing.pop(name, None)
+        self._hanging.discard(name)
+
+    def _on_set(self, prefix: str, name: str, fields: dict[str, Any]) -> None:
+        self._set(prefix, name, fields)
+
+    def _on_drop(self, prefix: str, code: str) -> None:
+        self._dropped[prefix] = code
+        for watcher in self.state.watchers(prefix):
+            watcher.set()
+
+    def _on_reset(self, _: bool) -> None:
+        self._on_work("*")
+        self._dropped.clear()
+        self.calls.clear()
+        self.state.reset()
+
+    def _on_calls(self, _: bool) -> Any:
+        calls, self.calls = self.calls, []
+        return calls
+
+    def _on_watches(self, _: bool) -> Any:
+        return {prefix: len(self.state.watchers(prefix)) for prefix in TYPES}
 
 
 def answer(told: Any) -> None:

@@ -52,14 +52,23 @@ class State:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._ports = itertools.count(FIRST_PORT)
-        self.held: dict[str, Any] = {prefix: kind.response() for prefix, kind in TYPES.items()}
-        self.log_level = "info"
-        self.log_flags = ""
         self._watchers: dict[str, set[asyncio.Event]] = {prefix: set() for prefix in TYPES}
+        self._clear()
         if file is not None and file.exists():
             for line in file.read_text().splitlines():
                 prefix, _, data = line.partition(" ")
                 self.held[prefix].MergeFromString(bytes.fromhex(data))
+
+    def _clear(self) -> None:
+        self.held: dict[str, Any] = {prefix: kind.response() for prefix, kind in TYPES.items()}
+        self.log_level = "info"
+        self.log_flags = ""
+
+    def reset(self) -> None:
+        """Hold nothing."""
+        self._clear()
+        for prefix in TYPES:
+            self.changed(prefix)
 
     def all_of(self, prefix: str) -> Any:
         """Return the map of name to message."""
