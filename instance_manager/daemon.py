@@ -36,7 +36,9 @@ from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls import CertificateKeeper
-from instance_manager.api import event_service, instance_service, process_service
+from instance_manager.api import audit_service, event_service, instance_service, process_service
+from instance_manager.api.audit_service import AuditService
+from instance_manager.api.entrance import Entrance
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
@@ -49,6 +51,7 @@ from instance_manager.api.server import (
     refuse_exposed,
 )
 from instance_manager.api.tls import ServerTls
+from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
 from instance_manager.app.pings import Pings
@@ -106,6 +109,10 @@ class DaemonSettings:
     state_dir: Path
     """Where the journal and the guard's records are; one daemon at a time."""
     on_stop: OnStop
+    binary_roots: tuple[Path, ...]
+    """Directories below which everything lies that may be started; none: everything may be."""
+    max_streams: int
+    """Watches and logs that may be streamed at once."""
     metrics_listen: Endpoint | None
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
@@ -164,6 +171,7 @@ def run(settings: DaemonSettings) -> int:
 
     Raises:
         AddressError: if an address cannot be listened on.
+        InvalidArgumentError: if a binary root is not a directory.
         EndpointError: if metrics are required and cannot be served.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
@@ -252,7 +260,7 @@ def _assemble(
 ) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
-    spawner = ProcessSpawner(os.environ, state_dir.owner)
+    spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     survivors = ProcessSurvivors(state_dir.owner, state_dir.exits, _guard())
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
@@ -269,6 +277,7 @@ def _assemble(
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.events.listeners.append(lambda _: pings.ping())
     v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
@@ -282,11 +291,14 @@ def _assemble(
         supervisor=supervisor,
         pings=pings,
         v2=v2,
-        services={
-            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
-            instance_service.SERVICE.full_name: instances.handler(calls),
-            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
-        },
+        services=Entrance(trail, max_streams=settings.max_streams).before(
+            {
+                process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+                instance_service.SERVICE.full_name: instances.handler(calls),
+                event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
+                audit_service.SERVICE.full_name: AuditService(trail).handler(calls),
+            }
+        ),
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
         calls=calls,
         lifecycles=lifecycles,
