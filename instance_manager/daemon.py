@@ -34,6 +34,7 @@ from instance_manager.adapters.metrics import (
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
+from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls import CertificateKeeper
 from instance_manager.api import audit_service, event_service, instance_service, process_service
 from instance_manager.api.audit_service import AuditService
@@ -116,6 +117,8 @@ class DaemonSettings:
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
     """Whether the daemon refuses to start if they cannot be told there."""
+    spdk: str | None
+    """gRPC target of the SPDK service; None: no v2 data engine."""
     tls: TlsSettings | None
     """None serves plain text."""
     insecure: bool
@@ -191,7 +194,7 @@ async def serve(settings: DaemonSettings) -> int:
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal)
+        parts = _assemble(settings, state_dir, journal, keeper)
         tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
         server = GrpcServer(parts.services, tls)
         reporter = _Reporter(server)
@@ -211,6 +214,9 @@ async def serve(settings: DaemonSettings) -> int:
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
         parts.pages.phase = Phase.RECOVERING
+        if parts.v2:
+            parts.v2.open()
+            stack.push_async_callback(parts.v2.close)
         # Before the ports open, so that the first answer is already the whole truth.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
@@ -239,6 +245,7 @@ class _Parts:
     logs: LogFiles
     supervisor: Supervisor
     pings: Pings
+    v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
     """By full name."""
     recovery: Recovery
@@ -248,7 +255,9 @@ class _Parts:
     pages: Pages
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
+def _assemble(
+    settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, keeper: CertificateKeeper | None
+) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
@@ -271,13 +280,17 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
     trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.events.listeners.append(lambda _: pings.ping())
-    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
+    v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
+    instances = InstanceService(
+        supervisor, replacer, pings, InstanceV2(v2.instances if v2 else None), log_control
+    )
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
         pings=pings,
+        v2=v2,
         services=Entrance(trail, max_streams=settings.max_streams).before(
             {
                 process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
@@ -291,7 +304,7 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         lifecycles=lifecycles,
         lag=lag,
         pages=Pages(
-            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            Sources(supervisor, journal, logs, keeper, pings_merged=lambda: pings.merged),
             calls=calls,
             lifecycles=lifecycles,
             lag=lag,
