@@ -34,8 +34,11 @@ from instance_manager.adapters.metrics import (
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
+from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls import CertificateKeeper
-from instance_manager.api import event_service, instance_service, process_service
+from instance_manager.api import audit_service, event_service, instance_service, process_service
+from instance_manager.api.audit_service import AuditService
+from instance_manager.api.entrance import Entrance
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
@@ -48,6 +51,7 @@ from instance_manager.api.server import (
     refuse_exposed,
 )
 from instance_manager.api.tls import ServerTls
+from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
 from instance_manager.app.pings import Pings
@@ -105,10 +109,16 @@ class DaemonSettings:
     state_dir: Path
     """Where the journal and the guard's records are; one daemon at a time."""
     on_stop: OnStop
+    binary_roots: tuple[Path, ...]
+    """Directories below which everything lies that may be started; none: everything may be."""
+    max_streams: int
+    """Watches and logs that may be streamed at once."""
     metrics_listen: Endpoint | None
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
     """Whether the daemon refuses to start if they cannot be told there."""
+    spdk: str | None
+    """gRPC target of the SPDK service; None: no v2 data engine."""
     tls: TlsSettings | None
     """None serves plain text."""
     insecure: bool
@@ -161,6 +171,7 @@ def run(settings: DaemonSettings) -> int:
 
     Raises:
         AddressError: if an address cannot be listened on.
+        InvalidArgumentError: if a binary root is not a directory.
         EndpointError: if metrics are required and cannot be served.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
@@ -183,7 +194,7 @@ async def serve(settings: DaemonSettings) -> int:
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal)
+        parts = _assemble(settings, state_dir, journal, keeper)
         tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
         server = GrpcServer(parts.services, tls)
         reporter = _Reporter(server)
@@ -203,6 +214,9 @@ async def serve(settings: DaemonSettings) -> int:
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
         parts.pages.phase = Phase.RECOVERING
+        if parts.v2:
+            parts.v2.open()
+            stack.push_async_callback(parts.v2.close)
         # Before the ports open, so that the first answer is already the whole truth.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
@@ -231,6 +245,7 @@ class _Parts:
     logs: LogFiles
     supervisor: Supervisor
     pings: Pings
+    v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
     """By full name."""
     recovery: Recovery
@@ -240,10 +255,12 @@ class _Parts:
     pages: Pages
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
+def _assemble(
+    settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, keeper: CertificateKeeper | None
+) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
-    spawner = ProcessSpawner(os.environ, state_dir.owner)
+    spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     survivors = ProcessSurvivors(state_dir.owner, state_dir.exits, _guard())
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
@@ -260,26 +277,34 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.events.listeners.append(lambda _: pings.ping())
-    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
+    v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
+    instances = InstanceService(
+        supervisor, replacer, pings, InstanceV2(v2.instances if v2 else None), log_control
+    )
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
         pings=pings,
-        services={
-            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
-            instance_service.SERVICE.full_name: instances.handler(calls),
-            event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
-        },
+        v2=v2,
+        services=Entrance(trail, max_streams=settings.max_streams).before(
+            {
+                process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
+                instance_service.SERVICE.full_name: instances.handler(calls),
+                event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
+                audit_service.SERVICE.full_name: AuditService(trail).handler(calls),
+            }
+        ),
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
         calls=calls,
         lifecycles=lifecycles,
         lag=lag,
         pages=Pages(
-            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            Sources(supervisor, journal, logs, keeper, pings_merged=lambda: pings.merged),
             calls=calls,
             lifecycles=lifecycles,
             lag=lag,
