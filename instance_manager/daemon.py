@@ -34,6 +34,7 @@ from instance_manager.adapters.metrics import (
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
+from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls import CertificateKeeper
 from instance_manager.api import event_service, instance_service, process_service
 from instance_manager.api.event_service import EventService
@@ -109,6 +110,8 @@ class DaemonSettings:
     """Where metrics, liveness and readiness are told; None: nowhere."""
     metrics_required: bool
     """Whether the daemon refuses to start if they cannot be told there."""
+    spdk: str | None
+    """gRPC target of the SPDK service; None: no v2 data engine."""
     tls: TlsSettings | None
     """None serves plain text."""
     insecure: bool
@@ -203,6 +206,9 @@ async def serve(settings: DaemonSettings) -> int:
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
         parts.pages.phase = Phase.RECOVERING
+        if parts.v2:
+            parts.v2.open()
+            stack.push_async_callback(parts.v2.close)
         # Before the ports open, so that the first answer is already the whole truth.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
@@ -231,6 +237,7 @@ class _Parts:
     logs: LogFiles
     supervisor: Supervisor
     pings: Pings
+    v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
     """By full name."""
     recovery: Recovery
@@ -264,13 +271,17 @@ def _assemble(
     replacer = Replacer(supervisor)
     pings = Pings()
     supervisor.events.listeners.append(lambda _: pings.ping())
-    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
+    v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
+    instances = InstanceService(
+        supervisor, replacer, pings, InstanceV2(v2.instances if v2 else None), log_control
+    )
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
         pings=pings,
+        v2=v2,
         services={
             process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
             instance_service.SERVICE.full_name: instances.handler(calls),

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
+from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.errors import InvalidArgumentError
 
@@ -105,6 +106,7 @@ Examples:
     metavar="ADDRESS",
     help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
 )
+@spdk_options
 @tls_options(peer_name=None)
 @click.option(
     "--insecure",
@@ -125,6 +127,9 @@ def cli(
     state_dir: Path,
     on_stop: str,
     metrics_listen: str,
+    spdk_enabled: bool,
+    spdk_service_address: str | None,
+    spdk_port_range: str,
     tls_dir: Path | None,
     tls_peer_name: str | None,
     insecure: bool,
@@ -145,8 +150,9 @@ def cli(
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
+        address = parse_address(listen)
         settings = daemon.DaemonSettings(
-            listen=parse_address(listen),
+            listen=address,
             logs_dir=logs_dir,
             supervision=Settings(
                 port_range=parse_port_range(port_range),
@@ -161,6 +167,7 @@ def cli(
             metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
             # Who names an address wants it; the default one may belong to another daemon on this host.
             metrics_required=source is not ParameterSource.DEFAULT,
+            spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
             tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
             insecure=insecure,
         )
