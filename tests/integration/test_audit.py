@@ -1,0 +1,102 @@
+"""Who has changed what is written down, whatever came of it."""
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from instance_manager.client import Client
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.instance_manager.v1 import audit_pb2
+from tests.harness import Daemon, Watch, sleeper, stub
+
+
+async def audit(client: Client, request: audit_pb2.AuditRequest | None = None) -> audit_pb2.AuditResponse:
+    return await client._unary(
+        "instance_manager.v1.AuditService/List", request or audit_pb2.AuditRequest(), audit_pb2.AuditResponse
+    )
+
+
+def short(entry: audit_pb2.AuditEntry) -> tuple[str, str, str, str]:
+    return entry.method.rpartition("/")[2], entry.name, entry.uuid, entry.code
+
+
+async def test_every_change_is_told_with_its_subject_and_result(daemon: Daemon) -> None:
+    begin = time.time()
+    async with daemon.client() as client, Watch(client) as watch:
+        uuid = (await client.process_create(sleeper("a"))).status.uuid
+        await watch.state("a", "running")
+        await client.process_list()
+        await client.process_get("a")
+        for call in (
+            client.process_create(sleeper("a")),
+            client.process_create(pb.ProcessSpec(name="../x", binary="/bin/true")),
+            client.process_delete("a", "another"),
+            client.process_replace(sleeper("b")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        await client.process_delete("a")
+        told = await audit(client)
+    assert [short(entry) for entry in told.entries] == [
+        ("ProcessCreate", "a", uuid, "OK"),
+        ("ProcessCreate", "a", "", "ALREADY_EXISTS"),
+        ("ProcessCreate", "../x", "", "INVALID_ARGUMENT"),
+        ("ProcessDelete", "a", "another", "NOT_FOUND"),
+        ("ProcessReplace", "b", "", "NOT_FOUND"),
+        ("ProcessDelete", "a", uuid, "OK"),
+    ]
+    assert told.total == 6
+    assert all(entry.caller for entry in told.entries)
+    assert "of this name is listed" in told.entries[1].detail
+    assert begin - 1 < told.entries[0].time.ToNanoseconds() / 1e9 <= time.time()
+    assert told.entries[0].method == "ProcessManagerService/ProcessCreate"
+
+
+async def test_noise_and_a_call_that_was_given_up_are_told_too(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        delete: Any = client._channel.unary_unary("/ProcessManagerService/ProcessDelete")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await delete(b"\xff\xff")
+        await client.process_create(sleeper("a"))
+        await watch.state("a", "running")
+        replacing = asyncio.create_task(client.process_replace(stub("a", "--ready-after", "1000")))
+        await watch.until(lambda seen: len({c.status.uuid for c in seen}) == 2)
+        replacing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await replacing
+        await daemon.logged(lambda line: line.get("code") == "CANCELLED")
+        told = [short(entry) for entry in (await audit(client)).entries]
+    assert told[0] == ("ProcessDelete", "", "", "INVALID_ARGUMENT")
+    assert told[-1] == ("ProcessReplace", "a", "", "CANCELLED")
+
+
+async def test_each_change_is_a_line_in_the_daemons_log(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.process_delete("nobody")
+    line = await daemon.logged(lambda line: line["event"] == "audit")
+    assert (line["method"], line["name"], line["code"]) == (
+        "ProcessManagerService/ProcessDelete",
+        "nobody",
+        "NOT_FOUND",
+    )
+
+
+async def test_the_latest_changes_can_be_asked_for(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        for name in ("a", "b", "c"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.process_delete(name)
+        last = (await audit(client, audit_pb2.AuditRequest(limit=1))).entries[0]
+        assert last.name == "c"
+        later = audit_pb2.AuditRequest()
+        later.since.FromNanoseconds(last.time.ToNanoseconds() + 10**12)
+        assert not (await audit(client, later)).entries
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await audit(client, audit_pb2.AuditRequest(limit=-1))
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
