@@ -186,7 +186,7 @@ async def serve(settings: DaemonSettings) -> int:
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
-        parts = _assemble(settings, state_dir, journal)
+        parts = _assemble(settings, state_dir, journal, keeper)
         tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
         server = GrpcServer(parts.services, tls)
         reporter = _Reporter(server)
@@ -247,7 +247,9 @@ class _Parts:
     pages: Pages
 
 
-def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal) -> _Parts:
+def _assemble(
+    settings: DaemonSettings, state_dir: StateDir, journal: SqliteJournal, keeper: CertificateKeeper | None
+) -> _Parts:
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner)
@@ -290,7 +292,7 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         lifecycles=lifecycles,
         lag=lag,
         pages=Pages(
-            Sources(supervisor, journal, logs, pings_merged=lambda: pings.merged),
+            Sources(supervisor, journal, logs, keeper, pings_merged=lambda: pings.merged),
             calls=calls,
             lifecycles=lifecycles,
             lag=lag,

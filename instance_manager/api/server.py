@@ -12,6 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.reflection import SymbolPool
 from instance_manager.api.tls import PeerGate, ServerTls, credentials, is_private
 from instance_manager.core.errors import InvalidArgumentError
 
@@ -82,8 +83,9 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflector = reflection.aio.ReflectionServicer(names)
-        reflection.enable_server_reflection(names, self._server)
+        symbols: Any = SymbolPool()
+        reflector = reflection.aio.ReflectionServicer(names, symbols)
+        reflection.enable_server_reflection(names, self._server, symbols)
         self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
 
     def bind(self, address: Address) -> Address:

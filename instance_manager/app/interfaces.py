@@ -144,6 +144,8 @@ class Survivor:
     """See `core.recovery.envelope`."""
     command: tuple[str, ...]
     identity: Identity
+    age: float
+    """Seconds since its start."""
 
 
 class Survivors(Protocol):

@@ -68,12 +68,14 @@ def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | Non
     Raises:
         Failure: if the certificates cannot be used.
     """
+    if choice.folder is None:
+        return None
     import time
 
     from instance_manager.adapters.tls import Side, load
     from instance_manager.core.certificates import CertificateError
 
-    if choice.folder is None or (choice.absent and _is_local(target)):
+    if choice.absent and _is_local(target):
         return None
     try:
         return load(choice.folder, Side.CLIENT, choice.peer_name, time.time()).certificates
