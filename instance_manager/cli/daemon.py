@@ -105,8 +105,8 @@ Examples:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="Directory below which programs may be started, links resolved; repeat it for more. "
-    "Without it every program may be started.",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
 )
 @click.option(
     "--max-processes",
