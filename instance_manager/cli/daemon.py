@@ -136,6 +136,7 @@ Examples:
 @click.option(
     "--insecure",
     is_flag=True,
+    default=False,
     help="Allow plain text on an address that other machines can reach, where there are no certificates.",
 )
 @click.pass_context

@@ -77,6 +77,10 @@ class ProcessSpawner:
         self._children.clear()
         os.close(self._devnull)
 
+    def descriptors(self) -> set[int | None]:
+        """Return the pidfds of all children; None may be among them."""
+        return {child.descriptor for child in self._children.values()}
+
     def permit(self, program: str) -> None:
         """Look whether a program may be started.
 
