@@ -23,9 +23,9 @@ class PidfdProcess:
         asyncio.get_running_loop().add_reader(pidfd, on_end)
 
     @property
-    def descriptor(self) -> int | None:
-        """The pidfd, None when the process has ended."""
-        return self._pidfd
+    def descriptor(self) -> int:
+        """The pidfd, -1 when it was let go of."""
+        return -1 if self._pidfd is None else self._pidfd
 
     def close(self) -> None:
         """Let go of the process without ending it."""

@@ -77,8 +77,8 @@ class ProcessSpawner:
         self._children.clear()
         os.close(self._devnull)
 
-    def descriptors(self) -> set[int | None]:
-        """Return the pidfds of all children; None may be among them."""
+    def descriptors(self) -> set[int]:
+        """Return the pidfds of all children."""
         return {child.descriptor for child in self._children.values()}
 
     def permit(self, program: str) -> None:

@@ -98,8 +98,8 @@ class ProcessSurvivors:
             process.close()
         self._adopted.clear()
 
-    def descriptors(self) -> set[int | None]:
-        """Return the pidfds of all processes that were taken over; None may be among them."""
+    def descriptors(self) -> set[int]:
+        """Return the pidfds of all processes that were taken over."""
         return {process.descriptor for process in self._adopted}
 
     @property
