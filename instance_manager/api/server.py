@@ -19,6 +19,13 @@ from instance_manager.core.errors import InvalidArgumentError
 INSTANCE_SERVICE_OFFSET = 3
 """InstanceService is looked for on the process manager's port plus this."""
 
+MAX_REQUEST_BYTES = 4 << 20
+"""A longer request is RESOURCE_EXHAUSTED."""
+MAX_CALLS_PER_CONNECTION = 256
+"""Calls that a connection may have under way; its client keeps others back until one has ended."""
+MAX_CALLS = 10_000
+"""Calls that may be under way in all; one more is RESOURCE_EXHAUSTED."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
@@ -29,6 +36,8 @@ _OPTIONS = (
     # Clients may ping every 10 s, also between calls; a second is left for jitter on the way.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
 )
 
 
@@ -79,7 +88,11 @@ class GrpcServer:
         self._tls = tls
         self.gate = PeerGate(tls.peer_name) if tls else None
         """What every call has to pass; None in plain text."""
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[self.gate] if self.gate else None)
+        self._server = grpc.aio.server(
+            options=_OPTIONS,
+            interceptors=[self.gate] if self.gate else None,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -172,7 +185,7 @@ def _refuse_live_socket(path: str) -> None:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             reason = "another process listens on it and does not answer"
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

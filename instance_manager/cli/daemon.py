@@ -100,6 +100,31 @@ Examples:
     help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
 )
 @click.option(
+    "--binary-root",
+    "binary_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
+)
+@click.option(
+    "--max-processes",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    metavar="COUNT",
+    help="Processes there may be, ended ones that are still listed too.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="COUNT",
+    help="Watches and logs that may be streamed at once.",
+)
+@click.option(
     "--metrics-listen",
     default="127.0.0.1:9500",
     show_default=True,
@@ -111,6 +136,7 @@ Examples:
 @click.option(
     "--insecure",
     is_flag=True,
+    default=False,
     help="Allow plain text on an address that other machines can reach, where there are no certificates.",
 )
 @click.pass_context
@@ -126,6 +152,9 @@ def cli(
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
+    binary_roots: tuple[Path, ...],
+    max_processes: int,
+    max_streams: int,
     metrics_listen: str,
     spdk_enabled: bool,
     spdk_service_address: str | None,
@@ -158,12 +187,15 @@ def cli(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                max_processes=max_processes,
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
+            binary_roots=binary_roots,
+            max_streams=max_streams,
             metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
             # Who names an address wants it; the default one may belong to another daemon on this host.
             metrics_required=source is not ParameterSource.DEFAULT,

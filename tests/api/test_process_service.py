@@ -101,6 +101,9 @@ async def served(tmp_path: Path) -> Served:
 class BrokenSpawner:
     """Fails in a way that nobody has foreseen."""
 
+    def permit(self, program: str) -> None:
+        pass
+
     def spawn(self, *_: Any) -> Any:
         raise KeyError("a defect")
 
