@@ -159,15 +159,17 @@ async def test_a_service_that_is_away_for_long_is_still_looked_for_often() -> No
     listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
     channel = SpdkChannel(f"{host}:{port}")
-    with pytest.raises(UpstreamError):
-        await SpdkService(channel).log_get_level()
-    # If the pauses between them grew on, so many would take half a minute.
-    async with asyncio.timeout(WITHIN / 2):
-        for _ in range(12):
-            await attempts.acquire()
-    await channel.close()
-    listener.close()
-    await listener.wait_closed()
+    try:
+        with pytest.raises(UpstreamError):
+            await SpdkService(channel).log_get_level()
+        # If the pauses between them grew on, so many would take half a minute.
+        async with asyncio.timeout(WITHIN / 2):
+            for _ in range(12):
+                await attempts.acquire()
+    finally:
+        await channel.close()
+        listener.close()
+        await listener.wait_closed()
 
 
 async def test_a_service_that_hangs_costs_a_caller_its_timeout(
