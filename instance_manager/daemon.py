@@ -23,7 +23,7 @@ from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
-from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.api import event_service, instance_service, process_service
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
