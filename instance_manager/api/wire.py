@@ -70,6 +70,31 @@ class SerializedChanges:
         return known
 
 
+class SerializedProcesses:
+    """Serializes each process once between two changes of it."""
+
+    def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
+        self._supervisor = supervisor
+        self._serialize = serialize
+        self._known: dict[str, bytes] = {}
+        supervisor.events.listeners.append(lambda name: self._known.pop(name, None))
+
+    def get(self, name: str) -> bytes:
+        """Return the message that tells a process.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._serialize(self._supervisor.get(name))
+        return known
+
+
+_FEW = 1024
+"""Changed processes that a list remembers without looking which of them are gone."""
+
+
 class SerializedList:
     """A list of all processes that is serialized already: a change costs the process that has changed."""
 
@@ -80,7 +105,8 @@ class SerializedList:
         self._changed: set[str] = set(supervisor.processes())
         self._entries: dict[str, bytes] = {}
         self._whole: bytes | None = b""
-        supervisor.events.listeners.append(self._changed.add)
+        self._most = _FEW
+        supervisor.events.listeners.append(self._note)
 
     def get(self) -> bytes:
         """Return the list."""
@@ -96,3 +122,11 @@ class SerializedList:
             # Serialized messages that stand one behind the other parse as one that holds all their entries.
             self._whole = b"".join(self._entries.values())
         return self._whole
+
+    def _note(self, name: str) -> None:
+        """Remember that a process has changed, but not for ever the names of all that nobody asked about."""
+        self._changed.add(name)
+        if len(self._changed) > self._most:
+            listed = self._supervisor.processes().keys() | self._entries.keys()
+            self._changed &= listed
+            self._most = max(_FEW, 2 * len(listed))

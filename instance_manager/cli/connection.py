@@ -4,7 +4,7 @@ import functools
 import os
 import socket
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
     from instance_manager.client import Client
+    from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+    from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 
 CONNECT_TIMEOUT = 3.0
 """Seconds until an address that does not answer counts as unreachable."""
 COMPLETION_TIMEOUT = 2.0
 """Seconds for which a completion may keep the shell waiting."""
+
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,30 +72,42 @@ def call(work: Callable[["Client"], Awaitable[T]]) -> T:
         raise _failure(error, options.url) from error
 
 
-def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """Return the names of live processes that begin with `incomplete`; none if the daemon does not answer."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import asyncio
+def _completing(
+    list_all: "Callable[[Client], Awaitable[Mapping[str, ProcessResponse | InstanceResponse]]]",
+) -> Complete:
+    """Return what completes a name by asking the daemon; nothing is offered if it does not answer."""
 
-    from click.shell_completion import CompletionItem
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        import asyncio
 
-    root = ctx.find_root()
-    url = str(root.params["url"])
-    tls = TlsChoice(root.params["tls_dir"], root.params["tls_peer_name"], required=is_required(root))
+        from click.shell_completion import CompletionItem
 
-    async def ask() -> "list[CompletionItem]":
-        async with asyncio.timeout(COMPLETION_TIMEOUT):
-            processes = await _connect(url, tls, COMPLETION_TIMEOUT, lambda client: client.process_list())
-        return [
-            CompletionItem(name, help=process.status.state)
-            for name, process in sorted(processes.items())
-            if name.startswith(incomplete)
-        ]
+        root = ctx.find_root()
+        url = str(root.params["url"])
+        tls = TlsChoice(root.params["tls_dir"], root.params["tls_peer_name"], required=is_required(root))
 
-    try:
-        return asyncio.run(ask())
-    except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
-        return []
+        async def ask() -> list[CompletionItem]:
+            async with asyncio.timeout(COMPLETION_TIMEOUT):
+                found = await _connect(url, tls, COMPLETION_TIMEOUT, list_all)
+            return [
+                CompletionItem(name, help=each.status.state)
+                for name, each in sorted(found.items())
+                if name.startswith(incomplete)
+            ]
+
+        try:
+            return asyncio.run(ask())
+        except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
+            return []
+
+    return complete
+
+
+complete_names = _completing(lambda client: client.process_list())
+"""Completes the name of a process."""
+complete_instances = _completing(lambda client: client.instance_list())
+"""Completes the name of an instance of either data engine."""
 
 
 async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:

@@ -28,9 +28,12 @@ Examples:
 COMMANDS = {
     "completion": ("completion", "Print the script that completes commands in a shell."),
     "daemon": ("daemon", "Serve: start, supervise and end processes over gRPC."),
+    "events": ("events", "Show what has changed, and what changes."),
     "guard": ("guard", "Run the daemon, and start it again when it dies."),
     "doctor": ("doctor", "Look at everything that goes wrong on a node."),
     "health": ("health", "Ask whether the daemon serves."),
+    "instance": ("instance", "Create, list, watch, replace and delete instances of both data engines."),
+    "log-level": ("log_level", "Show or change how much is logged."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),
     "version": ("version", "Show the versions of this program and of the daemon."),
