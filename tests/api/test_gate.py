@@ -9,7 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.api.tls import gated, is_private
+from instance_manager.api.tls import gated
+from instance_manager.loopback import is_private
 
 PATH = "/S/M"
 
