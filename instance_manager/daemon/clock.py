@@ -9,7 +9,7 @@ from instance_manager.app.interfaces import Cancellable
 _LATE = 0.1
 """Seconds by which a timer may be late on a busy machine."""
 _SECOND_CHANCE = 5.0
-"""Seconds that are waited at most after the daemon has stood still; the instances may have stood still too."""
+"""Seconds that are waited at most after the daemon has stood still; its instances may have, too."""
 
 
 class LoopClock:
