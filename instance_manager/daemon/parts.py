@@ -87,7 +87,11 @@ def assemble(
         supervisor=supervisor,
         pings=pings,
         v2=v2,
-        services=Entrance(trail, max_streams=settings.max_streams).before(
+        services=Entrance(
+            trail,
+            max_streams=settings.max_streams,
+            no_sockets=lambda: spawner.descriptors() | survivors.descriptors(),
+        ).before(
             {
                 process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
                 instance_service.SERVICE.full_name: instances.handler(calls),
