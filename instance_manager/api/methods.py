@@ -165,7 +165,9 @@ def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
                 f"internal error {error_id}: this is a defect; the daemon's log tells more under this id",
             )
         finally:
-            observer.ended(code.name, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            observer.ended(code.name, seconds)
+            log.debug("call", method=full_name, code=code.name, milliseconds=round(seconds * 1000, 2))
         return answer
 
     return guarded

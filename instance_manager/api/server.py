@@ -185,7 +185,7 @@ def _refuse_live_socket(path: str) -> None:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             reason = "another process listens on it and does not answer"
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

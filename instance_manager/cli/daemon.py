@@ -105,8 +105,8 @@ Examples:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="Directory below which programs may be started, links resolved; repeat it for more. "
-    "Without it every program may be started.",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
 )
 @click.option(
     "--max-processes",
@@ -136,6 +136,7 @@ Examples:
 @click.option(
     "--insecure",
     is_flag=True,
+    default=False,
     help="Allow plain text on an address that other machines can reach, where there are no certificates.",
 )
 @click.pass_context

@@ -31,6 +31,7 @@ def spdk_options(command: Command) -> Command:
         click.option(
             "--spdk-enabled",
             is_flag=True,
+            default=False,
             help="Serve the v2 data engine, whose instances the SPDK service holds.",
         ),
     ):

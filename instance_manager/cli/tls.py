@@ -49,6 +49,7 @@ def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
         return click.option(
             "--tls-dir",
             type=click.Path(path_type=Path, file_okay=False),
+            default=None,
             envvar=None if inherited else "TLS_DIR",
             show_default=inherited or "plain text",
             help="Mutual TLS: directory with ca.crt, tls.crt and tls.key.",

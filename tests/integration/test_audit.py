@@ -2,23 +2,19 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.instance_manager.v1 import audit_pb2
-from tests.harness import Daemon, Watch, sleeper, stub
-
-
-async def audit(client: Client, request: audit_pb2.AuditRequest | None = None) -> audit_pb2.AuditResponse:
-    return await client._unary(
-        "instance_manager.v1.AuditService/List", request or audit_pb2.AuditRequest(), audit_pb2.AuditResponse
-    )
+from tests.harness import BIN, Daemon, Watch, sleeper, stub
 
 
 def short(entry: audit_pb2.AuditEntry) -> tuple[str, str, str, str]:
@@ -41,7 +37,7 @@ async def test_every_change_is_told_with_its_subject_and_result(daemon: Daemon) 
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
         await client.process_delete("a")
-        told = await audit(client)
+        told = await client.audit()
     assert [short(entry) for entry in told.entries] == [
         ("ProcessCreate", "a", uuid, "OK"),
         ("ProcessCreate", "a", "", "ALREADY_EXISTS"),
@@ -70,7 +66,7 @@ async def test_noise_and_a_call_that_was_given_up_are_told_too(daemon: Daemon) -
         with contextlib.suppress(asyncio.CancelledError):
             await replacing
         await daemon.logged(lambda line: line.get("code") == "CANCELLED")
-        told = [short(entry) for entry in (await audit(client)).entries]
+        told = [short(entry) for entry in (await client.audit()).entries]
     assert told[0] == ("ProcessDelete", "", "", "INVALID_ARGUMENT")
     assert told[-1] == ("ProcessReplace", "a", "", "CANCELLED")
 
@@ -92,11 +88,33 @@ async def test_the_latest_changes_can_be_asked_for(daemon: Daemon) -> None:
         for name in ("a", "b", "c"):
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_delete(name)
-        last = (await audit(client, audit_pb2.AuditRequest(limit=1))).entries[0]
+        (last,) = (await client.audit(limit=1)).entries
         assert last.name == "c"
-        later = audit_pb2.AuditRequest()
-        later.since.FromNanoseconds(last.time.ToNanoseconds() + 10**12)
-        assert not (await audit(client, later)).entries
+        assert len((await client.audit(since_time=datetime.now(UTC) - timedelta(hours=1))).entries) == 3
+        assert not (await client.audit(since_time=datetime.now(UTC) + timedelta(hours=1))).entries
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await audit(client, audit_pb2.AuditRequest(limit=-1))
+            await client.audit(limit=-1)
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_command_line_shows_who_has_changed_what(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        for name in ("a", "b"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.process_delete(name)
+    text = await ask(daemon, "-o", "text")
+    header, *lines = text.splitlines()
+    assert header.split()[2:] == ["METHOD", "NAME", "UUID", "CALLER", "CODE", "DETAIL"]
+    assert [line.split()[1:4] for line in lines] == [["ProcessDelete", name, "-"] for name in ("a", "b")]
+    (line,) = (await ask(daemon, "--for", "a", "--tail", "1")).splitlines()
+    assert json.loads(line)["code"] == "NOT_FOUND"
+    assert f"uid {os.getuid()}" in json.loads(line)["caller"]
+
+
+async def ask(daemon: Daemon, *options: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "--url", daemon.url, "events", "--audit", *options), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()

@@ -76,11 +76,12 @@ class DaemonCollector:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self._build = _build()
         self._first_revision = sources.supervisor.events.revision
 
     def collect(self) -> Iterator[Metric]:
         """Tell everything."""
-        yield _build()
+        yield self._build
         yield from self._processes()
         yield self._ports()
         yield from self._events()

@@ -120,6 +120,9 @@ class ProcessSurvivors:
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
                 continue
+            # Anybody can give a process such an environment; who runs as this user could do worse.
+            if proc.read_user(pid) != os.getuid():
+                continue
             yield Survivor(
                 name=environment.get(proc.NAME_VARIABLE, ""),
                 uuid=environment.get(proc.UUID_VARIABLE, ""),
