@@ -12,7 +12,7 @@ from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, Pages,
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
-from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.api import audit_service, event_service, instance_service, process_service
 from instance_manager.api.audit_service import AuditService
 from instance_manager.api.entrance import Entrance
