@@ -14,6 +14,7 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 import uvloop
 
@@ -22,14 +23,20 @@ from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
-from instance_manager.api import process_service
+from instance_manager.api import event_service, instance_service, process_service
+from instance_manager.api.event_service import EventService
+from instance_manager.api.instance_service import InstanceService
+from instance_manager.api.instance_v2 import InstanceV2
+from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, Address, GrpcServer
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.pings import Pings
 from instance_manager.app.recovery import Recovery
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.process import Process
+from instance_manager.log import control as log_control
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +112,7 @@ async def serve(settings: DaemonSettings) -> int:
         records = journal.open()
         stack.callback(journal.close)
         parts = _assemble(settings, state_dir, journal)
-        server = GrpcServer({process_service.SERVICE.full_name: parts.service.handler()})
+        server = GrpcServer(parts.services)
         _report_health(journal, parts.supervisor, server)
 
         stop = _StopSignal(parts.supervisor.hurry)
@@ -125,7 +132,7 @@ async def serve(settings: DaemonSettings) -> int:
         await server.start()
         log.info("serving", addresses=[address.target for address in bound], pid=os.getpid())
         await stop.wait()
-        return await _shut_down(parts.supervisor, server, settings)
+        return await _shut_down(parts, server, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,9 @@ class _Parts:
     survivors: ProcessSurvivors
     logs: LogFiles
     supervisor: Supervisor
-    service: process_service.ProcessService
+    pings: Pings
+    services: dict[str, grpc.GenericRpcHandler]
+    """By full name."""
     recovery: Recovery
 
 
@@ -159,12 +168,20 @@ def _assemble(settings: DaemonSettings, state_dir: StateDir, journal: SqliteJour
         new_uuid=lambda: str(uuid.uuid4()),
     )
     replacer = Replacer(supervisor)
+    pings = Pings()
+    supervisor.events.listeners.append(lambda _: pings.ping())
+    instances = InstanceService(supervisor, replacer, pings, InstanceV2(None), log_control)
     return _Parts(
         spawner=spawner,
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
-        service=process_service.ProcessService(supervisor, replacer),
+        pings=pings,
+        services={
+            process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(),
+            instance_service.SERVICE.full_name: instances.handler(),
+            event_service.SERVICE.full_name: EventService(supervisor).handler(),
+        },
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
     )
 
@@ -189,9 +206,10 @@ def _guard() -> int | None:
     return int(text) if text.isdecimal() and int(text) == os.getppid() else None
 
 
-async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: DaemonSettings) -> int:
+async def _shut_down(parts: _Parts, server: GrpcServer, settings: DaemonSettings) -> int:
     """End everything in order; the watchers are told all before the streams end."""
     await server.drain()
+    supervisor = parts.supervisor
     left: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
         supervisor.stop_starting()
@@ -201,6 +219,7 @@ async def _shut_down(supervisor: Supervisor, server: GrpcServer, settings: Daemo
         log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
         left = await supervisor.shutdown(grace)
     supervisor.events.close()
+    parts.pings.close()
     await server.stop(_RPC_GRACE)
     for process in left:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)

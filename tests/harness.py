@@ -248,13 +248,26 @@ class Watch:
             told = "deleted" if change.deleted else change.status.state
             return bool(change.spec.name == name and told == state)
 
-        seen = await self.until(lambda seen: any(map(matches, seen)), within)
+        looked = 0
+
+        def arrived(seen: list[pb.ProcessResponse]) -> bool:
+            nonlocal looked
+            begin, looked = looked, len(seen)
+            return any(map(matches, seen[begin:]))
+
+        seen = await self.until(arrived, within)
         return next(filter(matches, reversed(seen)))
 
     def states(self, uuid: str) -> list[str]:
         """Return the states told about one process, in order."""
-        mine = [c for c in self.seen if c.status.uuid == uuid]
-        return ["deleted" if c.deleted else c.status.state for c in mine]
+        return self.lives().get(uuid, [])
+
+    def lives(self) -> dict[str, list[str]]:
+        """Return the states told about each process, in order, by UUID."""
+        lives: dict[str, list[str]] = {}
+        for c in self.seen:
+            lives.setdefault(c.status.uuid, []).append("deleted" if c.deleted else c.status.state)
+        return lives
 
 
 def summary(change: pb.ProcessResponse) -> str:

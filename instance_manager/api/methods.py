@@ -35,10 +35,18 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 _LONGEST_DETAILS = 1000
 """Characters of an error message; longer trailers are refused by clients."""
+
+
+def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
+    """Return the status code that tells a caller of an error."""
+    if isinstance(error, errors.UpstreamError):
+        return grpc.StatusCode[error.code]
+    return STATUS[type(error)]
 
 
 def generic_handler(
@@ -95,7 +103,7 @@ def _guarded(full_name: str, call: Any) -> Any:
         try:
             answer: bytes | None = await call(raw, context)
         except errors.InstanceManagerError as error:
-            await context.abort(STATUS[type(error)], str(error)[:_LONGEST_DETAILS])
+            await context.abort(status_of(error), str(error)[:_LONGEST_DETAILS])
         except grpc.aio.AbortError:
             raise
         except Exception:

@@ -93,6 +93,8 @@ class EventLog:
         self._subscriptions: set[Subscription] = set()
         self._closed = False
         self.history = History(past or NoPast(), memory)
+        self.listeners: list[Callable[[str], object]] = []
+        """Called at once with the name of each process that has changed, before anybody can look at it."""
         self.cut_off = 0
         """Subscribers that were cut off because they did not read."""
 
@@ -127,6 +129,12 @@ class EventLog:
             for subscription in tuple(self._subscriptions):
                 subscription.offer(change)
                 self.cut_off += subscription.lagged
+            self.notify(change.process.name)
+
+    def notify(self, name: str) -> None:
+        """Tell the listeners that what has this name is another, or has changed."""
+        for listener in self.listeners:
+            listener(name)
 
     def subscribe(self) -> Subscription:
         """Return a subscription to every later change."""

@@ -137,6 +137,11 @@ class Supervisor:
         """Return every listed process by name."""
         return self.registry.processes()
 
+    def find(self, name: str) -> Process | None:
+        """Return the listed process that has a name, None if it is free."""
+        entry = self.registry.holder(name)
+        return entry.process if entry else None
+
     def get(self, name: str) -> Process:
         """Return one process.
 
@@ -263,10 +268,12 @@ class Supervisor:
         # In this order: whoever reads the journal in between sees that the name has been taken over.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
+        self.events.notify(new.process.name)
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
         effects = tuple(effects)
+        self.events.notify(entry.process.name)
         self._commit(entry, entry.process.state, effects)
         for effect in effects:
             self._carry_out(entry, effect)

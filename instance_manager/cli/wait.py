@@ -9,7 +9,7 @@ from grpc.aio import AioRpcError
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import printable, state_of
-from instance_manager.client import Client
+from instance_manager.client import LOST, Client
 
 if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 GONE = "deleted"
 """Stands for the state of a process that is not listed."""
 
-_BROKEN = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
 
 
 class Goal(StrEnum):
@@ -99,7 +92,7 @@ class Waiter:
         try:
             return await self._observe(client)
         except AioRpcError as error:
-            if not self._answered or error.code() not in _BROKEN:
+            if not self._answered or error.code() not in LOST:
                 raise
             return False
 

@@ -38,3 +38,16 @@ class DeadlineExceededError(InstanceManagerError):
 
 class UnavailableError(InstanceManagerError):
     """The daemon is ending; ask the next one."""
+
+
+class UnimplementedError(InstanceManagerError):
+    """The data engine cannot do what is asked for, whatever its state."""
+
+
+class UpstreamError(InstanceManagerError):
+    """Another service that a request was passed on to has refused it, or did not answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""

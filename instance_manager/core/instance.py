@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.names import is_engine_name
 
 
 class InstanceType(StrEnum):
@@ -32,3 +33,16 @@ def parse_instance_type(text: str) -> InstanceType:
         raise InvalidArgumentError(
             f"cannot use the instance type {text!r}: it is one of {', '.join(InstanceType)}"
         ) from None
+
+
+def type_of_process(name: str, created_as: str) -> InstanceType:
+    """Return what a process of the v1 data engine is.
+
+    Args:
+        name: of the process.
+        created_as: the type it was created with, empty if it was created without one. Then the name tells
+            (see `names.is_engine_name`).
+    """
+    if created_as:
+        return InstanceType(created_as)
+    return InstanceType.ENGINE if is_engine_name(name) else InstanceType.REPLICA

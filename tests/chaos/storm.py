@@ -83,9 +83,17 @@ class Guarded(Daemon):
         """Return the PIDs of the living instances."""
         return [pid for pid in marked(self.marker) if "INSTANCE_MANAGER_UUID" in environment(pid)]
 
-    def name_of(self, pid: int) -> str:
-        """Return the name of a living instance."""
-        return environment(pid)["INSTANCE_MANAGER_NAME"]
+    async def named(self, names: set[str], within: float = 10) -> dict[str, int]:
+        """Wait until instances of these names show, and return their PIDs.
+
+        A process shows no environment in the middle of its execve.
+        """
+        async with self.client() as client, asyncio.timeout(within):
+            while True:
+                pids = {environment(pid).get("INSTANCE_MANAGER_NAME", ""): pid for pid in self.instances()}
+                if pids.keys() >= names:
+                    return pids
+                await client.health()
 
     async def served_after(self, times: int) -> None:
         """Wait until a daemon has begun to serve more than so many times."""

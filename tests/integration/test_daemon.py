@@ -91,7 +91,7 @@ async def test_health_says_not_serving_and_creates_are_refused_while_the_daemon_
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
         # A second signal does not wait for the grace period.
         daemon.process.send_signal(signal.SIGTERM)
-        assert await daemon.ended(within=5) == 0
+        assert await daemon.ended(within=15) == 0
 
 
 async def test_a_binary_that_cannot_be_executed_answers_ok_with_the_reason(

@@ -44,7 +44,7 @@ async def test_ten_watchers_see_every_transition_of_every_process_once_and_in_or
         assert unique(uuids)
         for watch in watches:
             await watch.until(lambda seen: sum(c.deleted for c in seen) == count)
-            assert [watch.states(uuid) for uuid in uuids] == [LIFE] * count
+            assert watch.lives() == dict.fromkeys(uuids, LIFE)
 
 
 @pytest.mark.full
@@ -120,4 +120,4 @@ async def test_streams_that_are_opened_and_cancelled_leave_nothing_in_the_daemon
         while descriptors(daemon) > before + 1:
             await client.health()
         # The watchers are gone too: the daemon ends at once although it ends every stream in order.
-        assert await daemon.stop(within=5) == 0
+        assert await daemon.stop(within=15) == 0

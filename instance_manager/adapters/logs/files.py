@@ -20,6 +20,7 @@ import structlog
 from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
+from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
 from instance_manager.adapters.logs.repeater import Repeater
 from instance_manager.adapters.logs.trim import drop_head
@@ -66,6 +67,7 @@ class LogFiles:
         self._devnull = -1
         self.troubles: Counter[str] = Counter()
         """What went wrong, by kind, since the start."""
+        self._probe = DirectoryProbe(directory, self.troubles, self._trimmer)
 
     def open(self) -> None:
         """Create the directory and begin to follow."""
@@ -79,10 +81,12 @@ class LogFiles:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._trouble("directory", str(self._directory), error)
+        self._probe.open()
 
     async def close(self) -> None:
         """Write out the last lines and stop following."""
         self._watcher.close()
+        await self._probe.close()
         await asyncio.gather(*self._trims)
         if self._timer is not None:
             self._timer.cancel()

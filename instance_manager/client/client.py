@@ -1,0 +1,9 @@
+"""All that the instance manager can be asked, over one connection."""
+
+from instance_manager.client.events import EventCalls
+from instance_manager.client.instances import InstanceCalls
+from instance_manager.client.processes import ProcessCalls
+
+
+class Client(ProcessCalls, InstanceCalls, EventCalls):
+    """A connection to one instance manager; use it as an asynchronous context manager."""
