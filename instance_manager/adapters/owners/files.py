@@ -126,8 +126,8 @@ def _hold_writers_off(fd: int) -> None:
     """Take a lease on a file, which ends when it is closed: whoever opens it to write waits until then.
 
     The kernel grants it only if nobody has the file open for writing: the one sure sign that a file is not
-    just being written. It costs nothing that a file system may have no leases, or that the file may be somebody
-    else's: that it does not change while it is read is held by its stamps too.
+    just being written. Without leases, or with a file of somebody else, only this certainty is missing: that
+    a file does not change while it is read is held by its stamps too.
 
     Raises:
         BlockingIOError: if somebody has the file open for writing.

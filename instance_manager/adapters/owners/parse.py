@@ -15,8 +15,10 @@ KINDS = {"Engine": Kind.ENGINE, "Replica": Kind.REPLICA}
 LISTS = {"List": "", **{f"{kind}List": kind for kind in KINDS}}
 """Kinds of lists; the lists of the Kubernetes API itself leave out the kind of their items."""
 
-MAX_YAML = 8 << 20
+MAX_YAML = 2 << 20
 """Bytes of YAML that are read in a few seconds; JSON is read fifty times as fast."""
+MAX_DEPTH = 100
+"""Levels of YAML; its parser in C overflows the stack of the process where it should raise."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -61,6 +63,7 @@ def _yaml(text: bytes) -> list[object]:
     if len(text) > MAX_YAML:
         raise InvalidOwnersError(f"it is more than {MAX_YAML >> 20} MiB of YAML; write JSON")
     try:
+        _refuse_depth(text)
         return [document for document in yaml.load_all(text, Loader=_LOADER) if document is not None]
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -69,6 +72,17 @@ def _yaml(text: bytes) -> list[object]:
         if isinstance(error, UnicodeDecodeError):
             raise
         raise InvalidOwnersError(f"it is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_depth(text: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _items(document: object, where: str) -> Iterator[tuple[object, str, str]]:
