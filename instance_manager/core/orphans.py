@@ -211,6 +211,8 @@ class Orphan:
     requested_by: str = ""
     """Person who asked that the instance be deleted."""
     requested_at: float = 0.0
+    deleted_by: str = ""
+    """Who had it deleted: set once the instance manager has taken the order."""
     attempts: int = 0
     """How often a delete was tried and failed."""
     trouble: str = ""
@@ -258,11 +260,14 @@ def review(
         owner: of that name, None if there is none.
         now: seconds since the epoch.
     """
-    if instance is None:
-        return record.close(Fate.GONE, now, "the instance is gone")
     if isinstance(instance, Unreadable):
         return record
-    if instance.uuid != record.instance.uuid:
+    gone = instance is None or instance.uuid != record.instance.uuid
+    if gone and record.deleted_by:
+        return record.close(Fate.DELETED, now, f"deleted by {record.deleted_by}")
+    if instance is None:
+        return record.close(Fate.GONE, now, "the instance is gone")
+    if gone:
         return record.close(Fate.REPLACED, now, f"the name belongs to an instance with UUID {instance.uuid}")
     if is_back(owner, record.instance, record.manager):
         return record.close(Fate.OWNED, now, "the owner is back on this instance manager")
