@@ -90,6 +90,8 @@ class Daemon:
         self._options = options
         self.prefix: tuple[str, ...] = (str(BIN),)
         """Program and first arguments to start it with."""
+        self.metrics = ["--metrics-listen", "127.0.0.1:0"]
+        """How to tell metrics, unless an option says otherwise; the default address is one for all tests."""
         self._environment = environment or {}
         self._readers: list[asyncio.Task[None]] = []
         self.process: asyncio.subprocess.Process
@@ -105,7 +107,7 @@ class Daemon:
         logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self._options),
+            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self.metrics, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -115,6 +117,17 @@ class Daemon:
         serving = await self.logged(lambda line: line["event"] == "serving")
         if "--listen" in self._options:
             self.url = f"tcp://{serving['addresses'][0]}"
+
+    async def http(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Ask for metrics, liveness or readiness; return status and body."""
+        line = await self.logged(lambda line: line["event"] == "metrics are served")
+        host, _, port = line["addresses"][-1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        return int(head.split(" ")[1]), body
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None

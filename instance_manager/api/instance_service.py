@@ -10,11 +10,11 @@ import grpc
 from google.protobuf import empty_pb2
 
 from instance_manager.api.instance_v2 import InstanceV2
-from instance_manager.api.instance_wire import in_list, instance_to_wire, is_v2, spec_from_wire
+from instance_manager.api.instance_wire import alone, in_list, instance_to_wire, is_v2, spec_from_wire
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.methods import CallObserver, Context, generic_handler
 from instance_manager.api.version import version_response
-from instance_manager.api.wire import SerializedList
+from instance_manager.api.wire import SerializedList, SerializedProcesses
 from instance_manager.app.pings import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -47,9 +47,10 @@ class InstanceService:
         self._v2 = v2
         self._log = log_control
         self._list = SerializedList(supervisor, in_list)
+        self._each = SerializedProcesses(supervisor, alone)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
         return generic_handler(
             SERVICE,
             {
@@ -70,6 +71,7 @@ class InstanceService:
                 "LogGetFlags": self.log_get_flags,
                 "VersionGet": self.version,
             },
+            calls,
         )
 
     async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:
@@ -94,12 +96,12 @@ class InstanceService:
         validate_name(request.name)
         return instance_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
-    async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse:
+    async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse | bytes:
         """Tell one instance."""
         if is_v2(request.data_engine, request.backend_store_driver):
             return await self._v2.get(request)
         validate_name(request.name)
-        return instance_to_wire(self._supervisor.get(request.name))
+        return self._each.get(request.name)
 
     async def list(self, _: empty_pb2.Empty) -> bytes:
         """Tell every instance of both data engines; a v1 instance has the name if both have one of it."""

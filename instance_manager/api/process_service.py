@@ -5,10 +5,16 @@ from typing import Any
 import grpc
 
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.methods import CallObserver, Context, generic_handler
 from instance_manager.api.version import version_response
 from instance_manager.api.watching import watching
-from instance_manager.api.wire import SerializedChanges, SerializedList, process_to_wire, spec_from_wire
+from instance_manager.api.wire import (
+    SerializedChanges,
+    SerializedList,
+    SerializedProcesses,
+    process_to_wire,
+    spec_from_wire,
+)
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.change import Change
@@ -27,9 +33,10 @@ class ProcessService:
         self._replacer = replacer
         self._changes = SerializedChanges(_told)
         self._list = SerializedList(supervisor, _in_list)
+        self._each = SerializedProcesses(supervisor, _alone)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
         return generic_handler(
             SERVICE,
             {
@@ -42,6 +49,7 @@ class ProcessService:
                 "ProcessWatch": self.watch,
                 "VersionGet": self.version,
             },
+            calls,
         )
 
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:
@@ -53,10 +61,10 @@ class ProcessService:
         validate_name(request.name)
         return process_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
-    def get(self, request: pb.ProcessGetRequest) -> pb.ProcessResponse:
+    def get(self, request: pb.ProcessGetRequest) -> bytes:
         """Tell one process."""
         validate_name(request.name)
-        return process_to_wire(self._supervisor.get(request.name))
+        return self._each.get(request.name)
 
     def list(self, _: pb.ProcessListRequest) -> bytes:
         """Tell every process."""
@@ -89,6 +97,10 @@ class ProcessService:
 
 def _told(change: Change) -> bytes:
     return process_to_wire(change.process, deleted=change.deleted).SerializeToString()
+
+
+def _alone(process: Process) -> bytes:
+    return process_to_wire(process).SerializeToString()
 
 
 def _in_list(process: Process) -> bytes:

@@ -70,6 +70,27 @@ class SerializedChanges:
         return known
 
 
+class SerializedProcesses:
+    """Serializes each process once between two changes of it."""
+
+    def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
+        self._supervisor = supervisor
+        self._serialize = serialize
+        self._known: dict[str, bytes] = {}
+        supervisor.events.listeners.append(lambda name: self._known.pop(name, None))
+
+    def get(self, name: str) -> bytes:
+        """Return the message that tells a process.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._serialize(self._supervisor.get(name))
+        return known
+
+
 class SerializedList:
     """A list of all processes that is serialized already: a change costs the process that has changed."""
 

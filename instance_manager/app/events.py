@@ -87,8 +87,19 @@ class EventLog:
         backlog: int = DEFAULT_BACKLOG,
         memory: int = DEFAULT_MEMORY,
         past: Past | None = None,
+        observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
+        """Begin with nobody subscribed.
+
+        Args:
+            now: returns seconds since the epoch.
+            backlog: changes a subscriber may lag behind.
+            memory: changes that are remembered.
+            past: what earlier daemons have told.
+            observe: called with every change before the subscribers are told.
+        """
         self._now = now
+        self._observe = observe
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
@@ -126,6 +137,7 @@ class EventLog:
         """Remember the changes that were just drafted and tell everyone."""
         for change in changes:
             self.history.add(change)
+            self._observe(change)
             for subscription in tuple(self._subscriptions):
                 subscription.offer(change)
                 self.cut_off += subscription.lagged

@@ -173,4 +173,7 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds; 0: after what is under way now."""
+        """Do something in `delay` seconds; 0: after what is under way now.
+
+        If the daemon stood still and is late, what has happened meanwhile is reported first.
+        """

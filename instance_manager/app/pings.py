@@ -29,16 +29,18 @@ class PingSubscription:
         return new
 
     def close(self) -> None:
-        """End the iteration, after a ping that has not been read."""
+        """End the iteration after a last ping."""
         self._closed = True
         self._pending.set()
 
     async def __aiter__(self) -> AsyncIterator[None]:
-        """Yield once for all that has happened since the last time."""
-        while not self._closed:
+        """Yield once for all that has happened since the last time, and once more at the end."""
+        while True:
             await self._pending.wait()
             self._pending.clear()
             yield
+            if self._closed:
+                return
 
 
 class Pings:

@@ -2,17 +2,24 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
+from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from instance_manager.daemon import TlsSettings
 
 EXAMPLE = """
 \b
 Examples:
   instance-manager daemon
-  instance-manager daemon --listen 0.0.0.0:8500 --logs-dir /var/log/instances
+  instance-manager daemon --listen 0.0.0.0:8500 --tls-dir /etc/instance-manager/tls
   instance-manager daemon --listen unix:///run/instance-manager.sock --port-range 10000-10999
 """
 
@@ -91,9 +98,22 @@ Examples:
     show_default=True,
     help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
 )
-@click.pass_obj
+@click.option(
+    "--metrics-listen",
+    default="127.0.0.1:9500",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
+)
+@tls_options(peer_name=None)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Allow plain text on an address that other machines can reach, where there are no certificates.",
+)
+@click.pass_context
 def cli(
-    options: Globals,
+    ctx: click.Context,
     listen: str,
     logs_dir: Path,
     port_range: str,
@@ -104,17 +124,26 @@ def cli(
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
+    metrics_listen: str,
+    tls_dir: Path | None,
+    tls_peer_name: str | None,
+    insecure: bool,
 ) -> None:
     """Serve: start, supervise and end processes over gRPC.
 
     SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
     """
     from instance_manager import daemon, log
+
+    options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
+    from instance_manager.adapters.metrics import EndpointError, parse_endpoint
     from instance_manager.api.server import AddressError, parse_address
     from instance_manager.app.supervisor import Settings
+    from instance_manager.core.certificates import CertificateError
     from instance_manager.core.ports import parse_port_range
 
+    source = ctx.get_parameter_source("metrics_listen")
     try:
         settings = daemon.DaemonSettings(
             listen=parse_address(listen),
@@ -129,9 +158,34 @@ def cli(
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
+            metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
+            # Who names an address wants it; the default one may belong to another daemon on this host.
+            metrics_required=source is not ParameterSource.DEFAULT,
+            tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
+            insecure=insecure,
         )
         log.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, InvalidArgumentError, StateDirError) as error:
+    except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
+    except CertificateError as error:
+        # Not wrong usage: they can be put right while the guard tries again.
+        raise Failure(str(error), ExitCode.FAILURE) from error
     sys.exit(status)
+
+
+def _tls(
+    ctx: click.Context, folder: Path | None, peer_name: str | None, *, insecure: bool
+) -> "TlsSettings | None":
+    """Return what the daemon's options and those before the command come to."""
+    from instance_manager.daemon import TlsSettings
+
+    options: Globals = ctx.obj
+    choice = TlsChoice(
+        folder or options.tls.folder,
+        peer_name or options.tls.peer_name,
+        required=is_required(ctx) if folder else options.tls.required,
+    )
+    if choice.folder is None or (insecure and choice.absent):
+        return None
+    return TlsSettings(choice.folder, choice.peer_name)

@@ -8,7 +8,8 @@ import grpc
 from grpc.aio import AioRpcError
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.render import printable, state_of
+from instance_manager.cli.render import printable
+from instance_manager.cli.views import state_of
 from instance_manager.client import LOST, Client
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 GONE = "deleted"
 """Stands for the state of a process that is not listed."""
-
 
 
 class Goal(StrEnum):

@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
+from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
 
 DEFAULT_TIMEOUT = 30.0
@@ -62,6 +63,14 @@ def target_of(url: str) -> str:
     raise ValueError(f"cannot use the URL {url!r}: write tcp://HOST:PORT or unix://PATH")
 
 
+def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    shown = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    named = (("grpc.ssl_target_name_override", peer_name),)
+    return grpc.aio.secure_channel(target, shown, options=(*_OPTIONS, *named))
+
+
 class Stream(Generic[Response]):
     """A stream of messages from the daemon: iterate over it, cancel it when it is no longer wanted."""
 
@@ -85,9 +94,19 @@ class Stream(Generic[Response]):
 class Channel:
     """A connection; the services are subclasses, `Client` is all of them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: CertificateSet | None = None, *, peer_name: str = PEER_NAME) -> None:
+        """Connect with the first call.
+
+        Args:
+            url: tcp://HOST:PORT or unix://PATH.
+            tls: certificates to show and to trust; plain text without.
+            peer_name: the name in the daemon's certificate, whatever its address.
+
+        Raises:
+            ValueError: if the URL is none.
+        """
         self.url = url
-        self._channel = grpc.aio.insecure_channel(target_of(url), options=_OPTIONS)
+        self._channel = _channel(target_of(url), tls, peer_name)
 
     async def __aenter__(self) -> Self:
         return self

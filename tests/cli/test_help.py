@@ -37,10 +37,13 @@ COMMANDS = {" ".join(path): (command, ctx) for path, command, ctx in every_comma
 
 
 def test_every_command_is_here() -> None:
-    of_process = ("create", "delete", "get", "list", "log", "replace", "wait", "watch")
+    both = {"create", "delete", "get", "list", "log", "replace", "watch"}
+    of_v2 = {"suspend", "resume", "switch-over", "delete-target"}
     assert set(COMMANDS) == {
         *(ROOT_COMMANDS.keys() - OWN_PARSER),
-        *(f"process {name}" for name in of_process),
+        *(f"process {name}" for name in both | {"wait"}),
+        *(f"instance {name}" for name in both | of_v2),
+        *(f"log-level {name}" for name in ("get", "set")),
     }
 
 

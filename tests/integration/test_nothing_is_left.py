@@ -112,9 +112,10 @@ async def test_a_delete_with_an_old_uuid_never_hits_the_process_that_took_the_na
             old = uuid
             await client.process_delete("x", old)
             uuid = await recreate(client, old)
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                await client.process_delete("x", old)
-            assert error.value.code() is grpc.StatusCode.NOT_FOUND
+            for delete in (client.process_delete, client.instance_delete):
+                with pytest.raises(grpc.aio.AioRpcError) as error:
+                    await delete("x", old)
+                assert error.value.code() is grpc.StatusCode.NOT_FOUND
         assert (await client.process_get("x")).status.uuid == uuid
         await client.process_delete("x", uuid)
         await watch.until(lambda seen: sum(c.deleted for c in seen) == rounds + 1)
@@ -127,6 +128,8 @@ async def recreate(client: Client, old: str) -> str:
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await client.process_delete("x", old)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await client.instance_delete("x", old)
 
     hailing = asyncio.create_task(hail())
     try:

@@ -40,6 +40,8 @@ _TRIM_RETRY = 1.0
 _ECHO_GRACE = 1.0
 """Seconds that the reader of the echo gets to take the rest at the end."""
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+TROUBLES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
+"""Kinds of what can go wrong."""
 
 
 class LogFiles:
@@ -51,7 +53,7 @@ class LogFiles:
     def __init__(self, directory: Path, *, max_size: int, echo: EchoSink | None = None) -> None:
         self._directory = directory
         self._max_size = max_size
-        self._echo = Repeater(echo, self._settle) if echo is not None else None
+        self._echo = Repeater(echo, self._settle, self._echo_trouble) if echo is not None else None
         self._writers: Counter[str] = Counter()
         """By name, the processes that have not been released."""
         self._logs: dict[str, LogFile] = {}
@@ -65,7 +67,7 @@ class LogFiles:
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
         self._devnull = -1
-        self.troubles: Counter[str] = Counter()
+        self.troubles = Counter(dict.fromkeys(TROUBLES, 0))
         """What went wrong, by kind, since the start."""
         self._probe = DirectoryProbe(directory, self.troubles, self._trimmer)
 
@@ -280,6 +282,9 @@ class LogFiles:
             each.not_trimmed(until=loop.time() + _TRIM_RETRY)
         if self._logs.get(each.name) is each:
             self._look_later(each)
+
+    def _echo_trouble(self, name: str, error: OSError) -> None:
+        self._trouble("echo", str(self._path(name)), error)
 
     def _trouble(self, kind: str, path: str, error: OSError) -> None:
         self.troubles[kind] += 1
