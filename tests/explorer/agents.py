@@ -33,7 +33,9 @@ class Agent(Protocol):
 
     def instance_changed(self, name: str, instance: Observed | None) -> None: ...
 
-    def begin(self, owners: Sequence[Owner], instances: Sequence[Observed], records: Sequence[Orphan]) -> None: ...
+    def begin(
+        self, owners: Sequence[Owner], instances: Sequence[Observed], records: Sequence[Orphan]
+    ) -> None: ...
 
     def resync(self) -> None: ...
 
@@ -173,9 +175,7 @@ class OwnerFirstAgent:
         if then.next is Read.ALL_OWNERS:
             self.work.append(ListOwners(name))
         else:
-            self.work.append(
-                ReadInstance(name, MANAGER, Observed(name, "", Kind.ENGINE, "", DataEngine.V1))
-            )
+            self.work.append(ReadInstance(name, MANAGER, Observed(name, "", Kind.ENGINE, "", DataEngine.V1)))
 
     def owner_changed(self, name: str, owner: Owner | None) -> None:
         """Ask nobody."""

@@ -133,6 +133,8 @@ class Explorer:
         self._news: dict[tuple[int, int, int, bool], list[tuple[str, int, int, bool]]] = {}
         self._told: dict[tuple[int, int], int] = {}
         self._taken: dict[int, tuple[int, Numbers]] = {}
+        self._served: dict[tuple[int, Numbers, int], tuple[int, int]] = {}
+        self._begun: dict[tuple[int, Numbers], int] = {}
 
     def run(self) -> Findings:
         """Walk through everything that can be reached."""
@@ -140,9 +142,7 @@ class Explorer:
         agent.begin((BYSTANDER,), (), ())
         nothing = self.records.number(frozenset())
         places = (self.places.number(Place(Life())),) * len(self.scripts)
-        start = Point(
-            places, (), nothing, self._agent(agent), self.scenario.rewinds, self.scenario.crashes
-        )
+        start = Point(places, (), nothing, self._agent(agent), self.scenario.rewinds, self.scenario.crashes)
         # Each visit: a state, the steps that are left to be taken from it, and the schedules counted so far.
         stack = [_Visit(start, self._steps(start))]
         while stack:
@@ -182,8 +182,11 @@ class Explorer:
             for label, after in self._world(number, place):
                 yield label, point._replace(places=_put(point.places, number, after))
             for label, after, agent, rewound in self._notifications(number, place, point):
-                yield label, point._replace(
-                    places=_put(point.places, number, after), agent=agent, rewinds=point.rewinds - rewound
+                yield (
+                    label,
+                    point._replace(
+                        places=_put(point.places, number, after), agent=agent, rewinds=point.rewinds - rewound
+                    ),
                 )
         for position in range(len(point.calls)):
             yield self._call(point, position)
@@ -232,12 +235,17 @@ class Explorer:
         others = point.calls[:position] + point.calls[position + 1 :]
         if call.served:
             return f"answer to {_describe(call.work)}", self._answer(point, others, number)
-        served, records = self._serve(point, call.work)
+        key = (number, point.places, point.records)
+        known = self._served.get(key)
+        if known is None:
+            answer, after = self._serve(point, call.work)
+            served = Call(call.work, served=True, answer=answer)
+            known = self._served[key] = self.calls.number(served), self.records.number(after)
+        answered, records = known
         if isinstance(call.work, Write | Remove):
             # What is written is written; nobody else reads it while the answer is on its way.
-            after = point._replace(records=self.records.number(records))
-            return _describe(call.work), self._answer(after, others, self.calls.number(served))
-        calls = tuple(sorted((*others, self.calls.number(served))))
+            return _describe(call.work), self._answer(point._replace(records=records), others, answered)
+        calls = tuple(sorted((*others, answered)))
         return f"{_describe(call.work)} is served", point._replace(calls=calls)
 
     def _answer(self, point: Point, others: Numbers, number: int) -> Point:
@@ -249,7 +257,7 @@ class Explorer:
             after = self._told[point.agent, number] = self._agent(agent)
         return point._replace(agent=after, calls=others)
 
-    def _serve(self, point: Point, work: Work) -> tuple[Call, frozenset[Orphan]]:
+    def _serve(self, point: Point, work: Work) -> tuple[Hashable, frozenset[Orphan]]:
         answer: Hashable = None
         records = self.records.values[point.records]
         match work:
@@ -271,7 +279,7 @@ class Explorer:
                 records = frozenset(r for r in records if r.name != work.case)
             case _:
                 raise AssertionError(f"nobody asked for {work}")
-        return Call(work, served=True, answer=answer), records
+        return answer, records
 
     def _owner(self, point: Point, number: int) -> Owner | None:
         return self.places.values[point.places[number]].owners[-1]
@@ -294,16 +302,20 @@ class Explorer:
 
     def _crash(self, point: Point) -> Point:
         """Begin again with what was told last: caches that are as old as they were."""
-        agent = self.scenario.agent()
-        places = [self.places.values[number] for number in point.places]
-        owners = (place.owners[place.told_owner] for place in places)
-        instances = (place.instances[place.told_instance] for place in places)
-        agent.begin(
-            (BYSTANDER, *(owner for owner in owners if owner)),
-            tuple(instance for instance in instances if instance),
-            tuple(self.records.values[point.records]),
-        )
-        return point._replace(agent=self._agent(agent), calls=(), crashes=point.crashes - 1)
+        key = (point.records, point.places)
+        known = self._begun.get(key)
+        if known is None:
+            places = [self.places.values[number] for number in point.places]
+            owners = (place.owners[place.told_owner] for place in places)
+            instances = (place.instances[place.told_instance] for place in places)
+            agent = self.scenario.agent()
+            agent.begin(
+                (BYSTANDER, *(owner for owner in owners if owner)),
+                tuple(instance for instance in instances if instance),
+                tuple(self.records.values[point.records]),
+            )
+            known = self._begun[key] = self._agent(agent)
+        return point._replace(agent=known, calls=(), crashes=point.crashes - 1)
 
     def _agent(self, agent: Agent) -> int:
         return self.agents.number(agent, agent.key())
@@ -366,5 +378,7 @@ def _appended(history: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
 
 
 def _describe(work: Work) -> str:
-    name = work.name if isinstance(work, ReadOwner) else work.seen.name if isinstance(work, ReadInstance) else ""
+    name = (
+        work.name if isinstance(work, ReadOwner) else work.seen.name if isinstance(work, ReadInstance) else ""
+    )
     return f"{type(work).__name__} {name}".rstrip()

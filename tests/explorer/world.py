@@ -31,6 +31,8 @@ class Script:
     """Its owner's status is filled in after the process runs, as a step of its own."""
     reused: bool = False
     """When its owner has been removed, another of the same name is created, and a process for it."""
+    starts: bool = True
+    """Its process is in `starting` for a while; without it runs at once."""
     told_of_deletes: bool = True
     """Whether the instance manager tells that a process in `error` is being deleted."""
 
@@ -55,10 +57,8 @@ def moves(life: Life, script: Script) -> Iterator[tuple[str, Life]]:
     if not life.owner:
         yield "writes the owner", life._replace(owner="waiting")
     if owned and not life.asked and _may_create(life):
-        yield (
-            "creates the process",
-            life._replace(process=State.STARTING, process_generation=life.generation),
-        )
+        first = State.STARTING if script.starts else State.RUNNING
+        yield "creates the process", life._replace(process=first, process_generation=life.generation)
     own = life.process_generation == life.generation
     if life.process == State.STARTING:
         yield "gets ready", life._replace(process=State.RUNNING)
