@@ -30,7 +30,7 @@ class WithoutIdentity:
 
     @property
     def by_hand(self) -> str:
-        """The command that deletes it; empty for v2, of which only the data engine knows what belongs to it."""
+        """The command that deletes it; empty for v2, where only the data engine knows what belongs to it."""
         if self.instance.data_engine is DataEngine.V2:
             return ""
         words = ("longhorn-instance-manager", "--url", self.url, "process", "delete")
