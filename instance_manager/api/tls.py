@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -19,7 +19,7 @@ from instance_manager.core.certificates import CertificateSet, listed, named
 
 log = structlog.get_logger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Check = Callable[[Context], Awaitable[None]]
 
 _QUIET_SECONDS = 10.0
@@ -75,9 +75,9 @@ class PeerGate(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> "Handler | None":
         """Put the check before the handler of a call."""
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -105,11 +105,7 @@ class PeerGate(grpc.aio.ServerInterceptor):
 
 
 def gated(handler: Handler, check: Check) -> Handler:
-    """Return a handler that is called only after a check has passed.
-
-    Raises:
-        TypeError: if the handler is not asynchronous.
-    """
+    """Return a handler that is called only after a check has passed."""
     kind = f"{_kind(handler.request_streaming)}_{_kind(handler.response_streaming)}"
     function = getattr(handler, kind)
     make = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -132,13 +128,13 @@ def _checked(function: Any, check: Check) -> Any:
                     yield answer
 
         return generating
-    if not inspect.iscoroutinefunction(function):
-        raise TypeError(f"{function} is not asynchronous, so no check can be put before it")
 
     @functools.wraps(function)
     async def answering(request: Any, context: Context) -> Any:
         await check(context)
-        return await function(request, context)
+        answer = function(request, context)
+        # gRPC's own placeholder for a method that a servicer lacks is not asynchronous.
+        return await answer if inspect.isawaitable(answer) else answer
 
     return answering
 

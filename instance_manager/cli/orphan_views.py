@@ -203,7 +203,8 @@ def _brought(reading: Reading) -> str:
         case Owner() as owner:
             return _owner_in_words(owner)
         case owners:
-            return f"{len(owners)} owners, none of this name" if owners else "no owners at all"
+            count = "1 owner" if len(owners) == 1 else f"{len(owners)} owners"
+            return f"{count}, none of this name" if owners else "no owners at all"
 
 
 def _owner_in_words(owner: Owner) -> str:

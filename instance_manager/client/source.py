@@ -145,4 +145,8 @@ def _of_process(response: ProcessResponse) -> Observed:
 
 
 def _reason(error: AioRpcError) -> str:
-    return f"{' '.join((error.details() or 'no reason given').split())} ({error.code().name})"
+    """Return why a call has failed; of what gRPC says about connecting, the last words are the reason."""
+    details = " ".join((error.details() or "no reason given").split())
+    if not details.startswith("cannot ") and error.code() is StatusCode.UNAVAILABLE:
+        details = details.rpartition(" error: ")[2] or details
+    return f"{details} ({error.code().name})"

@@ -103,6 +103,19 @@ async def test_a_request_for_a_record_that_has_ended_is_refused(
     assert await person.list() == []
 
 
+async def test_an_instance_that_a_person_has_deleted_was_deleted_even_if_the_agent_only_saw_it_go(
+    agent: SqliteRecords, person: SqliteRecords
+) -> None:
+    await agent.put(orphan())
+    asked = await person.request_delete(orphan().name, "root", 200.0)
+    assert asked is not None
+    await person.put(replace(asked, deleted_by="root"))
+    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    (ended,) = await person.history()
+    assert (ended.fate, ended.outcome, ended.ended) == (Fate.DELETED, "deleted by root", 300.0)
+    assert (ended.requested_by, ended.requested_at, ended.deleted_by) == ("root", 200.0, "root")
+
+
 async def test_an_ended_record_is_history_once_with_what_became_of_it(
     agent: SqliteRecords, person: SqliteRecords
 ) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ import structlog
 from instance_manager.adapters.orphan_records import codec
 from instance_manager.adapters.orphan_records.schema import NewerSchemaError, upgrade
 from instance_manager.app.orphans.interfaces import CannotReadError
-from instance_manager.core.orphans import Orphan
+from instance_manager.core.orphans import Fate, Orphan
 
 log = structlog.get_logger(__name__)
 
@@ -150,9 +151,11 @@ class SqliteRecords:
     # --- the file ---
 
     def _end(self, db: sqlite3.Connection, record: Orphan) -> None:
-        if not db.execute("DELETE FROM orphans WHERE name = ?", (record.name,)).rowcount:
+        known = _get(db, record.name)
+        if known is None:
             return
-        db.execute(_END, codec.to_row(record))
+        db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
+        db.execute(_END, codec.to_row(_with_known(record, known)))
         db.execute(
             "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
         )
@@ -238,6 +241,20 @@ class SqliteRecords:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
+
+
+def _with_known(ended: Orphan, known: Orphan) -> Orphan:
+    """Return a record that has ended with what another process has written about it meanwhile.
+
+    The agent may see an instance go before it has read that a person has deleted it.
+    """
+    if known.requested_at > ended.requested_at:
+        ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
+    if known.deleted_by and not ended.deleted_by:
+        ended = replace(ended, deleted_by=known.deleted_by)
+        if ended.fate in {Fate.GONE, Fate.REPLACED}:
+            ended = ended.close(Fate.DELETED, ended.ended, f"deleted by {known.deleted_by}")
+    return ended
 
 
 def _get(db: sqlite3.Connection, name: str) -> Orphan | None:

@@ -71,7 +71,7 @@ async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> l
         first = [instance for instance in await source.list_live() if instance.name == name]
     except CannotReadError as error:
         trouble = Unreadable(str(error))
-        judgement = Judgement(Verdict.UNKNOWN, f"the instance manager could not be read: {error}")
+        judgement = Judgement(Verdict.UNKNOWN, str(error))
         conclusion = Conclusion(judgement, trouble, None)
         return [Finding(source.name, (Reading(Read.INSTANCE, trouble),), conclusion)]
     found = []
