@@ -56,6 +56,8 @@ class MemoryOwners:
         """Why nothing can be read; empty while all is well."""
         self.quiet = False
         """Whether watchers are told nothing, as when notifications are late."""
+        self.stuck = False
+        """Whether live reads are never answered."""
         self.reads = 0
         """How many live reads there were."""
         self.before_read: Callable[[], None] = lambda: None
@@ -86,20 +88,22 @@ class MemoryOwners:
         if not self.quiet:
             self._feed.post(news)
 
-    def _live_read(self) -> None:
+    async def _live_read(self) -> None:
         self.reads += 1
+        if self.stuck:
+            await asyncio.Event().wait()
         self.before_read()
         if self.trouble:
             raise CannotReadError(self.trouble)
 
     async def get_live(self, name: str) -> Owner | None:
         """Read one owner."""
-        self._live_read()
+        await self._live_read()
         return self.owners.get(name)
 
     async def list_live(self) -> Sequence[Owner]:
         """Read all owners."""
-        self._live_read()
+        await self._live_read()
         return tuple(self.owners.values())
 
     async def watch(self) -> AsyncGenerator[OwnerNews, None]:

@@ -79,7 +79,7 @@ class Complaints:
     def _say(self, what: str, reason: str) -> None:
         before = self._said.get(what, "")
         self._said[what] = reason
-        if reason == before or reason == NOT_LISTED.reason:
+        if reason in {before, NOT_LISTED.reason}:
             return
         if reason:
             log.warning("trouble", what=what, reason=reason)
