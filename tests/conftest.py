@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Daemon, running_daemon
+from tests.spdk.fixtures import spdk, spdk_process
+
+__all__ = ["spdk", "spdk_process"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO, TypeVar
 
 from instance_manager.client import Client
+from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 BIN = Path(sys.executable).parent / "instance-manager"
@@ -88,6 +89,8 @@ class Daemon:
         self.stdout: list[str] = []
         self._arrived = asyncio.Condition()
         self._options = options
+        self.tls: CertificateSet | None = None
+        """What clients show; plain text without."""
         self.prefix: tuple[str, ...] = (str(BIN),)
         """Program and first arguments to start it with."""
         self.metrics = ["--metrics-listen", "127.0.0.1:0"]
@@ -168,7 +171,7 @@ class Daemon:
         return found
 
     def client(self) -> Client:
-        return Client(self.url)
+        return Client(self.url, self.tls)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30) -> int:
         """Send a signal and return the exit status."""

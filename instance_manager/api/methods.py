@@ -33,6 +33,7 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
@@ -164,7 +165,9 @@ def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
                 f"internal error {error_id}: this is a defect; the daemon's log tells more under this id",
             )
         finally:
-            observer.ended(code.name, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            observer.ended(code.name, seconds)
+            log.debug("call", method=full_name, code=code.name, milliseconds=round(seconds * 1000, 2))
         return answer
 
     return guarded

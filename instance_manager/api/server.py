@@ -12,11 +12,19 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.reflection import SymbolPool
 from instance_manager.api.tls import PeerGate, ServerTls, credentials, is_private
 from instance_manager.core.errors import InvalidArgumentError
 
 INSTANCE_SERVICE_OFFSET = 3
 """InstanceService is looked for on the process manager's port plus this."""
+
+MAX_REQUEST_BYTES = 4 << 20
+"""A longer request is RESOURCE_EXHAUSTED."""
+MAX_CALLS_PER_CONNECTION = 256
+"""Calls that a connection may have under way; its client keeps others back until one has ended."""
+MAX_CALLS = 10_000
+"""Calls that may be under way in all; one more is RESOURCE_EXHAUSTED."""
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
@@ -28,6 +36,8 @@ _OPTIONS = (
     # Clients may ping every 10 s, also between calls; a second is left for jitter on the way.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
 )
 
 
@@ -78,12 +88,17 @@ class GrpcServer:
         self._tls = tls
         self.gate = PeerGate(tls.peer_name) if tls else None
         """What every call has to pass; None in plain text."""
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[self.gate] if self.gate else None)
+        self._server = grpc.aio.server(
+            options=_OPTIONS,
+            interceptors=[self.gate] if self.gate else None,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflector = reflection.aio.ReflectionServicer(names)
-        reflection.enable_server_reflection(names, self._server)
+        symbols: Any = SymbolPool()
+        reflector = reflection.aio.ReflectionServicer(names, symbols)
+        reflection.enable_server_reflection(names, self._server, symbols)
         self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
 
     def bind(self, address: Address) -> Address:
@@ -170,7 +185,7 @@ def _refuse_live_socket(path: str) -> None:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             reason = "another process listens on it and does not answer"
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -19,7 +19,10 @@ from instance_manager.core.certificates import CertificateSet, listed, named
 
 log = structlog.get_logger(__name__)
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
 Check = Callable[[Context], Awaitable[None]]
 
 _QUIET_SECONDS = 10.0

@@ -91,6 +91,10 @@ class SerializedProcesses:
         return known
 
 
+_FEW = 1024
+"""Changed processes that a list remembers without looking which of them are gone."""
+
+
 class SerializedList:
     """A list of all processes that is serialized already: a change costs the process that has changed."""
 
@@ -101,7 +105,8 @@ class SerializedList:
         self._changed: set[str] = set(supervisor.processes())
         self._entries: dict[str, bytes] = {}
         self._whole: bytes | None = b""
-        supervisor.events.listeners.append(self._changed.add)
+        self._most = _FEW
+        supervisor.events.listeners.append(self._note)
 
     def get(self) -> bytes:
         """Return the list."""
@@ -117,3 +122,11 @@ class SerializedList:
             # Serialized messages that stand one behind the other parse as one that holds all their entries.
             self._whole = b"".join(self._entries.values())
         return self._whole
+
+    def _note(self, name: str) -> None:
+        """Remember that a process has changed, but not for ever the names of all that nobody asked about."""
+        self._changed.add(name)
+        if len(self._changed) > self._most:
+            listed = self._supervisor.processes().keys() | self._entries.keys()
+            self._changed &= listed
+            self._most = max(_FEW, 2 * len(listed))

@@ -15,7 +15,7 @@ from functools import partial
 
 from instance_manager.app.interfaces import JournalRecord, SpawnOrder
 from instance_manager.core.change import Change
-from instance_manager.core.errors import NotFoundError
+from instance_manager.core.errors import NotFoundError, PermissionDeniedError
 from instance_manager.core.process import ExitStatus, Identity
 
 
@@ -176,8 +176,15 @@ class FakeSpawner:
         """Names of the signals that end processes spawned from now on."""
         self.failures: deque[Exception] = deque()
         """What the next spawns raise, one each."""
+        self.forbidden: set[str] = set()
+        """Programs that may not be started."""
         self.children: list[FakeChild] = []
         """Every process that was started, in order."""
+
+    def permit(self, program: str) -> None:
+        """Raise PermissionDeniedError for what is `forbidden`."""
+        if program in self.forbidden:
+            raise PermissionDeniedError(f"cannot start {program}: it is forbidden")
 
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> FakeChild:
         """Start a process, or raise the next of `failures`."""

@@ -51,11 +51,19 @@ class Child(Protocol):
 class Spawner(Protocol):
     """Starts OS processes."""
 
+    def permit(self, program: str) -> None:
+        """Look whether a program may be started here, be it there or not.
+
+        Raises:
+            PermissionDeniedError: if not.
+        """
+
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> Child:
         """Start a process and call `on_exit` once, later, when it has ended.
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
+            PermissionDeniedError: if it may not be started here (any more).
             ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
         """
 
@@ -144,6 +152,8 @@ class Survivor:
     """See `core.recovery.envelope`."""
     command: tuple[str, ...]
     identity: Identity
+    age: float
+    """Seconds since its start."""
 
 
 class Survivors(Protocol):

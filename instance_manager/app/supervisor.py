@@ -27,11 +27,12 @@ from instance_manager.app.interfaces import (
     Spawner,
     SpawnOrder,
 )
-from instance_manager.app.registry import Registry
+from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
 from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -74,7 +75,7 @@ _LAST_WAIT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long things may take, in seconds, and which ports may be handed out."""
+    """How long things may take, in seconds, and what may be handed out."""
 
     port_range: PortRange
     stop_timeout: float = 60.0
@@ -83,6 +84,8 @@ class Settings:
     """From the spawn to an answer on the process's port."""
     retry_interval: float = 1.0
     """Between attempts to end what SIGKILL did not end."""
+    max_processes: int = DEFAULT_MAX_PROCESSES
+    """How many there may be, those included that have ended and are still listed."""
 
 
 class Supervisor:
@@ -108,7 +111,7 @@ class Supervisor:
         self._clock = clock
         self._journal = journal
         self._new_uuid = new_uuid
-        self.registry = Registry(settings.port_range)
+        self.registry = Registry(settings.port_range, settings.max_processes)
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
@@ -156,6 +159,7 @@ class Supervisor:
         Raises:
             InvalidArgumentError: if the spec is wrong.
             AlreadyExistsError: if the name is taken.
+            PermissionDeniedError: if the binary may not be started here.
             ResourceExhaustedError: if there are no ports for it or the machine has no room.
             UnavailableError: if the daemon is ending.
         """
@@ -240,11 +244,14 @@ class Supervisor:
         """Start a process whose spec is valid, listed or beside the one with the UUID that it replaces.
 
         Raises:
-            ResourceExhaustedError: if there are no ports for it or the machine has no room.
+            PermissionDeniedError: if the binary may not be started here.
+            ResourceExhaustedError: if there are too many, no ports for it, or the machine has no room.
             UnavailableError: if the daemon is ending.
         """
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
+        self._spawner.permit(spec.binary)
+        self.registry.require_room(spec)
         ports = self.registry.allocate(spec.port_count)
         process, effects = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
@@ -256,7 +263,7 @@ class Supervisor:
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
-        except ResourceExhaustedError as error:
+        except (PermissionDeniedError, ResourceExhaustedError) as error:
             self.handle(entry, StopRequested())
             self.handle(entry, SpawnFailed(str(error)))
             raise

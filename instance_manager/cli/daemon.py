@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
+from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.errors import InvalidArgumentError
 
@@ -99,16 +100,43 @@ Examples:
     help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
 )
 @click.option(
+    "--binary-root",
+    "binary_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
+)
+@click.option(
+    "--max-processes",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    metavar="COUNT",
+    help="Processes there may be, ended ones that are still listed too.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="COUNT",
+    help="Watches and logs that may be streamed at once.",
+)
+@click.option(
     "--metrics-listen",
     default="127.0.0.1:9500",
     show_default=True,
     metavar="ADDRESS",
     help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
 )
+@spdk_options
 @tls_options(peer_name=None)
 @click.option(
     "--insecure",
     is_flag=True,
+    default=False,
     help="Allow plain text on an address that other machines can reach, where there are no certificates.",
 )
 @click.pass_context
@@ -124,7 +152,13 @@ def cli(
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
+    binary_roots: tuple[Path, ...],
+    max_processes: int,
+    max_streams: int,
     metrics_listen: str,
+    spdk_enabled: bool,
+    spdk_service_address: str | None,
+    spdk_port_range: str,
     tls_dir: Path | None,
     tls_peer_name: str | None,
     insecure: bool,
@@ -145,22 +179,27 @@ def cli(
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
+        address = parse_address(listen)
         settings = daemon.DaemonSettings(
-            listen=parse_address(listen),
+            listen=address,
             logs_dir=logs_dir,
             supervision=Settings(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                max_processes=max_processes,
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
+            binary_roots=binary_roots,
+            max_streams=max_streams,
             metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
             # Who names an address wants it; the default one may belong to another daemon on this host.
             metrics_required=source is not ParameterSource.DEFAULT,
+            spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
             tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
             insecure=insecure,
         )

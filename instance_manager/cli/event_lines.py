@@ -124,5 +124,11 @@ def _tell_lost(reason: str) -> None:
 
 def gap_in_words(gap: Gap) -> str:
     """Return what to tell about changes that cannot be shown."""
-    lost = "an unknown number of changes was" if gap.lost is None else f"{gap.lost} changes were"
+    match gap.lost:
+        case None:
+            lost = "an unknown number of changes was"
+        case 1:
+            lost = "1 change was"
+        case count:
+            lost = f"{count} changes were"
     return f"{lost} lost here: {printable(gap.reason)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         "events --for r1 --since 1h30m",
         "events -w --type engine",
         "events -w -o json | jq .reason",
+        "events --audit --since 1h",
     )
 )
 @click.option("-w", "--watch", is_flag=True, help="Go on with each change as it comes, until Ctrl-C.")
@@ -51,6 +52,11 @@ if TYPE_CHECKING:
     help="Begin with the last COUNT changes.  [default: all]",
 )
 @click.option(
+    "--audit",
+    is_flag=True,
+    help="Show the calls that were to change something instead: who called, about what, with which result.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Choice(["text", "wide", "json"]),
@@ -65,6 +71,7 @@ async def cli(
     since: int | None,
     types: Sequence[str],
     tail: int | None,
+    audit: bool,
     output: str | None,
 ) -> None:
     """Show the changes of v1 instances, oldest first.
@@ -72,9 +79,16 @@ async def cli(
     How many are remembered is bounded; they survive restarts of the daemon. With --watch a lost connection is
     made again and no change is left out; one that the daemon has forgotten by then is told on stderr.
     """
+    from instance_manager.cli import audit as trail
     from instance_manager.cli.event_lines import EventLines, follow
 
     since_time = None if since is None else datetime.now(UTC) - timedelta(seconds=since)
+    if audit:
+        if watch or types:
+            raise click.UsageError("--audit shows calls, and takes neither --watch nor --type")
+        entries = (await client.audit(since_time=since_time, limit=0 if names else tail or 0)).entries
+        trail.show(entries, output, names, tail)
+        return
     history = await client.event_history(since_time=since_time, names=names, types=types, limit=tail or 0)
     lines = EventLines(output, history.events)
     lines.show(history.events)

@@ -32,7 +32,7 @@ def on_terminal() -> bool:
 def coloured(text: str, state: str) -> str:
     """Return a text in the colour of a state if the output can show any."""
     plain = not on_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain else click.style(text, fg=COLOURS.get(state))
+    return click.style(text, fg=COLOURS[state]) if state in COLOURS and not plain else text
 
 
 def as_text(output: str | None) -> bool:

@@ -49,6 +49,7 @@ def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
         return click.option(
             "--tls-dir",
             type=click.Path(path_type=Path, file_okay=False),
+            default=None,
             envvar=None if inherited else "TLS_DIR",
             show_default=inherited or "plain text",
             help="Mutual TLS: directory with ca.crt, tls.crt and tls.key.",
@@ -68,12 +69,14 @@ def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | Non
     Raises:
         Failure: if the certificates cannot be used.
     """
+    if choice.folder is None:
+        return None
     import time
 
     from instance_manager.adapters.tls import Side, load
     from instance_manager.core.certificates import CertificateError
 
-    if choice.folder is None or (choice.absent and _is_local(target)):
+    if choice.absent and _is_local(target):
         return None
     try:
         return load(choice.folder, Side.CLIENT, choice.peer_name, time.time()).certificates

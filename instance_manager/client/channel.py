@@ -36,7 +36,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A peer that is gone without a word (a node without power) ends its streams after so long.
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A new client tries at once, whatever an earlier one to the same address has met.
     ("grpc.use_local_subchannel_pool", 1),

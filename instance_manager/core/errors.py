@@ -28,6 +28,10 @@ class FailedPreconditionError(InstanceManagerError):
     """The state of the process does not allow the request."""
 
 
+class PermissionDeniedError(InstanceManagerError):
+    """What was asked for is not allowed here, whoever asks."""
+
+
 class OutOfRangeError(InstanceManagerError):
     """What was asked for is no longer, or not yet, known."""
 

@@ -126,7 +126,7 @@ async def test_an_instance_that_never_listens_is_told_so_when_the_time_is_over(
     await logged(process, "never listens")
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.3)
-    assert 0.29 <= time.monotonic() - begun < 5
+    assert 0.29 <= time.monotonic() - begun < 15
     assert missing == f"not ready within 0.3 s: nothing listens on localhost:{port.number}"
 
 
@@ -145,7 +145,7 @@ async def test_a_listener_that_answers_nothing_is_told_even_after_calls_have_tim
     port.listen()
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.5)
-    assert 0.49 <= time.monotonic() - begun < 5
+    assert 0.49 <= time.monotonic() - begun < 15
     assert missing == (
         f"not ready within 0.5 s: localhost:{port.number} accepts connections but answers no health check"
     )

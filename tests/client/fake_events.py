@@ -22,6 +22,8 @@ class FakeEvents:
         self.instances: dict[str, pb.Instance] = {}
         self.requests: list[pb.WatchRequest] = []
         self.histories: list[pb.HistoryRequest] = []
+        self.watched = asyncio.Semaphore(0)
+        """Released by each Watch that has begun."""
         self.refusal: grpc.StatusCode | None = None
         """What every Watch is answered with."""
         self.cut_snapshot = False
@@ -112,6 +114,7 @@ class FakeEvents:
         for first in self._first(request):
             mine.put_nowait(first)
         self._watchers.append(mine)
+        self.watched.release()
         await context.send_initial_metadata(())
         while (told := await mine.get()) is not None:
             if isinstance(told, grpc.StatusCode):

@@ -32,6 +32,9 @@ async def refused(*options: str) -> tuple[int, str]:
         (["--port-range", "9-1"], "FIRST <= LAST"),
         (["--port-range", "x"], "10000-30000"),
         (["--stop-timeout", "-1"], "--stop-timeout"),
+        (["--binary-root", "/no/such/place"], "cannot use the binary root /no/such/place"),
+        (["--max-processes", "0"], "--max-processes"),
+        (["--max-streams", "0"], "--max-streams"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
 )

@@ -219,8 +219,13 @@ async def test_the_log_level_is_changed_and_told_while_the_daemon_runs(daemon: D
         await client.set_log_level("ERROR")
         assert await client.log_level() == "error"
         await client.process_create(sleeper("unheard"))
-        await client.set_log_level("info")
+        await client.set_log_level("debug")
         await client.process_create(sleeper("heard"))
+        await daemon.logged(
+            lambda line: (
+                (line["event"], line.get("method")) == ("call", "/ProcessManagerService/ProcessCreate")
+            )
+        )
         await daemon.logged(lambda line: line.get("name") == "heard")
         told = [line["event"] for line in daemon.lines if line.get("name") == "unheard"]
         assert "process starting" not in told

@@ -32,7 +32,8 @@ _CHUNK = 200
 _PRUNE_EVERY = 256
 """Changes that may be remembered beyond the bound."""
 
-_UNREADABLE = (sqlite3.Error, ValueError, NewerSchemaError)
+_UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
+"""What reading may raise, since a file that was damaged holds values of any type."""
 
 
 class SqliteJournal:
@@ -82,6 +83,8 @@ class SqliteJournal:
                 old.rename(f"{old}.unusable")
         with contextlib.suppress(*_UNREADABLE):
             self._load()
+            # The new one works: the first process is written down at once.
+            self._next_attempt = 0.0
         return []
 
     def follow(
@@ -125,7 +128,7 @@ class SqliteJournal:
             try:
                 rows = self._connection.execute(_READ, (begin, self.revision, _CHUNK)).fetchall()
                 told = [codec.decode_change(row) for row in rows]
-            except (sqlite3.Error, ValueError) as error:
+            except _UNREADABLE as error:
                 self.troubles += 1
                 log.error("cannot read the history in the journal", reason=str(error))  # noqa: TRY400
                 return
@@ -138,6 +141,10 @@ class SqliteJournal:
 
     def _load(self) -> list[JournalRecord]:
         connection = self._connect()
+        # A file that can be read may still be damaged where it is written next, and would be for good.
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise ValueError(f"the file is damaged: {state}")
         upgrade(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         (latest,) = connection.execute("SELECT max(revision) FROM events").fetchone()

@@ -92,10 +92,11 @@ class Calls:
             active.add_metric(labels, each.active)
             for code, count in each.by_code.items():
                 handled.add_metric((*labels, code), count)
-            if not each.streaming:
-                each.seconds.add_to(seconds, labels)
-            elif each.name.endswith(_WATCH):
+            if each.streaming and each.name.endswith(_WATCH):
                 watching[each.service] += each.active
+            # The text of a histogram is long, and most methods are never called.
+            if each.seconds.count:
+                each.seconds.add_to(seconds, labels)
         for service, count in watching.items():
             watchers.add_metric((service,), count)
         yield from (started, handled, active, seconds, watchers)

@@ -42,6 +42,22 @@ class LogHealth(Protocol):
         """What went wrong, by kind."""
 
 
+class CertificateHealth(Protocol):
+    """What is asked of the certificates that are served."""
+
+    @property
+    def expires_at(self) -> float:
+        """When those in use expire, in seconds since the epoch."""
+
+    @property
+    def well(self) -> bool:
+        """Whether those on disk are in use and have not expired."""
+
+    @property
+    def renewals(self) -> int:
+        """How often newer ones were taken into use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the figures come from."""
@@ -49,8 +65,8 @@ class Sources:
     supervisor: Supervisor
     journal: JournalHealth
     logs: LogHealth
-    certificate_expiry: Callable[[], float | None] = lambda: None
-    """Returns when the certificate that is served expires, in seconds since the epoch; None without one."""
+    certificates: CertificateHealth | None = None
+    """None without TLS."""
     pings_merged: Callable[[], int] = lambda: 0
     """Returns how many pings of InstanceWatch were merged into one that nobody had read yet."""
 
@@ -60,17 +76,18 @@ class DaemonCollector:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self._build = _build()
         self._first_revision = sources.supervisor.events.revision
 
     def collect(self) -> Iterator[Metric]:
         """Tell everything."""
-        yield _build()
+        yield self._build
         yield from self._processes()
         yield self._ports()
         yield from self._events()
         yield from self._journal()
         yield self._logs()
-        yield self._certificate()
+        yield from self._certificates()
 
     def _processes(self) -> Iterator[Metric]:
         supervisor = self._sources.supervisor
@@ -155,15 +172,25 @@ class DaemonCollector:
             family.add_metric((kind,), count)
         return family
 
-    def _certificate(self) -> Metric:
-        family = GaugeMetricFamily(
+    def _certificates(self) -> Iterator[Metric]:
+        expiry = GaugeMetricFamily(
             "instance_manager_certificate_expiry_timestamp_seconds",
-            "Tells when the certificate that is served expires, in seconds since 1970; nothing without TLS.",
+            "Tells when the certificates in use expire, in seconds since 1970; nothing without TLS.",
         )
-        expiry = self._sources.certificate_expiry()
-        if expiry is not None:
-            family.add_metric((), expiry)
-        return family
+        up = GaugeMetricFamily(
+            "instance_manager_certificates_up",
+            "Tells whether the certificates on disk are in use and not expired (1); nothing without TLS.",
+        )
+        renewals = CounterMetricFamily(
+            "instance_manager_certificate_renewals",
+            "Counts how often renewed certificates were taken into use; nothing without TLS.",
+        )
+        certificates = self._sources.certificates
+        if certificates is not None:
+            expiry.add_metric((), certificates.expires_at)
+            up.add_metric((), certificates.well)
+            renewals.add_metric((), certificates.renewals)
+        yield from (expiry, up, renewals)
 
 
 def _type(process: Process) -> str:

@@ -14,7 +14,7 @@ _LONGEST_DELAY = 0.1
 _CALL_TIMEOUT = 5.0
 _LOOK_INTERVAL = 1.0
 """Seconds between looks at how much of the time is used up."""
-_STALL = 0.5
+_STALL = 1.0
 """Seconds by which a look is late when the daemon has stood still."""
 _SECOND_CHANCE = 5.0
 """Seconds that an instance gets at least after the daemon has stood still: enough for a whole attempt."""

@@ -63,8 +63,8 @@ class SpdkChannel:
             within: seconds.
 
         Raises:
-            UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away and DEADLINE_EXCEEDED if
-                it does not answer in time.
+            UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away and
+                DEADLINE_EXCEEDED if it does not answer in time.
         """
         descriptor = SERVICE.methods_by_name[method]
         response = GetMessageClass(descriptor.output_type)
@@ -95,7 +95,7 @@ class SpdkChannel:
             case grpc.StatusCode.UNAVAILABLE:
                 message = f"{service} is unavailable ({details}); start it, or set --spdk-service-address"
             case grpc.StatusCode.DEADLINE_EXCEEDED:
-                message = f"{service} did not answer within {within:g} s; it may still do it, so look before you repeat"
+                message = f"{service} did not answer within {within:g} s and may still do it: look first"
             case grpc.StatusCode.UNIMPLEMENTED:
                 message = f"{service} does not know how ({details}); is it a newer one that is needed?"
             case _:

@@ -42,21 +42,22 @@ def diagnose(attempt: Attempt, now: float) -> str | None:
 
 
 def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float) -> str | None:
-    trusting = _context(attempt)
+    trusting, strict = _context(attempt), _context(attempt)
     handshake.anchored(trusting, shown.encode(), any_time=True)
-    with trusting.wrap_socket(_connected(attempt)) as connection:
-        certificate = handshake.described(connection.getpeercert() or {})
-    if wrong := mistake(certificate, attempt.peer_name, now):
-        return f"its certificate cannot be trusted: {wrong}"
-    strict = _context(attempt)
     handshake.anchored(strict, ours.ca)
+    certificate = None
     try:
+        with trusting.wrap_socket(_connected(attempt)) as connection:
+            certificate = handshake.described(connection.getpeercert() or {})
+        if wrong := mistake(certificate, attempt.peer_name, now):
+            return f"its certificate cannot be trusted: {wrong}"
         with strict.wrap_socket(_connected(attempt)) as connection:
             if _is_let_in(connection):
                 return None
     except ssl.SSLCertVerificationError as error:
-        why = str(wrong_ca(certificate)) if handshake.is_wrong_ca(error) else error.verify_message
-        return f"its certificate cannot be trusted: {why}"
+        if certificate and handshake.is_wrong_ca(error):
+            return f"its certificate cannot be trusted: {wrong_ca(certificate)}"
+        return f"its certificate cannot be trusted: {handshake.explained(error)}"
     return (
         f"it does not accept the certificate in our {CERTIFICATE_FILE}; have it signed by the CA that the "
         "daemon has in its ca.crt"

@@ -107,14 +107,16 @@ def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:
     return error.verify_code in _WRONG_CA
 
 
-def is_wrong_time(error: ssl.SSLCertVerificationError) -> bool:
-    """Tell whether a certificate was refused because one that vouches for it is not valid at this time."""
-    return error.verify_code in _EXPIRED
-
-
-def is_wrong_purpose(error: ssl.SSLCertVerificationError) -> bool:
-    """Tell whether a certificate was refused because it was made for the other side of a connection."""
-    return error.verify_code == _WRONG_PURPOSE
+def explained(error: ssl.SSLCertVerificationError) -> str:
+    """Return why a certificate was refused, for another reason than a wrong CA, and what to do."""
+    if error.verify_code == _WRONG_PURPOSE:
+        return (
+            "its extended key usage does not allow this side of a connection; "
+            "issue one for both serverAuth and clientAuth"
+        )
+    if error.verify_code in _EXPIRED:
+        return f"one that vouches for it is not valid: {error.verify_message}; renew the whole chain"
+    return f"{error.verify_message}; issue a new one"
 
 
 def _attributes(name: Any) -> dict[str, str]:

@@ -20,7 +20,7 @@ from instance_manager.core.certificates import (
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 """Between two looks at the files."""
 
 

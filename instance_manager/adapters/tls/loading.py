@@ -61,7 +61,7 @@ def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
     except ssl.SSLCertVerificationError as error:
         if handshake.is_wrong_ca(error):
             raise CertificateError(f"cannot use {path}: {wrong_ca(certificate)}") from error
-        raise CertificateError(f"cannot use {path}: {_told(error)}") from error
+        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
     except ssl.SSLError as error:
         raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
     return Loaded(certificates, certificate, min(certificate.not_after, ca_expires_at))
@@ -95,7 +95,7 @@ def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certifi
     try:
         ends = handshake.shake(server, client)
     except ssl.SSLCertVerificationError as error:
-        raise CertificateError(f"cannot use {path}: {_told(error)}") from error
+        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
     except ssl.SSLError as error:
         raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
     shown = ends[1 if side is Side.SERVER else 0].getpeercert()
@@ -136,17 +136,6 @@ def _contexts(certificates: CertificateSet) -> tuple[ssl.SSLContext, ssl.SSLCont
     handshake.show(server, certificates)
     handshake.show(client, certificates)
     return server, client
-
-
-def _told(error: ssl.SSLCertVerificationError) -> str:
-    if handshake.is_wrong_purpose(error):
-        return (
-            "its extended key usage does not allow this side of a connection; "
-            "issue one for both serverAuth and clientAuth"
-        )
-    if handshake.is_wrong_time(error):
-        return f"one that vouches for it is not valid: {error.verify_message}; renew the whole chain"
-    return f"{error.verify_message}; issue a new one"
 
 
 def _words(reason: str) -> str:
