@@ -16,9 +16,12 @@ from instance_manager.adapters.orphan_records import Sources, SqliteRecords
 from instance_manager.adapters.owners import FileOwners
 from instance_manager.app.interfaces import Cancellable
 from instance_manager.app.orphans.agent import OrphanAgent
+from instance_manager.app.orphans.interfaces import CannotReadError
+from instance_manager.app.orphans.naming import other_name
 from instance_manager.app.orphans.settings import OrphanSettings
 from instance_manager.client import Client
 from instance_manager.client.source import GrpcInstanceManager
+from instance_manager.core.orphans import Fate
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +36,10 @@ class AgentSettings:
     """File, or directory with files, of the owners."""
     records: Path
     orphans: OrphanSettings
+
+
+class MisnamedError(Exception):
+    """Owners know an instance manager by another name than the one it was given; the message says which."""
 
 
 class LoopClock:
@@ -56,6 +63,7 @@ def run(settings: AgentSettings, connect: Callable[[str], Client] = Client) -> N
 
     Raises:
         CannotReadError: if the records cannot be used at all.
+        MisnamedError: if orphans are to be deleted automatically under a name that is likely to be wrong.
     """
     asyncio.run(serve(settings, connect))
 
@@ -73,9 +81,13 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             GrpcInstanceManager(name, await stack.enter_async_context(connect(url)))
             for name, url in settings.targets.items()
         ]
+        owners = FileOwners(settings.owners)
+        await _end_forsaken(records, settings.targets)
+        for manager in managers:
+            await _check_name(manager, owners, settings)
         agent = OrphanAgent(
             settings.orphans,
-            owners=FileOwners(settings.owners),
+            owners=owners,
             records=records,
             managers=managers,
             clock=LoopClock(),
@@ -95,3 +107,36 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         with contextlib.suppress(asyncio.CancelledError):
             await work
         log.info("stopped")
+
+
+async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> None:
+    """End the records of instance managers that an earlier agent has followed and this one does not."""
+    for record in await records.list():
+        if record.manager not in targets:
+            outcome = "its instance manager is no longer followed"
+            await records.remove(record.close(Fate.MANAGER_LEFT, time.time(), outcome))
+            log.info("orphan record ended", record=record.name, name=record.instance.name, outcome=outcome)
+
+
+async def _check_name(manager: GrpcInstanceManager, owners: FileOwners, settings: AgentSettings) -> None:
+    """Look whether owners know an instance manager by the name it was given.
+
+    Under a wrong name every instance on it looks as if its owner had moved elsewhere.
+
+    Raises:
+        MisnamedError: if they do not, and orphans are to be deleted automatically.
+    """
+    try:
+        instances, owned = await manager.list_live(), await owners.list_live()
+    except CannotReadError:
+        return  # the agent tells of that
+    other = other_name(manager.name, instances, owned)
+    if not other or other in settings.targets:
+        return
+    reason = f"the owners of all instances on {manager.name} say that they run on {other}; is the name right?"
+    if settings.orphans.auto_deletion:
+        raise MisnamedError(
+            f"cannot delete orphans automatically: {reason} If so, start without --auto-delete, "
+            "or follow that one too"
+        )
+    log.warning("trouble", what=f"name of {manager.name}", reason=reason)

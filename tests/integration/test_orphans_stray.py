@@ -117,3 +117,25 @@ async def test_owners_that_cannot_be_read_make_no_orphans_and_stop_every_delete(
         await agent.logged("orphan record ended", name="stray", fate="deleted")
         await judged(agent, lambda: client.process_create(sleeper("stray2")), "stray2")
         assert agent.declared() == ["stray", "stray2"]
+
+
+async def test_a_wrong_name_of_the_instance_manager_is_told_and_never_deletes_everything(
+    daemon: Daemon, owners: Path, tmp_path: Path
+) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("v1-r-1"))
+        await watch.state("v1-r-1", "running")
+        async with running_agent(tmp_path, owners, {"typo": daemon.url}) as agent:
+            told = await agent.logged("trouble", what="name of typo")
+            assert "say that they run on im-1" in told["reason"]
+            await agent.logged("orphan", name="v1-r-1")
+        target = ("--target", f"typo={daemon.url}", "--owners", str(owners), "--auto-delete", "--grace", "0")
+        refused = await agent.orphans("run", *target)
+        assert refused.code == 1
+        assert "cannot delete orphans automatically" in refused.err
+        # Under the right name the records of the wrong one are ended, and nothing is found.
+        async with running_agent(tmp_path, owners, {"im-1": daemon.url}) as right:
+            await right.logged("orphan record ended", name="v1-r-1")
+            await judged(right, lambda: client.process_create(sleeper("stray")), "stray")
+            assert right.declared() == ["stray"]
+        assert (await client.process_get("v1-r-1")).status.state == "running"
