@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -59,10 +60,10 @@ def run(settings: AgentSettings, connect: Callable[[str], Client] = Client) -> N
 
     Args:
         settings: that a person has chosen.
-        connect: makes the client of a URL.
+        connect: makes a client of a URL; raises CannotReadError if it cannot, for want of certificates.
 
     Raises:
-        CannotReadError: if the records cannot be used at all.
+        CannotReadError: if the records or certificates cannot be used at all.
         MisnamedError: if orphans are to be deleted automatically under a name that is likely to be wrong.
     """
     asyncio.run(serve(settings, connect))
@@ -77,10 +78,10 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         await records.set_sources(
             Sources(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
         )
-        managers = [
-            GrpcInstanceManager(name, await stack.enter_async_context(connect(url)))
-            for name, url in settings.targets.items()
-        ]
+        managers = []
+        for name, url in settings.targets.items():
+            managers.append(GrpcInstanceManager(name, functools.partial(connect, url)))
+            stack.push_async_callback(managers[-1].close)
         owners = FileOwners(settings.owners)
         await _end_forsaken(records, settings.targets)
         for manager in managers:

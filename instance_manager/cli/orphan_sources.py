@@ -116,11 +116,15 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
     """Return a client of an instance manager, with the certificates of the global options.
 
     Raises:
-        Failure: if the certificates cannot be used.
+        CannotReadError: if the certificates cannot be used.
     """
+    from instance_manager.app.orphans.interfaces import CannotReadError
     from instance_manager.client import Client, target_of
 
-    return Client(url, client_certificates(tls, target_of(url)), peer_name=tls.peer_name)
+    try:
+        return Client(url, client_certificates(tls, target_of(url)), peer_name=tls.peer_name)
+    except Failure as failure:
+        raise CannotReadError(str(failure)) from failure
 
 
 class Desk:
@@ -181,13 +185,14 @@ class Desk:
         check_targets(targets)
         return {target.name: target for target in targets}
 
-    async def connect(self, target: Target) -> "InstanceManagerSource":
+    def connect(self, target: Target) -> "InstanceManagerSource":
         """Return an instance manager to ask; nobody knows yet whether it answers."""
         from instance_manager.client.source import GrpcInstanceManager
 
         options: Globals = click.get_current_context().obj
-        client = client_of(target.url, options.tls)
-        return GrpcInstanceManager(target.name, await self._stack.enter_async_context(client))
+        source = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
+        self._stack.push_async_callback(source.close)
+        return source
 
     async def _of_agent(self, option: str) -> "Sources":
         from instance_manager.app.orphans.interfaces import CannotReadError

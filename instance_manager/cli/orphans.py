@@ -93,7 +93,7 @@ async def _without_identity(desk: Desk) -> "tuple[list[WithoutIdentity], list[st
 
     found, troubles = [], []
     for target in (await desk.targets()).values():
-        source = await desk.connect(target)
+        source = desk.connect(target)
         try:
             instances = await source.list_live()
         except CannotReadError as error:
@@ -142,7 +142,7 @@ async def explain(desk: Desk, instance: str, output: str) -> None:
     owners = await desk.owners()
     findings: list[Finding] = []
     for target in (await desk.targets()).values():
-        findings += await by_hand.explain(instance, await desk.connect(target), owners)
+        findings += await by_hand.explain(instance, desk.connect(target), owners)
     records = {finding.manager: await _record_of(desk, finding) for finding in findings}
     if output == "text":
         for finding in findings:
@@ -199,7 +199,7 @@ async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> 
         raise click.UsageError(
             f"cannot reach {record.manager}, where the orphan is: give --target {record.manager}=URL"
         )
-    source = await desk.connect(target)
+    source = desk.connect(target)
     if dry_run:
         finding = await by_hand.look_again(record, source, owners)
         show_finding(record.instance.name, finding)

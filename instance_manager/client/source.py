@@ -12,6 +12,7 @@ from instance_manager.app.orphans.interfaces import (
     InstanceNews,
     InstancesListed,
 )
+from instance_manager.client.channel import DEFAULT_TIMEOUT
 from instance_manager.client.client import Client
 from instance_manager.client.instances import ENGINES
 from instance_manager.client.instances import DataEngine as EngineName
@@ -28,15 +29,23 @@ T = TypeVar("T")
 class GrpcInstanceManager:
     """Implements `app.orphans.interfaces.InstanceManagerSource`."""
 
-    def __init__(self, name: str, client: Client) -> None:
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
         """Ask an instance manager.
 
         Args:
             name: by which owners know it.
-            client: connected to it.
+            connect: returns a new client of it. It is called again whenever a watch was lost, since
+                certificates may have been renewed; it raises CannotReadError if they cannot be used.
         """
         self.name = name
-        self._client = client
+        self._connect = connect
+        self._client = connect()
+        self._lost = False
+        """A watch has failed since the client was made."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
 
     async def get_live(self, seen: Observed) -> Observed | None:
         """Ask for the instance that has a name now; None if it says that there is none."""
@@ -73,6 +82,8 @@ class GrpcInstanceManager:
 
     async def watch(self) -> AsyncGenerator[InstanceNews, None]:
         """Tell all instances, now and whenever one has changed."""
+        if self._lost:
+            await self._connect_again()
         stream: Any = None
         try:
             stream = await _either(
@@ -84,6 +95,7 @@ class GrpcInstanceManager:
         except AioRpcError as error:
             raise self._cannot_read(error) from error
         finally:
+            self._lost = True
             if stream is not None:
                 stream.cancel()
         raise CannotReadError(f"cannot read {self._label}: it is ending")
@@ -108,6 +120,12 @@ class GrpcInstanceManager:
                 f"cannot delete {seen.name} on {self._label}: {_reason(error)}"
             ) from error
         return True
+
+    async def _connect_again(self) -> None:
+        before, self._client = self._client, self._connect()
+        self._lost = False
+        # What is still being asked is answered or runs into its deadline first: nothing is cut off.
+        await before.close(DEFAULT_TIMEOUT)
 
     @property
     def _label(self) -> str:
