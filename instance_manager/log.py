@@ -1,13 +1,93 @@
-"""The daemon's own log: JSON in a container, coloured text on a terminal, always on stderr."""
+"""The daemon's own log: JSON in a container, coloured text on a terminal, always on stderr.
+
+How much is logged can be changed while the daemon runs: the level for everything, and areas that log in
+detail whatever the level.
+"""
 
 import logging
 import sys
+from collections.abc import Collection
+from typing import Any, TextIO
 
 import structlog
+
+from instance_manager.core.errors import InvalidArgumentError
+
+LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+"""Names of levels as clients write them, in lower case."""
+AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
+"""Parts of the daemon that can log in detail by themselves: the last names of its modules and packages."""
+
+
+class LogControl:
+    """How much is logged. There is one log, so there is one of these: `control`."""
+
+    def __init__(self) -> None:
+        self._level = "info"
+        self._areas: frozenset[str] = frozenset()
+
+    @property
+    def level(self) -> str:
+        """Name of the level, in lower case."""
+        return self._level
+
+    @property
+    def flags(self) -> str:
+        """The areas that log in detail, separated by commas."""
+        return ",".join(sorted(self._areas))
+
+    def set_level(self, name: str) -> None:
+        """Log what is at least so important.
+
+        Raises:
+            InvalidArgumentError: if there is no such level.
+        """
+        if name.lower() not in LEVELS:
+            raise InvalidArgumentError(f"cannot use the log level {name!r}: it is one of {', '.join(LEVELS)}")
+        self._level = name.lower()
+
+    def set_flags(self, text: str) -> None:
+        """Let these areas, separated by commas, log in detail whatever the level; none if empty.
+
+        Raises:
+            InvalidArgumentError: if there is no such area.
+        """
+        areas = {word.strip() for word in text.split(",")} - {""}
+        if unknown := sorted(areas - set(AREAS)):
+            raise InvalidArgumentError(
+                f"cannot let {', '.join(unknown)} log in detail: there are {', '.join(AREAS)}"
+            )
+        self._areas = frozenset(areas)
+
+    def passes(self, level: str, path: Collection[str]) -> bool:
+        """Tell whether a line is to be logged: its level and the dotted name of the module, in parts."""
+        return LEVELS.get(level, logging.INFO) >= LEVELS[self._level] or not self._areas.isdisjoint(path)
+
+
+control = LogControl()
+
+
+class _Logger(structlog.WriteLogger):
+    """Writes lines and knows in which module they were written."""
+
+    def __init__(self, file: TextIO, name: str) -> None:
+        super().__init__(file)
+        self.path = name.split(".")
 
 
 def configure(*, debug: bool) -> None:
     """Set up logging once, at the start."""
+    control.set_level("debug" if debug else "info")
     terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
@@ -15,13 +95,20 @@ def configure(*, debug: bool) -> None:
     errors = [] if terminal else [structlog.processors.dict_tracebacks]
     structlog.configure(
         processors=[
+            _drop,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *errors,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda name="": _Logger(sys.stderr, name),
         cache_logger_on_first_use=True,
     )
+
+
+def _drop(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if not control.passes(method, logger.path):
+        raise structlog.DropEvent
+    return event

@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Daemon, running_daemon
+from tests.spdk.fixtures import spdk, spdk_process
+
+__all__ = ["spdk", "spdk_process"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the full-size checks too (an hour or so)")
+    parser.addoption(
+        "--update-golden", action="store_true", help="accept what is told now as what is expected"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -18,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     skip = pytest.mark.skip(reason="full-size check: run with --full")
     for item in items:
-        if "full" in item.keywords:
+        if item.get_closest_marker("full"):
             item.add_marker(skip)
 
 
@@ -45,7 +51,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where everything is installed (INSTANCE_MANAGER_TEST_NO_SKIP), a skip is a failure."""
     report = yield
-    strict = os.environ.get("INSTANCE_MANAGER_TEST_NO_SKIP") and "full" not in item.keywords
+    strict = os.environ.get("INSTANCE_MANAGER_TEST_NO_SKIP") and not item.get_closest_marker("full")
     if strict and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"

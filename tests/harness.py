@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO, TypeVar
 
 from instance_manager.client import Client
+from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 BIN = Path(sys.executable).parent / "instance-manager"
@@ -88,8 +89,12 @@ class Daemon:
         self.stdout: list[str] = []
         self._arrived = asyncio.Condition()
         self._options = options
+        self.tls: CertificateSet | None = None
+        """What clients show; plain text without."""
         self.prefix: tuple[str, ...] = (str(BIN),)
         """Program and first arguments to start it with."""
+        self.metrics = ["--metrics-listen", "127.0.0.1:0"]
+        """How to tell metrics, unless an option says otherwise; the default address is one for all tests."""
         self._environment = environment or {}
         self._readers: list[asyncio.Task[None]] = []
         self.process: asyncio.subprocess.Process
@@ -105,7 +110,7 @@ class Daemon:
         logs = [] if "--logs-dir" in self._options else ["--logs-dir", str(self.logs)]
         ports = [] if "--port-range" in self._options else ["--port-range", "{}-{}".format(*port_span())]
         self.process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self._options),
+            *(*self.prefix, "daemon", *listen, *ports, *logs, *state, *self.metrics, *self._options),
             env=os.environ | {MARKER: self.marker} | self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -115,6 +120,17 @@ class Daemon:
         serving = await self.logged(lambda line: line["event"] == "serving")
         if "--listen" in self._options:
             self.url = f"tcp://{serving['addresses'][0]}"
+
+    async def http(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Ask for metrics, liveness or readiness; return status and body."""
+        line = await self.logged(lambda line: line["event"] == "metrics are served")
+        host, _, port = line["addresses"][-1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        return int(head.split(" ")[1]), body
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
@@ -155,7 +171,7 @@ class Daemon:
         return found
 
     def client(self) -> Client:
-        return Client(self.url)
+        return Client(self.url, self.tls)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30) -> int:
         """Send a signal and return the exit status."""
@@ -248,13 +264,26 @@ class Watch:
             told = "deleted" if change.deleted else change.status.state
             return bool(change.spec.name == name and told == state)
 
-        seen = await self.until(lambda seen: any(map(matches, seen)), within)
+        looked = 0
+
+        def arrived(seen: list[pb.ProcessResponse]) -> bool:
+            nonlocal looked
+            begin, looked = looked, len(seen)
+            return any(map(matches, seen[begin:]))
+
+        seen = await self.until(arrived, within)
         return next(filter(matches, reversed(seen)))
 
     def states(self, uuid: str) -> list[str]:
         """Return the states told about one process, in order."""
-        mine = [c for c in self.seen if c.status.uuid == uuid]
-        return ["deleted" if c.deleted else c.status.state for c in mine]
+        return self.lives().get(uuid, [])
+
+    def lives(self) -> dict[str, list[str]]:
+        """Return the states told about each process, in order, by UUID."""
+        lives: dict[str, list[str]] = {}
+        for c in self.seen:
+            lives.setdefault(c.status.uuid, []).append("deleted" if c.deleted else c.status.state)
+        return lives
 
 
 def summary(change: pb.ProcessResponse) -> str:

@@ -5,9 +5,10 @@ caller can cause has its own code, and anything else is INTERNAL with an id that
 """
 
 import inspect
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -32,34 +33,85 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 _LONGEST_DETAILS = 1000
 """Characters of an error message; longer trailers are refused by clients."""
 
 
+def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
+    """Return the status code that tells a caller of an error."""
+    if isinstance(error, errors.UpstreamError):
+        return grpc.StatusCode[error.code]
+    return STATUS[type(error)]
+
+
+class MethodObserver(Protocol):
+    """Is told about every call of one method."""
+
+    def begun(self) -> None:
+        """Take note that a call has begun."""
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Take note that a call has ended, with the name of a status code, after so many seconds."""
+
+
+class CallObserver(Protocol):
+    """Is told about every call of every method."""
+
+    def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
+        """Return what is told about the calls of one method."""
+
+
+class Unobserved:
+    """A `CallObserver` that takes note of nothing."""
+
+    def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
+        """Return this very observer."""
+        del service, method, streaming
+        return self
+
+    def begun(self) -> None:
+        """Do nothing."""
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Do nothing."""
+
+
 def generic_handler(
-    service: ServiceDescriptor, methods: Mapping[str, Unary | Stream]
+    service: ServiceDescriptor, methods: Mapping[str, Unary | Stream], calls: CallObserver | None = None
 ) -> grpc.GenericRpcHandler:
     """Return the handler of a service.
+
+    Args:
+        service: what is served.
+        methods: by name.
+        calls: is told about every call; None: nobody is.
 
     Raises:
         ValueError: if `methods` are not exactly the methods of the service.
     """
     if set(methods) != set(service.methods_by_name):
         raise ValueError(f"{service.full_name} has the methods {sorted(service.methods_by_name)}")
+    calls = calls or Unobserved()
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, method in methods.items():
         descriptor = service.methods_by_name[name]
         full_name = f"/{service.full_name}/{name}"
         request = GetMessageClass(descriptor.input_type)
-        if descriptor.server_streaming:
-            streaming = _guarded(full_name, _stream(request, method))
-            handlers[name] = grpc.unary_stream_rpc_method_handler(streaming)
+        streaming = descriptor.server_streaming
+        observer = calls.method(service.full_name, name, streaming=streaming)
+        if streaming:
+            call = _guarded(full_name, _stream(request, method), observer)
+            handlers[name] = grpc.unary_stream_rpc_method_handler(call)
         else:
-            handlers[name] = grpc.unary_unary_rpc_method_handler(_guarded(full_name, _unary(request, method)))
+            call = _guarded(full_name, _unary(request, method), observer)
+            handlers[name] = grpc.unary_unary_rpc_method_handler(call)
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
@@ -89,21 +141,33 @@ def _stream(kind: type[Message], method: Any) -> Any:
     return call
 
 
-def _guarded(full_name: str, call: Any) -> Any:
+def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes | None:
+        begun = time.perf_counter()
+        observer.begun()
+        # What is left when none of the ways out below was taken: the caller has gone.
+        code = grpc.StatusCode.CANCELLED
         try:
             answer: bytes | None = await call(raw, context)
+            code = grpc.StatusCode.OK
         except errors.InstanceManagerError as error:
-            await context.abort(STATUS[type(error)], str(error)[:_LONGEST_DETAILS])
+            code = status_of(error)
+            await context.abort(code, str(error)[:_LONGEST_DETAILS])
         except grpc.aio.AbortError:
+            code = context.code()
             raise
         except Exception:
+            code = grpc.StatusCode.INTERNAL
             error_id = uuid.uuid4().hex[:12]
             log.exception("unexpected error in a call", method=full_name, error_id=error_id)
             await context.abort(
-                grpc.StatusCode.INTERNAL,
+                code,
                 f"internal error {error_id}: this is a defect; the daemon's log tells more under this id",
             )
+        finally:
+            seconds = time.perf_counter() - begun
+            observer.ended(code.name, seconds)
+            log.debug("call", method=full_name, code=code.name, milliseconds=round(seconds * 1000, 2))
         return answer
 
     return guarded

@@ -1,27 +1,28 @@
 """ProcessManagerService: processes by name, as Longhorn's clients know it."""
 
-import asyncio
-from contextlib import aclosing
 from typing import Any
 
 import grpc
 
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.logs import stream_log
+from instance_manager.api.methods import CallObserver, Context, generic_handler
 from instance_manager.api.version import version_response
-from instance_manager.api.wire import SerializedChanges, SerializedList, process_to_wire, spec_from_wire
-from instance_manager.app.events import LaggedError
+from instance_manager.api.watching import watching
+from instance_manager.api.wire import (
+    SerializedChanges,
+    SerializedList,
+    SerializedProcesses,
+    process_to_wire,
+    spec_from_wire,
+)
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.change import Change
 from instance_manager.core.names import validate_name
+from instance_manager.core.process import Process
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
-
-FOLLOW_METADATA = "instance-manager-follow"
-"""With the value `true`, ProcessLog goes on until the process is deleted."""
-TAIL_METADATA = "instance-manager-tail"
-"""ProcessLog begins with the last so many lines."""
 
 
 class ProcessService:
@@ -30,11 +31,12 @@ class ProcessService:
     def __init__(self, supervisor: Supervisor, replacer: Replacer) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._changes = SerializedChanges()
-        self._list = SerializedList(supervisor.events)
+        self._changes = SerializedChanges(_told)
+        self._list = SerializedList(supervisor, _in_list)
+        self._each = SerializedProcesses(supervisor, _alone)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
         return generic_handler(
             SERVICE,
             {
@@ -47,6 +49,7 @@ class ProcessService:
                 "ProcessWatch": self.watch,
                 "VersionGet": self.version,
             },
+            calls,
         )
 
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:
@@ -58,14 +61,14 @@ class ProcessService:
         validate_name(request.name)
         return process_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
-    def get(self, request: pb.ProcessGetRequest) -> pb.ProcessResponse:
+    def get(self, request: pb.ProcessGetRequest) -> bytes:
         """Tell one process."""
         validate_name(request.name)
-        return process_to_wire(self._supervisor.get(request.name))
+        return self._each.get(request.name)
 
     def list(self, _: pb.ProcessListRequest) -> bytes:
         """Tell every process."""
-        return self._list.get(self._supervisor.processes())
+        return self._list.get()
 
     async def replace(self, request: pb.ProcessReplaceRequest) -> pb.ProcessResponse:
         """Put a process with another binary in the place of a running one."""
@@ -78,42 +81,27 @@ class ProcessService:
         return version_response()
 
     async def log(self, request: pb.LogRequest, context: Context) -> None:
-        """Stream a log line by line; metadata asks for the end of it, or to go on."""
-        validate_name(request.name)
-        metadata = dict(context.invocation_metadata() or ())
-        follow = metadata.get(FOLLOW_METADATA) == "true"
-        lines = self._supervisor.logs.read(
-            request.name, follow=follow, tail=_tail(str(metadata.get(TAIL_METADATA, "")))
-        )
-        async with aclosing(lines):
-            async for line in lines:
-                await context.write(pb.LogResponse(line=line).SerializeToString())
+        """Stream a log line by line."""
+        await stream_log(self._supervisor.logs, request.name, context)
 
     async def watch(self, _: Any, context: Context) -> None:
-        """Stream every change from now on; one who does not read is cut off with RESOURCE_EXHAUSTED."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a handler always runs in one
-        with self._supervisor.events.subscribe() as changes:
-            # A watcher that does not read leaves this task stuck in a write.
-            changes.on_lag = task.cancel
+        """Stream every change from now on."""
+        async with watching(
+            self._supervisor.events, context, "watch again, then list to be in step"
+        ) as changes:
             # Headers tell the client that from here on it misses nothing.
             await context.send_initial_metadata(())
-            try:
-                async for change in changes:
-                    await context.write(self._changes.get(change))
-            except (LaggedError, asyncio.CancelledError):
-                if not changes.lagged:
-                    raise
-                task.uncancel()
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    "too many changes were left unread: watch again, then list to be in step",
-                )
+            async for change in changes:
+                await context.write(self._changes.get(change))
 
 
-def _tail(text: str) -> int | None:
-    if not text:
-        return None
-    if not text.isdecimal():
-        raise InvalidArgumentError(f"cannot use {TAIL_METADATA} {text!r}: it is a number of lines")
-    return int(text)
+def _told(change: Change) -> bytes:
+    return process_to_wire(change.process, deleted=change.deleted).SerializeToString()
+
+
+def _alone(process: Process) -> bytes:
+    return process_to_wire(process).SerializeToString()
+
+
+def _in_list(process: Process) -> bytes:
+    return pb.ProcessListResponse(processes={process.name: process_to_wire(process)}).SerializeToString()

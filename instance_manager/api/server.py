@@ -1,8 +1,9 @@
 """The gRPC server: addresses, health, reflection and the end of it all."""
 
+import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +12,32 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.reflection import SymbolPool
+from instance_manager.api.tls import PeerGate, ServerTls, credentials, is_private
 from instance_manager.core.errors import InvalidArgumentError
 
 INSTANCE_SERVICE_OFFSET = 3
 """InstanceService is looked for on the process manager's port plus this."""
 
+MAX_REQUEST_BYTES = 4 << 20
+"""A longer request is RESOURCE_EXHAUSTED."""
+MAX_CALLS_PER_CONNECTION = 256
+"""Calls that a connection may have under way; its client keeps others back until one has ended."""
+MAX_CALLS = 10_000
+"""Calls that may be under way in all; one more is RESOURCE_EXHAUSTED."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_OWNER_ONLY = 0o177
+_PROBE_TIMEOUT = 2.0
+"""Seconds for a daemon behind a Unix socket to take a connection."""
 _OPTIONS = (
     # Two daemons must never share a port without knowing it.
     ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, also between calls; a second is left for jitter on the way.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
 )
 
 
@@ -68,18 +83,28 @@ def parse_address(text: str) -> Address:
 class GrpcServer:
     """Serves the given services, health and reflection on every address."""
 
-    def __init__(self, services: dict[str, grpc.GenericRpcHandler]) -> None:
+    def __init__(self, services: dict[str, grpc.GenericRpcHandler], tls: ServerTls | None = None) -> None:
         self._services = services
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._tls = tls
+        self.gate = PeerGate(tls.peer_name) if tls else None
+        """What every call has to pass; None in plain text."""
+        self._server = grpc.aio.server(
+            options=_OPTIONS,
+            interceptors=[self.gate] if self.gate else None,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflector = reflection.aio.ReflectionServicer(names)
-        reflection.enable_server_reflection(names, self._server)
+        symbols: Any = SymbolPool()
+        reflector = reflection.aio.ReflectionServicer(names, symbols)
+        reflection.enable_server_reflection(names, self._server, symbols)
         self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
 
     def bind(self, address: Address) -> Address:
         """Listen on an address and return it, with the port that was found if any would do.
+
+        A Unix socket is its owner's alone.
 
         Raises:
             AddressError: if it is in use or not ours.
@@ -87,7 +112,11 @@ class GrpcServer:
         if address.path:
             _refuse_live_socket(address.path)
         try:
-            port = self._server.add_insecure_port(address.target)
+            with _owner_only():
+                if self._tls is None:
+                    port = self._server.add_insecure_port(address.target)
+                else:
+                    port = self._server.add_secure_port(address.target, credentials(self._tls))
         except RuntimeError as error:
             raise AddressError(
                 f"cannot listen on {address.target}: it is in use or not an address of this machine"
@@ -124,11 +153,45 @@ def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
 
 
+def refuse_exposed(address: Address) -> None:
+    """Refuse to serve plain text where others than this machine can call.
+
+    Raises:
+        AddressError: if the address is neither a loopback one nor a Unix socket.
+    """
+    if not address.path and not is_private(address.host):
+        raise AddressError(
+            f"cannot serve plain text on {address.target}: whoever reaches it could start programs here; "
+            "set --tls-dir to a directory with certificates, listen on localhost or a Unix socket, "
+            "or allow it with --insecure"
+        )
+
+
+@contextmanager
+def _owner_only() -> Iterator[None]:
+    """Create files that only their owner may use: a Unix socket has its mode before anybody can connect."""
+    before = os.umask(_OWNER_ONLY)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def _refuse_live_socket(path: str) -> None:
     """Refuse to take the place of a Unix socket on which somebody answers; gRPC replaces a dead one."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
-        probe.connect(path)
-        raise AddressError(f"cannot listen on unix:{path}: another process answers on it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_TIMEOUT)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except (TimeoutError, BlockingIOError):
+            reason = "another process listens on it and does not answer"
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+        else:
+            reason = "another process answers on it"
+    raise AddressError(f"cannot listen on unix:{path}: {reason}")
 
 
-__all__: Sequence[str] = ["Address", "AddressError", "GrpcServer", "parse_address"]
+__all__: Sequence[str] = ["Address", "AddressError", "GrpcServer", "parse_address", "refuse_exposed"]

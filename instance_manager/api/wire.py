@@ -1,6 +1,9 @@
 """Conversion between the wire's messages and the core's values."""
 
-from instance_manager.app.events import Change, EventLog
+from collections.abc import Callable
+
+from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Process
 from instance_manager.core.spec import ProcessSpec
@@ -53,41 +56,77 @@ def process_to_wire(process: Process, *, deleted: bool = False) -> pb.ProcessRes
 class SerializedChanges:
     """Serializes each change once for all watchers."""
 
-    def __init__(self) -> None:
+    def __init__(self, serialize: Callable[[Change], bytes]) -> None:
+        self._serialize = serialize
         self._known: dict[int, bytes] = {}
 
     def get(self, change: Change) -> bytes:
         """Return the message that tells a change."""
         known = self._known.get(change.revision)
         if known is None:
-            known = process_to_wire(change.process, deleted=change.deleted).SerializeToString()
-            self._known[change.revision] = known
+            known = self._known[change.revision] = self._serialize(change)
             if len(self._known) > _CHANGES_KEPT:
                 del self._known[next(iter(self._known))]
         return known
 
 
+class SerializedProcesses:
+    """Serializes each process once between two changes of it."""
+
+    def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
+        self._supervisor = supervisor
+        self._serialize = serialize
+        self._known: dict[str, bytes] = {}
+        supervisor.events.listeners.append(lambda name: self._known.pop(name, None))
+
+    def get(self, name: str) -> bytes:
+        """Return the message that tells a process.
+
+        Raises:
+            NotFoundError: if no process has this name.
+        """
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._serialize(self._supervisor.get(name))
+        return known
+
+
+_FEW = 1024
+"""Changed processes that a list remembers without looking which of them are gone."""
+
+
 class SerializedList:
-    """Serializes a process once per change of it, and the list once per change of anything."""
+    """A list of all processes that is serialized already: a change costs the process that has changed."""
 
-    def __init__(self, events: EventLog) -> None:
-        self._events = events
-        self._entries: dict[str, tuple[Process, bytes]] = {}
-        self._revision = -1
-        self._whole = b""
+    def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
+        """Serialize a process with `serialize` into a list that has no other entry."""
+        self._supervisor = supervisor
+        self._serialize = serialize
+        self._changed: set[str] = set(supervisor.processes())
+        self._entries: dict[str, bytes] = {}
+        self._whole: bytes | None = b""
+        self._most = _FEW
+        supervisor.events.listeners.append(self._note)
 
-    def get(self, processes: dict[str, Process]) -> bytes:
-        """Return the ProcessListResponse; every difference in `processes` has been published as a change."""
-        if self._revision != self._events.revision:
-            self._entries = {name: self._entry(name, process) for name, process in processes.items()}
+    def get(self) -> bytes:
+        """Return the list."""
+        while self._changed:
+            name = self._changed.pop()
+            self._whole = None
+            process = self._supervisor.find(name)
+            if process is None:
+                self._entries.pop(name, None)
+            else:
+                self._entries[name] = self._serialize(process)
+        if self._whole is None:
             # Serialized messages that stand one behind the other parse as one that holds all their entries.
-            self._whole = b"".join(entry[1] for entry in self._entries.values())
-            self._revision = self._events.revision
+            self._whole = b"".join(self._entries.values())
         return self._whole
 
-    def _entry(self, name: str, process: Process) -> tuple[Process, bytes]:
-        known = self._entries.get(name)
-        if known is not None and known[0] is process:
-            return known
-        single = pb.ProcessListResponse(processes={name: process_to_wire(process)})
-        return process, single.SerializeToString()
+    def _note(self, name: str) -> None:
+        """Remember that a process has changed, but not for ever the names of all that nobody asked about."""
+        self._changed.add(name)
+        if len(self._changed) > self._most:
+            listed = self._supervisor.processes().keys() | self._entries.keys()
+            self._changed &= listed
+            self._most = max(_FEW, 2 * len(listed))

@@ -19,8 +19,6 @@ class Entry:
         self.readiness: Cancellable | None = None
         self.logs = False
         """It was given a writer of its log."""
-        self.forgotten = False
-        """It has left the supervisor; nothing of it is left."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[None]]] = []
 
     def settle(self) -> None:

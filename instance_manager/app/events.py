@@ -6,29 +6,17 @@ A subscriber that falls too far behind is cut off and told so; nobody waits for 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from instance_manager.core.process import Process
+from instance_manager.app.history import DEFAULT_MEMORY, History, NoPast
+from instance_manager.app.interfaces import Past
+from instance_manager.core.change import Change
+from instance_manager.core.process import Process, State
 
 DEFAULT_BACKLOG = 8192
 """Events a subscriber may lag behind; about 8 MiB, shared by all who lag."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change of one process."""
-
-    revision: int
-    """Increasing by one from change to change."""
-    time: float
-    """Seconds since the epoch."""
-    process: Process
-    """As it was right after the change."""
-    deleted: bool
-    """It has left the list; nothing more will be told about this UUID."""
 
 
 class LaggedError(Exception):
@@ -90,32 +78,75 @@ class Subscription:
 
 
 class EventLog:
-    """Numbers the changes and hands each to every subscriber."""
+    """Numbers the changes, remembers the latest and hands each to every subscriber."""
 
     def __init__(
-        self, now: Callable[[], float], *, backlog: int = DEFAULT_BACKLOG, revision: int = 0
+        self,
+        now: Callable[[], float],
+        *,
+        backlog: int = DEFAULT_BACKLOG,
+        memory: int = DEFAULT_MEMORY,
+        past: Past | None = None,
+        observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
+        """Begin with nobody subscribed.
+
+        Args:
+            now: returns seconds since the epoch.
+            backlog: changes a subscriber may lag behind.
+            memory: changes that are remembered.
+            past: what earlier daemons have told.
+            observe: called with every change before the subscribers are told.
+        """
         self._now = now
+        self._observe = observe
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
-        self.revision = revision
-        """Of the latest change."""
+        self.history = History(past or NoPast(), memory)
+        self.listeners: list[Callable[[str], object]] = []
+        """Called at once with the name of each process that has changed, before anybody can look at it."""
         self.cut_off = 0
         """Subscribers that were cut off because they did not read."""
+
+    @property
+    def revision(self) -> int:
+        """Of the latest change."""
+        return self.history.revision
 
     @property
     def subscribers(self) -> int:
         """How many subscribers there are."""
         return len(self._subscriptions)
 
-    def publish(self, process: Process, *, deleted: bool = False) -> None:
-        """Record a change and tell everyone."""
-        self.revision += 1
-        change = Change(self.revision, self._now(), process, deleted)
-        for subscription in tuple(self._subscriptions):
-            subscription.offer(change)
-            self.cut_off += subscription.lagged
+    def draft(self, process: Process, previous: State | None, endings: Iterable[bool]) -> list[Change]:
+        """Number the next changes of a process without telling them yet.
+
+        Args:
+            process: as it is now.
+            previous: its state before.
+            endings: for each change, whether the process leaves the list with it.
+        """
+        changes: list[Change] = []
+        for revision, deleted in enumerate(endings, start=self.revision + 1):
+            changes.append(Change(revision, self._now(), process, previous, deleted))
+            previous = process.state
+        return changes
+
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Remember the changes that were just drafted and tell everyone."""
+        for change in changes:
+            self.history.add(change)
+            self._observe(change)
+            for subscription in tuple(self._subscriptions):
+                subscription.offer(change)
+                self.cut_off += subscription.lagged
+            self.notify(change.process.name)
+
+    def notify(self, name: str) -> None:
+        """Tell the listeners that what has this name is another, or has changed."""
+        for listener in self.listeners:
+            listener(name)
 
     def subscribe(self) -> Subscription:
         """Return a subscription to every later change."""

@@ -9,12 +9,13 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from instance_manager.app.interfaces import JournalRecord, SpawnOrder
-from instance_manager.core.errors import NotFoundError
+from instance_manager.core.change import Change
+from instance_manager.core.errors import NotFoundError, PermissionDeniedError
 from instance_manager.core.process import ExitStatus, Identity
 
 
@@ -175,8 +176,15 @@ class FakeSpawner:
         """Names of the signals that end processes spawned from now on."""
         self.failures: deque[Exception] = deque()
         """What the next spawns raise, one each."""
+        self.forbidden: set[str] = set()
+        """Programs that may not be started."""
         self.children: list[FakeChild] = []
         """Every process that was started, in order."""
+
+    def permit(self, program: str) -> None:
+        """Raise PermissionDeniedError for what is `forbidden`."""
+        if program in self.forbidden:
+            raise PermissionDeniedError(f"cannot start {program}: it is forbidden")
 
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> FakeChild:
         """Start a process, or raise the next of `failures`."""
@@ -282,14 +290,14 @@ class FakeJournal:
     def __init__(self) -> None:
         self.records: dict[str, JournalRecord] = {}
         """By UUID."""
-        self.last_revision = 0
+        self.changes: list[Change] = []
 
-    def record(self, record: JournalRecord, revision: int) -> None:
+    def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write down a process as it is now."""
         self.records[record.process.uuid] = record
-        self.last_revision = revision
+        self.changes += changes
 
-    def forget(self, uuid: str, revision: int) -> None:
+    def forget(self, uuid: str, changes: Sequence[Change]) -> None:
         """Cross out a process of which nothing is left."""
         self.records.pop(uuid, None)
-        self.last_revision = revision
+        self.changes += changes

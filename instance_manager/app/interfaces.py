@@ -1,10 +1,11 @@
 """What the use cases need of the outside world."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from instance_manager.core.change import Change
 from instance_manager.core.process import ExitStatus, Identity, Process
 
 
@@ -50,11 +51,19 @@ class Child(Protocol):
 class Spawner(Protocol):
     """Starts OS processes."""
 
+    def permit(self, program: str) -> None:
+        """Look whether a program may be started here, be it there or not.
+
+        Raises:
+            PermissionDeniedError: if not.
+        """
+
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> Child:
         """Start a process and call `on_exit` once, later, when it has ended.
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
+            PermissionDeniedError: if it may not be started here (any more).
             ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
         """
 
@@ -106,16 +115,31 @@ class JournalRecord:
 class Journal(Protocol):
     """What survives the daemon. Writing never fails for the caller; trouble is counted and told."""
 
-    def record(self, record: JournalRecord, revision: int) -> None:
+    def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write down a process as it is now, before anything is done about it.
 
         Args:
             record: to write.
-            revision: of the latest change, those included that are about to be told.
+            changes: that are about to be told; they are written with the record or, like it, not at all.
         """
 
-    def forget(self, uuid: str, revision: int) -> None:
-        """Cross out a process of which nothing is left, and write down the revision of the latest change."""
+    def forget(self, uuid: str, changes: Sequence[Change]) -> None:
+        """Cross out a process of which nothing is left, and write down its last changes."""
+
+
+class Past(Protocol):
+    """The changes that an earlier daemon has told."""
+
+    @property
+    def revision(self) -> int:
+        """Of the latest change, 0 if there was none."""
+
+    @property
+    def epoch(self) -> str:
+        """Name of the sequence of revisions; another one when what was told before is lost."""
+
+    def changes(self) -> AsyncIterator[Change]:
+        """Yield the changes that are remembered up to `revision`, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +152,8 @@ class Survivor:
     """See `core.recovery.envelope`."""
     command: tuple[str, ...]
     identity: Identity
+    age: float
+    """Seconds since its start."""
 
 
 class Survivors(Protocol):
@@ -157,4 +183,7 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds; 0: after what is under way now."""
+        """Do something in `delay` seconds; 0: after what is under way now.
+
+        If the daemon stood still and is late, what has happened meanwhile is reported first.
+        """

@@ -6,6 +6,7 @@ decides; where the journal is silent, a process is taken over from what it carri
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import structlog
 
@@ -31,13 +32,14 @@ class Recovery:
         self._replacer = replacer
         self._survivors = survivors
         self._readiness = readiness
+        self._ready_timeout = supervisor.settings.ready_timeout
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
         """Take over everything; afterwards every list, get and watch is as it would be without the break."""
         found = {survivor.uuid: survivor for survivor in self._survivors.find()}
         journaled = {record.process.uuid for record in records}
         strangers = [s for uuid, s in found.items() if uuid not in journaled]
-        recovered = await asyncio.gather(*(self._from_envelope(survivor) for survivor in strangers))
+        recovered = await asyncio.gather(*(self._from_envelope(s, found.keys()) for s in strangers))
         for record in (*records, *(r for r in recovered if r is not None)):
             self._take_over(record, found.get(record.process.uuid))
         self._settle_replacements()
@@ -63,7 +65,7 @@ class Recovery:
         effects, events = resume(process, alive, exit_status)
         self._supervisor.go_on(entry, effects, events)
 
-    async def _from_envelope(self, survivor: Survivor) -> JournalRecord | None:
+    async def _from_envelope(self, survivor: Survivor, living: AbstractSet[str]) -> JournalRecord | None:
         try:
             process, replaces = open_envelope(
                 survivor.name, survivor.uuid, survivor.envelope, survivor.command, survivor.identity
@@ -77,7 +79,9 @@ class Recovery:
                 reason=str(error),
             )
             return None
-        state = await self._state_of(process)
+        # While the process to be replaced lives, this one may have failed to replace it.
+        replacing = replaces in living
+        state = await self._state_of(process, asked=replacing or survivor.age < self._ready_timeout)
         log.warning("recovered without journal", name=process.name, uuid=process.uuid, state=state)
         return JournalRecord(
             process=Process(
@@ -88,12 +92,17 @@ class Recovery:
                 body=Body.ALIVE,
                 identity=process.identity,
             ),
-            listed=not replaces or state is State.RUNNING,
+            listed=not replacing or state is State.RUNNING,
             replaces=replaces,
         )
 
-    async def _state_of(self, process: Process) -> State:
-        if process.ports is None:
+    async def _state_of(self, process: Process, *, asked: bool) -> State:
+        """Tell whether a process runs already.
+
+        One that has lived for longer than it takes to fail need not be asked: it may be busy, and whoever
+        does not answer would count as one that never got ready and be ended.
+        """
+        if process.ports is None or not asked:
             return State.RUNNING
         missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
         return State.STARTING if missing else State.RUNNING

@@ -4,9 +4,16 @@ import structlog
 
 from instance_manager.app.entry import Entry
 from instance_manager.app.interfaces import JournalRecord
-from instance_manager.core.errors import NotFoundError
+from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.ports import PortPool, PortRange
 from instance_manager.core.process import Process
+from instance_manager.core.spec import ProcessSpec, command_bytes
+
+DEFAULT_MAX_PROCESSES = 4096
+"""Far more than a node serves; each takes a PID, a descriptor and its place in every list."""
+
+MAX_ALL_COMMAND_BYTES = 2 << 20
+"""Bytes of all command lines together: every list holds them, and clients take no message over 4 MiB."""
 
 log = structlog.get_logger(__name__)
 
@@ -14,8 +21,10 @@ log = structlog.get_logger(__name__)
 class Registry:
     """Every process of which something is left, listed or not, and the ports of each."""
 
-    def __init__(self, span: PortRange) -> None:
+    def __init__(self, span: PortRange, max_processes: int = DEFAULT_MAX_PROCESSES) -> None:
+        self._max_processes = max_processes
         self._pool = PortPool.of(span)
+        self._command_bytes = 0
         self._entries: dict[str, Entry] = {}
         """By UUID."""
         self._listed: dict[str, Entry] = {}
@@ -59,6 +68,25 @@ class Registry:
         """Return what the journal should hold about an entry."""
         return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
 
+    def require_room(self, spec: ProcessSpec) -> None:
+        """Look whether one more process may be added.
+
+        Raises:
+            ResourceExhaustedError: if not.
+        """
+        if len(self._entries) >= self._max_processes:
+            raise ResourceExhaustedError(
+                f"cannot create {spec.name}: there are {len(self._entries)} processes and --max-processes is "
+                f"{self._max_processes}; delete processes that are no longer needed or raise it"
+            )
+        size = self._command_bytes + command_bytes(spec)
+        if size > MAX_ALL_COMMAND_BYTES:
+            raise ResourceExhaustedError(
+                f"cannot create {spec.name}: the command lines of all processes would have {size} bytes and "
+                f"{MAX_ALL_COMMAND_BYTES} is the most there may be, or no client could list them; delete "
+                "processes that are no longer needed or shorten args and port_args"
+            )
+
     def allocate(self, count: int) -> PortRange | None:
         """Hand out ports, None for none.
 
@@ -73,6 +101,7 @@ class Registry:
     def add(self, entry: Entry, *, listed: bool) -> None:
         """Take an entry in whose ports were allocated, with its name or beside the one that has it."""
         self._entries[entry.process.uuid] = entry
+        self._command_bytes += command_bytes(entry.process.spec)
         if listed:
             self._listed[entry.process.name] = entry
 
@@ -109,6 +138,7 @@ class Registry:
         """Let go of an entry; its name, if it has it, and its ports are free."""
         process = entry.process
         del self._entries[process.uuid]
+        self._command_bytes -= command_bytes(process.spec)
         if self.is_listed(entry):
             del self._listed[process.name]
         if process.ports in self._pool.taken:

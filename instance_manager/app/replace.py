@@ -41,6 +41,7 @@ class Replacer:
             AlreadyExistsError: if the old process changed meanwhile or is being replaced already.
             DeadlineExceededError: if the new process did not get ready in time.
             FailedPreconditionError: if the new process cannot be executed or ended at once.
+            PermissionDeniedError: if the binary may not be started here.
             ResourceExhaustedError: if there are no ports for it or the machine has no room.
             UnavailableError: if the daemon is ending.
         """

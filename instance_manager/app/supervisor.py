@@ -7,7 +7,7 @@ effects, so there is no state in between that a caller could see.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +27,12 @@ from instance_manager.app.interfaces import (
     Spawner,
     SpawnOrder,
 )
-from instance_manager.app.registry import Registry
+from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
 from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -56,6 +57,7 @@ from instance_manager.core.process import (
     Spawn,
     Spawned,
     SpawnFailed,
+    State,
     StopRequested,
     Timer,
     TreeGone,
@@ -73,7 +75,7 @@ _LAST_WAIT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long things may take, in seconds, and which ports may be handed out."""
+    """How long things may take, in seconds, and what may be handed out."""
 
     port_range: PortRange
     stop_timeout: float = 60.0
@@ -82,6 +84,8 @@ class Settings:
     """From the spawn to an answer on the process's port."""
     retry_interval: float = 1.0
     """Between attempts to end what SIGKILL did not end."""
+    max_processes: int = DEFAULT_MAX_PROCESSES
+    """How many there may be, those included that have ended and are still listed."""
 
 
 class Supervisor:
@@ -107,7 +111,7 @@ class Supervisor:
         self._clock = clock
         self._journal = journal
         self._new_uuid = new_uuid
-        self.registry = Registry(settings.port_range)
+        self.registry = Registry(settings.port_range, settings.max_processes)
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
@@ -136,6 +140,11 @@ class Supervisor:
         """Return every listed process by name."""
         return self.registry.processes()
 
+    def find(self, name: str) -> Process | None:
+        """Return the listed process that has a name, None if it is free."""
+        entry = self.registry.holder(name)
+        return entry.process if entry else None
+
     def get(self, name: str) -> Process:
         """Return one process.
 
@@ -150,6 +159,7 @@ class Supervisor:
         Raises:
             InvalidArgumentError: if the spec is wrong.
             AlreadyExistsError: if the name is taken.
+            PermissionDeniedError: if the binary may not be started here.
             ResourceExhaustedError: if there are no ports for it or the machine has no room.
             UnavailableError: if the daemon is ending.
         """
@@ -234,11 +244,14 @@ class Supervisor:
         """Start a process whose spec is valid, listed or beside the one with the UUID that it replaces.
 
         Raises:
-            ResourceExhaustedError: if there are no ports for it or the machine has no room.
+            PermissionDeniedError: if the binary may not be started here.
+            ResourceExhaustedError: if there are too many, no ports for it, or the machine has no room.
             UnavailableError: if the daemon is ending.
         """
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
+        self._spawner.permit(spec.binary)
+        self.registry.require_room(spec)
         ports = self.registry.allocate(spec.port_count)
         process, effects = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
@@ -246,11 +259,11 @@ class Supervisor:
         entry = Entry(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
         # The intent is written down before there is a process to lose.
-        self._write(entry, effects)
+        self._commit(entry, None, effects)
         try:
             for effect in effects:
                 self._carry_out(entry, effect)
-        except ResourceExhaustedError as error:
+        except (PermissionDeniedError, ResourceExhaustedError) as error:
             self.handle(entry, StopRequested())
             self.handle(entry, SpawnFailed(str(error)))
             raise
@@ -260,12 +273,15 @@ class Supervisor:
         """Give the name of a listed process to another one."""
         self.registry.swap(old, new)
         # In this order: whoever reads the journal in between sees that the name has been taken over.
-        self._write(new, ())
-        self._write(old, ())
+        self._journal.record(self.registry.record_of(new))
+        self._journal.record(self.registry.record_of(old))
+        self.events.notify(new.process.name)
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
-        self._write(entry, ())
+        effects = tuple(effects)
+        self.events.notify(entry.process.name)
+        self._commit(entry, entry.process.state, effects)
         for effect in effects:
             self._carry_out(entry, effect)
         for event in events:
@@ -283,25 +299,32 @@ class Supervisor:
                 before = entry.process
                 entry.process, effects = step(before, event)
                 if entry.process is not before:
-                    self._write(entry, effects)
+                    self._commit(entry, before.state, effects)
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
         finally:
             self._handling = False
 
-    def _write(self, entry: Entry, effects: Iterable[Effect]) -> None:
-        """Write a process down before its effects are carried out; not one that is forgotten next."""
-        if Forget() not in effects:
-            told = sum(isinstance(effect, Publish) for effect in effects)
-            self._journal.record(self.registry.record_of(entry), self.events.revision + told)
+    def _commit(self, entry: Entry, previous: State | None, effects: Sequence[Effect]) -> None:
+        """Write a process down, tell what is to be told about it, and only then carry out the rest.
+
+        What watchers have been told is always in the journal: a daemon that dies takes nothing back.
+        """
+        endings = [isinstance(effect, Forget) for effect in effects if isinstance(effect, Publish | Forget)]
+        changes = self.events.draft(entry.process, previous, endings)
+        if any(endings):
+            self._journal.forget(entry.process.uuid, changes)
+        else:
+            self._journal.record(self.registry.record_of(entry), changes)
+        self.events.publish(changes)
 
     # --- effects ---
 
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         match effect:
             case Publish():
-                self._publish(entry)
+                self._log_state(entry.process)
             case Spawn():
                 self._spawn(entry)
             case AwaitReady():
@@ -320,9 +343,7 @@ class Supervisor:
     def _grace(self) -> float:
         return self.settings.stop_timeout if self._ending is None else self._ending
 
-    def _publish(self, entry: Entry) -> None:
-        process = entry.process
-        self.events.publish(process)
+    def _log_state(self, process: Process) -> None:
         level = log.warning if process.error_msg else log.info
         level(
             f"process {process.state}",
@@ -388,10 +409,7 @@ class Supervisor:
         self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
-        self._journal.forget(process.uuid, self.events.revision + 1)
-        entry.forgotten = True
         entry.settle()
-        self.events.publish(process, deleted=True)
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
             self._empty.set()

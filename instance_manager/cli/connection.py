@@ -4,24 +4,29 @@ import functools
 import os
 import socket
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure, of_status
 from instance_manager.cli.root import Globals
+from instance_manager.cli.tls import TlsChoice, client_certificates, explain, is_required
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from grpc.aio import AioRpcError
 
     from instance_manager.client import Client
+    from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+    from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 
 CONNECT_TIMEOUT = 3.0
 """Seconds until an address that does not answer counts as unreachable."""
 COMPLETION_TIMEOUT = 2.0
 """Seconds for which a completion may keep the shell waiting."""
+
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +34,10 @@ T = TypeVar("T")
 
 class UnreachableError(Exception):
     """Nothing listens at the URL; the message says why."""
+
+
+class RefusedError(Exception):
+    """The daemon is there, but one side does not like the certificates of the other; the message says why."""
 
 
 def connected(command: Callable[Concatenate["Client", P], Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -56,47 +65,75 @@ def call(work: Callable[["Client"], Awaitable[T]]) -> T:
     from grpc.aio import AioRpcError
 
     try:
-        return asyncio.run(_connect(options.url, CONNECT_TIMEOUT, work))
-    except (AioRpcError, TimeoutError, UnreachableError) as error:
+        return asyncio.run(_connect(options.url, options.tls, CONNECT_TIMEOUT, work))
+    except (AioRpcError, TimeoutError, UnreachableError, RefusedError) as error:
         if options.debug:
             traceback.print_exception(error)
         raise _failure(error, options.url) from error
 
 
-def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """Return the names of live processes that begin with `incomplete`; none if the daemon does not answer."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import asyncio
+def _completing(
+    list_all: "Callable[[Client], Awaitable[Mapping[str, ProcessResponse | InstanceResponse]]]",
+) -> Complete:
+    """Return what completes a name by asking the daemon; nothing is offered if it does not answer."""
 
-    from click.shell_completion import CompletionItem
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        import asyncio
 
-    url = str(ctx.find_root().params["url"])
+        from click.shell_completion import CompletionItem
 
-    async def ask() -> "list[CompletionItem]":
-        async with asyncio.timeout(COMPLETION_TIMEOUT):
-            processes = await _connect(url, COMPLETION_TIMEOUT, lambda client: client.process_list())
-        return [
-            CompletionItem(name, help=process.status.state)
-            for name, process in sorted(processes.items())
-            if name.startswith(incomplete)
-        ]
+        root = ctx.find_root()
+        url = str(root.params["url"])
+        tls = TlsChoice(root.params["tls_dir"], root.params["tls_peer_name"], required=is_required(root))
 
-    try:
-        return asyncio.run(ask())
-    except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
-        return []
+        async def ask() -> list[CompletionItem]:
+            async with asyncio.timeout(COMPLETION_TIMEOUT):
+                found = await _connect(url, tls, COMPLETION_TIMEOUT, list_all)
+            return [
+                CompletionItem(name, help=each.status.state)
+                for name, each in sorted(found.items())
+                if name.startswith(incomplete)
+            ]
+
+        try:
+            return asyncio.run(ask())
+        except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
+            return []
+
+    return complete
 
 
-async def _connect(url: str, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:
+complete_names = _completing(lambda client: client.process_list())
+"""Completes the name of a process."""
+complete_instances = _completing(lambda client: client.instance_list())
+"""Completes the name of an instance of either data engine."""
+
+
+async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Client"], Awaitable[T]]) -> T:
+    from grpc import StatusCode
+    from grpc.aio import AioRpcError
+
     from instance_manager.client import Client, target_of
 
     try:
         target = target_of(url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    shown = client_certificates(tls, target)
     _reach(target, within)
-    async with Client(url) as client:
-        return await work(client)
+    try:
+        async with Client(url, shown, peer_name=tls.peer_name) as client:
+            return await work(client)
+    except AioRpcError as error:
+        told_by_grpc = not (error.details() or "").startswith("cannot ")
+        if (
+            error.code() is StatusCode.UNAVAILABLE
+            and told_by_grpc
+            and (why := explain(target, shown, tls, within))
+        ):
+            raise RefusedError(why) from error
+        raise
 
 
 def _reach(target: str, within: float) -> None:
@@ -117,8 +154,10 @@ def _reach(target: str, within: float) -> None:
         raise UnreachableError((isinstance(error, OSError) and error.strerror) or str(error)) from error
 
 
-def _failure(error: "AioRpcError | TimeoutError | UnreachableError", url: str) -> Failure:
+def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedError", url: str) -> Failure:
     """Return what to tell about a failed call, in one line, and the exit code."""
+    if isinstance(error, RefusedError):
+        return Failure(f"cannot talk to the instance manager at {url}: {error}", ExitCode.UNREACHABLE)
     if isinstance(error, UnreachableError):
         return _unreachable(str(error), url)
     if isinstance(error, TimeoutError):

@@ -2,17 +2,25 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
+from instance_manager.cli.spdk import spdk_options, spdk_target
+from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from instance_manager.daemon import TlsSettings
 
 EXAMPLE = """
 \b
 Examples:
   instance-manager daemon
-  instance-manager daemon --listen 0.0.0.0:8500 --logs-dir /var/log/instances
+  instance-manager daemon --listen 0.0.0.0:8500 --tls-dir /etc/instance-manager/tls
   instance-manager daemon --listen unix:///run/instance-manager.sock --port-range 10000-10999
 """
 
@@ -91,9 +99,49 @@ Examples:
     show_default=True,
     help="What SIGTERM does to the processes: end them, or leave them to the next daemon.",
 )
-@click.pass_obj
+@click.option(
+    "--binary-root",
+    "binary_roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Directory below which programs may be started, links resolved; may be given several times.",
+    show_default="any program",
+)
+@click.option(
+    "--max-processes",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    metavar="COUNT",
+    help="Processes there may be, ended ones that are still listed too.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="COUNT",
+    help="Watches and logs that may be streamed at once.",
+)
+@click.option(
+    "--metrics-listen",
+    default="127.0.0.1:9500",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
+)
+@spdk_options
+@tls_options(peer_name=None)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=False,
+    help="Allow plain text on an address that other machines can reach, where there are no certificates.",
+)
+@click.pass_context
 def cli(
-    options: Globals,
+    ctx: click.Context,
     listen: str,
     logs_dir: Path,
     port_range: str,
@@ -104,34 +152,79 @@ def cli(
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
+    binary_roots: tuple[Path, ...],
+    max_processes: int,
+    max_streams: int,
+    metrics_listen: str,
+    spdk_enabled: bool,
+    spdk_service_address: str | None,
+    spdk_port_range: str,
+    tls_dir: Path | None,
+    tls_peer_name: str | None,
+    insecure: bool,
 ) -> None:
     """Serve: start, supervise and end processes over gRPC.
 
     SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
     """
     from instance_manager import daemon, log
+
+    options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
+    from instance_manager.adapters.metrics import EndpointError, parse_endpoint
     from instance_manager.api.server import AddressError, parse_address
     from instance_manager.app.supervisor import Settings
+    from instance_manager.core.certificates import CertificateError
     from instance_manager.core.ports import parse_port_range
 
+    source = ctx.get_parameter_source("metrics_listen")
     try:
+        address = parse_address(listen)
         settings = daemon.DaemonSettings(
-            listen=parse_address(listen),
+            listen=address,
             logs_dir=logs_dir,
             supervision=Settings(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                max_processes=max_processes,
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
+            binary_roots=binary_roots,
+            max_streams=max_streams,
+            metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
+            # Who names an address wants it; the default one may belong to another daemon on this host.
+            metrics_required=source is not ParameterSource.DEFAULT,
+            spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
+            tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
+            insecure=insecure,
         )
         log.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, InvalidArgumentError, StateDirError) as error:
+    except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
+    except CertificateError as error:
+        # Not wrong usage: they can be put right while the guard tries again.
+        raise Failure(str(error), ExitCode.FAILURE) from error
     sys.exit(status)
+
+
+def _tls(
+    ctx: click.Context, folder: Path | None, peer_name: str | None, *, insecure: bool
+) -> "TlsSettings | None":
+    """Return what the daemon's options and those before the command come to."""
+    from instance_manager.daemon import TlsSettings
+
+    options: Globals = ctx.obj
+    choice = TlsChoice(
+        folder or options.tls.folder,
+        peer_name or options.tls.peer_name,
+        required=is_required(ctx) if folder else options.tls.required,
+    )
+    if choice.folder is None or (insecure and choice.absent):
+        return None
+    return TlsSettings(choice.folder, choice.peer_name)

@@ -9,9 +9,10 @@ import click
 from instance_manager.cli.connection import call
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import on_terminal
+from instance_manager.cli.root import Globals
 
 if TYPE_CHECKING:
-    from instance_manager.adapters.doctor import Finding
+    from instance_manager.adapters.doctor import CertificateFacts, Finding
     from instance_manager.client import Client
 
 EXAMPLE = """
@@ -81,6 +82,7 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
         port_range=span,
         listed=listed,
         daemon=said,
+        certificates=_certificates(),
         living=[(survivor.identity.pid, survivor.name, survivor.uuid) for survivor in living],
     )
     findings = examine(facts)
@@ -100,6 +102,25 @@ def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
         return call(ask), ""
     except Failure as failure:
         return None, str(failure)
+
+
+def _certificates() -> "CertificateFacts | None":
+    """Return what is known of the certificates in the TLS directory, as the daemon would see them."""
+    import time
+
+    from instance_manager.adapters.doctor import CertificateFacts
+    from instance_manager.adapters.tls import Side, load
+    from instance_manager.core.certificates import CertificateError
+
+    options: Globals = click.get_current_context().obj
+    if options.tls.folder is None or options.tls.absent:
+        return None
+    now = time.time()
+    try:
+        loaded = load(options.tls.folder, Side.SERVER, options.tls.peer_name, now)
+    except CertificateError as error:
+        return CertificateFacts(str(error), 0.0, now)
+    return CertificateFacts("", loaded.expires_at, now)
 
 
 def _show(findings: list["Finding"], form: str) -> None:

@@ -23,23 +23,25 @@ MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.FAILURE: "any other failure",
     ExitCode.USAGE: "wrong usage, or a request that can never succeed",
-    ExitCode.NOT_FOUND: "no process has this name and UUID",
+    ExitCode.NOT_FOUND: "no process or instance has this name and UUID",
     ExitCode.ALREADY_EXISTS: "the name is taken, or the process changed meanwhile",
     ExitCode.UNREACHABLE: "the daemon cannot be reached, or is ending",
     ExitCode.TIMEOUT: "the time is over",
     ExitCode.EXHAUSTED: "no ports, processes or memory are left",
-    ExitCode.IMPOSSIBLE: "the state of the process does not allow it any more",
+    ExitCode.IMPOSSIBLE: "the state does not allow it any more, or it is no longer remembered",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
 _BY_STATUS: Mapping[str, ExitCode] = {
     "INVALID_ARGUMENT": ExitCode.USAGE,
+    "UNIMPLEMENTED": ExitCode.USAGE,
     "NOT_FOUND": ExitCode.NOT_FOUND,
     "ALREADY_EXISTS": ExitCode.ALREADY_EXISTS,
     "UNAVAILABLE": ExitCode.UNREACHABLE,
     "DEADLINE_EXCEEDED": ExitCode.TIMEOUT,
     "RESOURCE_EXHAUSTED": ExitCode.EXHAUSTED,
     "FAILED_PRECONDITION": ExitCode.IMPOSSIBLE,
+    "OUT_OF_RANGE": ExitCode.IMPOSSIBLE,
 }
 
 

@@ -1,105 +1,61 @@
 """`instance-manager process`: the processes of a node."""
 
 import functools
-import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from instance_manager.cli import exit_codes, render
 from instance_manager.cli.connection import complete_names, connected
+from instance_manager.cli.parameters import (
+    AliasGroup,
+    Command,
+    examples,
+    follow_option,
+    lines_option,
+    name_parameters,
+    program_parameters,
+    sendable,
+    tail_option,
+    terminate_signal_option,
+    uuid_option,
+)
+from instance_manager.cli.views import PROCESSES
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessSpec
 
-ALIASES = {"ls": "list"}
-
-Command = Callable[..., None]
-
-
-class AliasGroup(click.Group):
-    """A group whose commands have other names too, which its help does not repeat."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command by any of its names."""
-        return super().resolve_command(ctx, [ALIASES.get(args[0], args[0]), *args[1:]])
-
-
-def examples(*lines: str, before: str = "") -> str:
-    """Return the end of a command's help."""
-    shown = "\n".join(f"  instance-manager process {line}" for line in lines)
-    return f"{before}\n\n\b\nExamples:\n{shown}"
+NAME = name_parameters("process", complete_names)
 
 
 @click.group(
     cls=AliasGroup,
     epilog=examples(
-        "list", "create --name r1 --binary /bin/sleep -- 100", "delete r1", before=exit_codes.table()
+        "process list",
+        "process create --name r1 --binary /bin/sleep -- 100",
+        "process delete r1",
+        before=exit_codes.table(),
     ),
 )
 def cli() -> None:
     """Create, list, watch, replace and delete processes."""
 
 
-def name_parameters(command: Command) -> Command:
-    """Give a command the name of a process, as an argument or as --name."""
-
-    @click.argument("argument", metavar="[NAME]", required=False, shell_complete=complete_names)
-    @click.option("--name", metavar="NAME", shell_complete=complete_names, help="Name of the process.")
-    @functools.wraps(command)
-    def with_name(*, argument: str | None, name: str | None, **others: Any) -> None:
-        given = {each for each in (argument, name) if each is not None}
-        if len(given) != 1:
-            raise click.UsageError("cannot tell which process is meant: give one NAME, or --name NAME")
-        command(name=given.pop(), **others)
-
-    return with_name
-
-
 def spec_parameters(command: Command) -> Command:
     """Give a command all that tells what to run; it takes it as `spec`."""
 
-    @click.option(
-        "--name", required=True, metavar="NAME", shell_complete=complete_names, help="Name of the process."
-    )
-    @click.option(
-        "--binary",
-        required=True,
-        type=click.Path(),
-        help="Path of the program, on the daemon's machine.",
-    )
-    @click.option(
-        "--port-count",
-        type=click.IntRange(0, 65535),
-        default=0,
-        show_default=True,
-        metavar="COUNT",
-        help="How many ports in a row it needs.",
-    )
-    @click.option(
-        "--port-args",
-        multiple=True,
-        metavar="ARG",
-        help="ARG with a port appended, then split at each comma, goes to the end of the arguments; the n-th "
-        "--port-args gets the n-th port.  [default: none]",
-    )
-    @click.argument("args", nargs=-1, type=click.UNPROCESSED)
+    @program_parameters("process", complete_names, binary_required=True)
     @functools.wraps(command)
     def with_spec(
         *, name: str, binary: str, port_count: int, port_args: list[str], args: list[str], **others: Any
     ) -> None:
         from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
-        try:
+        with sendable():
             spec = pb.ProcessSpec(
                 name=name, binary=binary, port_count=port_count, port_args=port_args, args=args
             )
-        except ValueError as error:
-            raise click.UsageError(f"cannot send an argument that is not UTF-8: {error}") from error
         command(spec=spec, **others)
 
     return with_spec
@@ -108,8 +64,9 @@ def spec_parameters(command: Command) -> Command:
 @cli.command(
     context_settings={"allow_interspersed_args": False},
     epilog=examples(
-        "create --name r1 --binary /bin/sleep -- 100",
-        'create --name r2 --binary /usr/bin/replica --port-count 2 --port-args "--listen,0.0.0.0:" -- /data',
+        "process create --name r1 --binary /bin/sleep -- 100",
+        "process create --name r2 --binary /usr/bin/replica --port-count 2 "
+        '--port-args "--listen,0.0.0.0:" -- /data',
     ),
 )
 @spec_parameters
@@ -121,14 +78,16 @@ async def create(client: "Client", spec: "ProcessSpec", output: str | None) -> N
     ARGS, best after --, are the arguments of the program. The answer comes at once, in state `starting`, or
     `error` if the program cannot be executed; `process wait` tells when it runs.
     """
-    render.show(await client.process_create(spec), output)
+    render.show(await client.process_create(spec), output, PROCESSES)
 
 
-@cli.command(epilog=examples("delete r1", "delete --name r1 --uuid 0e2cbdd9-1c57-4b1f-a7a7-6a9e7d9e9a00"))
-@name_parameters
-@click.option(
-    "--uuid", default="", metavar="UUID", help="Delete it only if it has this UUID.  [default: any]"
+@cli.command(
+    epilog=examples(
+        "process delete r1", "process delete --name r1 --uuid 0e2cbdd9-1c57-4b1f-a7a7-6a9e7d9e9a00"
+    )
 )
+@NAME
+@uuid_option
 @render.output_option
 @connected
 async def delete(client: "Client", name: str, uuid: str, output: str | None) -> None:
@@ -136,55 +95,42 @@ async def delete(client: "Client", name: str, uuid: str, output: str | None) -> 
 
     The answer comes at once; `process wait --for deleted` tells when it has ended.
     """
-    render.show(await client.process_delete(name, uuid), output)
+    render.show(await client.process_delete(name, uuid), output, PROCESSES)
 
 
-@cli.command(epilog=examples("get r1", "get --name r1 -o yaml"))
-@name_parameters
+@cli.command(epilog=examples("process get r1", "process get --name r1 -o yaml"))
+@NAME
 @render.output_option
 @connected
 async def get(client: "Client", name: str, output: str | None) -> None:
     """Show one process."""
-    render.show(await client.process_get(name), output)
+    render.show(await client.process_get(name), output, PROCESSES)
 
 
-@cli.command("list", epilog=examples("list", "ls -o wide", "list -o name"))
+@cli.command("list", epilog=examples("process list", "process ls -o wide", "process list -o name"))
 @render.output_option
 @connected
 async def list_(client: "Client", output: str | None) -> None:
     """Show every process, by name; `ls` for short."""
-    render.show(await client.process_list(), output)
+    render.show(await client.process_list(), output, PROCESSES)
 
 
-@cli.command(epilog=examples("log r1", "log r1 --tail 10 -f"))
-@name_parameters
-@click.option("-f", "--follow", is_flag=True, help="Go on until the process is deleted.")
-@click.option(
-    "--tail", type=click.IntRange(0), metavar="LINES", help="Begin with the last LINES lines.  [default: all]"
-)
+@cli.command(epilog=examples("process log r1", "process log r1 --tail 10 -f"))
+@NAME
+@follow_option
+@tail_option
 @connected
 async def log(client: "Client", name: str, follow: bool, tail: int | None) -> None:
     """Show what a process has written to its output; it may be gone already."""
-    out = sys.stdout.buffer
-    async for line in client.process_log(name, follow=follow, tail=tail):
-        out.write(line.encode(errors="replace") + b"\n")
-        if follow:
-            out.flush()
-    out.flush()
+    await render.copy_lines(client.process_log(name, follow=follow, tail=tail), flush=follow)
 
 
 @cli.command(
     context_settings={"allow_interspersed_args": False},
-    epilog=examples("replace --name r1 --binary /usr/bin/replica-v2 -- /data"),
+    epilog=examples("process replace --name r1 --binary /usr/bin/replica-v2 -- /data"),
 )
 @spec_parameters
-@click.option(
-    "--terminate-signal",
-    default="SIGHUP",
-    show_default=True,
-    metavar="SIGNAL",
-    help="What ends the old process; the daemon accepts no other.",
-)
+@terminate_signal_option
 @render.output_option
 @connected
 async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, output: str | None) -> None:
@@ -192,11 +138,13 @@ async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, 
 
     The answer comes when the new process runs (within 60 s); until then the old one has the name.
     """
-    render.show(await client.process_replace(spec, terminate_signal), output)
+    render.show(await client.process_replace(spec, terminate_signal), output, PROCESSES)
 
 
-@cli.command(epilog=examples("wait r1 --for running", "wait --name r1 --for deleted --timeout 120"))
-@name_parameters
+@cli.command(
+    epilog=examples("process wait r1 --for running", "process wait --name r1 --for deleted --timeout 120")
+)
+@NAME
 @click.option(
     "--for",
     "goal",
@@ -229,16 +177,11 @@ async def wait(client: "Client", name: str, goal: str, uuid: str, timeout: float
     click.echo(f"{name} {waiter.seen}")
 
 
-@cli.command(epilog=examples("watch", "watch -o json | jq .status.state"))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    help="A line of text or of JSON per change.  [default: text on a terminal, otherwise json]",
-)
+@cli.command(epilog=examples("process watch", "process watch -o json | jq .status.state"))
+@lines_option
 @connected
 async def watch(client: "Client", output: str | None) -> None:
     """Show every change from now on, until Ctrl-C."""
-    from instance_manager.cli.watch import follow
+    from instance_manager.cli.watch import follow_processes
 
-    await follow(client, as_text=output == "text" or (output is None and render.on_terminal()))
+    await follow_processes(client, as_text=render.as_text(output))

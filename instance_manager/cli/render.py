@@ -1,8 +1,8 @@
-"""How processes are shown: tables for people, JSON, YAML and names for programs."""
+"""How things are shown: tables for people, JSON, YAML and names for programs."""
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+    from instance_manager.cli.views import Columns, Listed, View
 
 FORMS = ("table", "wide", "json", "yaml", "name")
 COLOURS = {
@@ -29,11 +29,25 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def coloured(state: str) -> str:
-    """Return a state padded to the width of the longest, in its colour if the output can show any."""
-    padded = f"{state:<8}"
+def coloured(text: str, state: str) -> str:
+    """Return a text in the colour of a state if the output can show any."""
     plain = not on_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return padded if plain else click.style(padded, fg=COLOURS.get(state))
+    return click.style(text, fg=COLOURS[state]) if state in COLOURS and not plain else text
+
+
+def as_text(output: str | None) -> bool:
+    """Tell whether the choice between text and JSON is for text; None chooses by who reads it."""
+    return output == "text" or (output is None and on_terminal())
+
+
+async def copy_lines(lines: AsyncIterator[str], *, flush: bool) -> None:
+    """Print lines as they come; with `flush` none waits for the next."""
+    out = sys.stdout.buffer
+    async for line in lines:
+        out.write(line.encode(errors="replace") + b"\n")
+        if flush:
+            out.flush()
+    out.flush()
 
 
 def output_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,26 +69,28 @@ def as_dict(message: "Message") -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def state_of(process: "ProcessResponse") -> str:
-    """Return the state a person is told: the wire's, or `deleted` for one that has left the list."""
-    return "deleted" if process.deleted else process.status.state
-
-
 def printable(text: str) -> str:
     """Return a text on one line and without anything that a terminal would obey."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def show(answer: "ProcessResponse | Mapping[str, ProcessResponse]", output: str | None) -> None:
-    """Print one process, or processes by name, in one of `FORMS`; None chooses by who reads it."""
+def show(answer: "Listed | Mapping[str, Listed]", output: str | None, view: "View[Listed]") -> None:
+    """Print one thing that has a spec and a status, or several by name.
+
+    Args:
+        answer: what to print.
+        output: one of `FORMS`; None chooses by who reads it.
+        view: the columns of its table.
+    """
     output = output or ("table" if on_terminal() else "json")
-    processes = [answer[name] for name in sorted(answer)] if isinstance(answer, Mapping) else [answer]
+    listed = [answer[name] for name in sorted(answer)] if isinstance(answer, Mapping) else [answer]
     if output == "name":
-        click.echo("".join(f"{process.spec.name}\n" for process in processes), nl=False)
+        click.echo("".join(f"{each.spec.name}\n" for each in listed), nl=False)
     elif output in {"table", "wide"}:
-        _show_table(processes, wide=output == "wide")
+        wide = output == "wide"
+        _show_table(listed, view.wide if wide else view.columns, wide=wide)
     else:
-        by_name = {process.spec.name: as_dict(process) for process in processes}
+        by_name = {each.spec.name: as_dict(each) for each in listed}
         _show_data(by_name if isinstance(answer, Mapping) else as_dict(answer), output)
 
 
@@ -90,48 +106,13 @@ def _show_data(data: dict[str, Any], output: str) -> None:
         click.echo(json.dumps(data, indent=2))
 
 
-# --- tables ---
-
-
-def _ports(process: "ProcessResponse") -> str:
-    first, last = process.status.port_start, process.status.port_end
-    return "" if not first else f"{first}" if first == last else f"{first}-{last}"
-
-
-def _args(process: "ProcessResponse") -> str:
-    import shlex
-
-    return shlex.join(process.spec.args)
-
-
-def _conditions(process: "ProcessResponse") -> str:
-    return ",".join(
-        f"{name}={str(value).lower()}" for name, value in sorted(process.status.conditions.items())
-    )
-
-
-COLUMNS: Mapping[str, Callable[["ProcessResponse"], str]] = {
-    "NAME": lambda process: process.spec.name,
-    "STATE": lambda process: process.status.state,
-    "PORTS": _ports,
-    "UUID": lambda process: process.status.uuid,
-}
-WIDE_COLUMNS: Mapping[str, Callable[["ProcessResponse"], str]] = {
-    **COLUMNS,
-    "BINARY": lambda process: process.spec.binary,
-    "ARGS": _args,
-    "ERROR": lambda process: process.status.error_msg,
-    "CONDITIONS": _conditions,
-}
-
 _GAP = "   "
 _NARROWEST_NAME = 20
 """Columns to which a narrow terminal may squeeze the names."""
 
 
-def _show_table(processes: Sequence["ProcessResponse"], *, wide: bool) -> None:
-    columns = WIDE_COLUMNS if wide else COLUMNS
-    rows = [[printable(cell(process)) or "-" for cell in columns.values()] for process in processes]
+def _show_table(listed: "Sequence[Listed]", columns: "Columns[Listed]", *, wide: bool) -> None:
+    rows: list[list[str]] = [[printable(cell(each)) or "-" for cell in columns.values()] for each in listed]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if on_terminal():
         _show_rich(list(columns), rows, widths, foldable=0 if wide else widths[0] - _NARROWEST_NAME)

@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.tls import TlsChoice, is_required, tls_options
+from instance_manager.core.certificates import PEER_NAME
 
 DEFAULT_URL = "tcp://localhost:8500"
 
@@ -25,9 +28,12 @@ Examples:
 COMMANDS = {
     "completion": ("completion", "Print the script that completes commands in a shell."),
     "daemon": ("daemon", "Serve: start, supervise and end processes over gRPC."),
+    "events": ("events", "Show what has changed, and what changes."),
     "guard": ("guard", "Run the daemon, and start it again when it dies."),
     "doctor": ("doctor", "Look at everything that goes wrong on a node."),
     "health": ("health", "Ask whether the daemon serves."),
+    "instance": ("instance", "Create, list, watch, replace and delete instances of both data engines."),
+    "log-level": ("log_level", "Show or change how much is logged."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),
     "version": ("version", "Show the versions of this program and of the daemon."),
@@ -41,6 +47,7 @@ class Globals:
 
     url: str
     debug: bool
+    tls: TlsChoice
 
 
 class LazyGroup(click.Group):
@@ -97,12 +104,14 @@ def _use_defaults(ctx: click.Context, _: click.Parameter, file: str | None) -> N
     callback=_use_defaults,
     help="YAML with other defaults for options: see docs/cli.md.  [default: none]",
 )
+@tls_options(peer_name=PEER_NAME)
 @click.option("--debug", is_flag=True, help="Log everything; show tracebacks.")
 @click.version_option(package_name="instance-manager", message="%(prog)s %(version)s")
 @click.pass_context
-def root(ctx: click.Context, url: str, debug: bool) -> None:
+def root(ctx: click.Context, url: str, tls_dir: Path | None, tls_peer_name: str, debug: bool) -> None:
     """Start and supervise the engine and replica processes of a storage node."""
-    ctx.obj = Globals(url=url, debug=debug)
+    tls = TlsChoice(tls_dir, tls_peer_name, required=is_required(ctx))
+    ctx.obj = Globals(url=url, debug=debug, tls=tls)
 
 
 def main() -> None:

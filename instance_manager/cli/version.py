@@ -7,7 +7,7 @@ import click
 
 from instance_manager.cli.connection import call
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.render import on_terminal
+from instance_manager.cli.render import as_text
 
 if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import VersionResponse
@@ -40,8 +40,7 @@ def cli(client_only: bool, output: str | None) -> None:
             versions["daemon"] = call(lambda client: client.version())
         except Failure as error:
             versions["daemon"], failure = None, error
-    as_text = output == "text" or (output is None and on_terminal())
-    click.echo(_text(versions, failure) if as_text else _json(versions))
+    click.echo(_text(versions, failure) if as_text(output) else _json(versions))
     if failure is not None:
         raise failure
 

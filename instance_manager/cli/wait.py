@@ -8,22 +8,15 @@ import grpc
 from grpc.aio import AioRpcError
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.render import printable, state_of
-from instance_manager.client import Client
+from instance_manager.cli.render import printable
+from instance_manager.cli.views import state_of
+from instance_manager.client import LOST, Client
 
 if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 
 GONE = "deleted"
 """Stands for the state of a process that is not listed."""
-
-_BROKEN = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
 
 
 class Goal(StrEnum):
@@ -64,7 +57,7 @@ class Waiter:
         self.seen = "unknown"
 
     async def wait(self, client: Client, within: float) -> None:
-        """Return when the goal is met; the client is closed then.
+        """Return when the goal is met.
 
         Raises:
             Failure: if it can no longer be met, or not within so many seconds.
@@ -81,25 +74,18 @@ class Waiter:
             ) from None
 
     async def _wait(self, client: Client) -> None:
-        """Observe it on one connection after the other until it is decided."""
+        """Observe it, again after each loss of the connection, until it is decided."""
         delay = _FIRST_DELAY
-        while True:
-            try:
-                if await self._survives(client):
-                    return
-            finally:
-                await client.close()
+        while not await self._survives(client):
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
-            # A new connection, since an old one tries again only after a time that grows to minutes.
-            client = Client(client.url)
 
     async def _survives(self, client: Client) -> bool:
-        """Observe it on one connection; return whether that lasted until the goal was met."""
+        """Observe it until the goal is met; return whether the connection lasted so long."""
         try:
             return await self._observe(client)
         except AioRpcError as error:
-            if not self._answered or error.code() not in _BROKEN:
+            if not self._answered or error.code() not in LOST:
                 raise
             return False
 

@@ -1,36 +1,88 @@
-"""`instance-manager process watch`: a line per change."""
+"""`process watch` and `instance watch`: a line per change."""
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.render import as_dict, coloured, printable, state_of
+from instance_manager.cli.render import as_dict, coloured, printable
+from instance_manager.cli.views import engine_of, state_of
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+    from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 
 
-async def follow(client: "Client", *, as_text: bool) -> None:
-    """Print each change as it comes.
+def announce(client: "Client") -> None:
+    """Tell a person from when on changes are shown."""
+    if sys.stderr.isatty():
+        click.echo(f"Watching {client.url}, Ctrl-C ends it", err=True)
+
+
+async def follow_processes(client: "Client", *, as_text: bool) -> None:
+    """Print each change of a process as it comes.
 
     Raises:
         Failure: when the daemon ends.
     """
     changes = await client.process_watch().begun()
-    if sys.stderr.isatty():
-        click.echo(f"Watching {client.url}, Ctrl-C ends it", err=True)
+    announce(client)
     async for change in changes:
-        click.echo(_as_text(change) if as_text else json.dumps(as_dict(change)))
-    raise Failure("cannot watch any longer: the instance manager is ending", ExitCode.UNREACHABLE)
+        click.echo(_line(change) if as_text else json.dumps(as_dict(change)))
+    raise _ending()
 
 
-def _as_text(change: "ProcessResponse") -> str:
+async def follow_instances(client: "Client", *, as_text: bool) -> None:
+    """Print whatever is different in the list of instances, each time the daemon says that something is.
+
+    Raises:
+        Failure: when the daemon ends.
+    """
+    pings = await client.instance_watch().begun()
+    known = await client.instance_list()
+    announce(client)
+    async for _ in pings:
+        listed = await client.instance_list()
+        for change in differences(known, listed):
+            kind = f"{engine_of(change)} {change.spec.type:<15}"
+            click.echo(_line(change, kind) if as_text else json.dumps(as_dict(change)))
+        known = listed
+    raise _ending()
+
+
+def differences(
+    before: "Mapping[str, InstanceResponse]", after: "Mapping[str, InstanceResponse]"
+) -> "Iterator[InstanceResponse]":
+    """Yield every instance that is new, changed or, with deleted=true, gone."""
+    for name, old in before.items():
+        new = after.get(name)
+        if new is None or new.status.uuid != old.status.uuid:
+            old.deleted = True
+            yield old
+    for name, new in after.items():
+        if before.get(name) != new:
+            yield new
+
+
+def _ending() -> Failure:
+    return Failure("cannot watch any longer: the instance manager is ending", ExitCode.UNREACHABLE)
+
+
+def _line(change: "ProcessResponse | InstanceResponse", *more: str) -> str:
     time = datetime.now().astimezone().strftime("%H:%M:%S")
     error = printable(change.status.error_msg)
-    words = (time, f"{change.spec.name:<24}", coloured(state_of(change)), change.status.uuid, error)
+    state = state_of(change)
+    words = (
+        time,
+        f"{change.spec.name:<24}",
+        *more,
+        coloured(f"{state:<8}", state),
+        change.status.uuid,
+        error,
+    )
     return "  ".join(words).rstrip()

@@ -28,9 +28,30 @@ class FailedPreconditionError(InstanceManagerError):
     """The state of the process does not allow the request."""
 
 
+class PermissionDeniedError(InstanceManagerError):
+    """What was asked for is not allowed here, whoever asks."""
+
+
+class OutOfRangeError(InstanceManagerError):
+    """What was asked for is no longer, or not yet, known."""
+
+
 class DeadlineExceededError(InstanceManagerError):
     """A process did not get ready in the time it was given."""
 
 
 class UnavailableError(InstanceManagerError):
     """The daemon is ending; ask the next one."""
+
+
+class UnimplementedError(InstanceManagerError):
+    """The data engine cannot do what is asked for, whatever its state."""
+
+
+class UpstreamError(InstanceManagerError):
+    """Another service that a request was passed on to has refused it, or did not answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""

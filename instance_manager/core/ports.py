@@ -27,13 +27,24 @@ class PortRange:
         return f"{self.start}-{self.end}"
 
 
+def port_range(start: int, end: int) -> PortRange:
+    """Return the ports from `start` to `end`.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    if not 1 <= start <= end <= MAX_PORT:
+        raise ValueError(f"no port range: {start}-{end}")
+    return PortRange(start, end)
+
+
 def parse_port_range(text: str) -> PortRange:
     """Read `FIRST-LAST`.
 
     Raises:
         InvalidArgumentError: if it is not two ports in ascending order.
     """
-    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", text)
     if match is None:
         raise InvalidArgumentError(
             f"cannot read the port range {text!r}: write FIRST-LAST, such as 10000-30000"

@@ -8,7 +8,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from instance_manager.core.ports import PortRange
+from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.names import validate_name
+from instance_manager.core.ports import port_range
 from instance_manager.core.process import (
     Arm,
     AwaitReady,
@@ -84,6 +86,7 @@ def envelope(process: Process, replaces: str) -> str:
             "port_args": spec.port_args,
             "ports": [ports.start, ports.end] if ports else None,
             "replaces": replaces,
+            "type": spec.instance_type,
         }
     )
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
@@ -105,16 +108,21 @@ def open_envelope(
         ValueError: if the envelope is none, or the command line is not the one it was started with.
     """
     try:
+        validate_name(name)
         data = json.loads(text)
-        ports = PortRange(*map(int, data["ports"])) if data["ports"] else None
+        ports = port_range(*map(int, data["ports"])) if data["ports"] else None
         spec = ProcessSpec(
             name=name,
             binary=str(data["binary"]),
             port_count=int(data["port_count"]),
             port_args=tuple(map(str, data["port_args"])),
+            instance_type=str(data.get("type", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (
+        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
+        InvalidArgumentError,
+    ) as error:
         raise ValueError(f"no envelope: {error!r}") from error
     tail = command_line(spec, ports)[1:]
     end = len(words) - len(tail)

@@ -6,6 +6,13 @@ from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import MAX_PORT, PortRange
 
+MAX_WORDS = 1024
+"""Words that a command line may have."""
+MAX_COMMAND_BYTES = 128 * 1024 - 1
+"""Bytes of all words together; as much as the kernel takes in a single one."""
+MAX_BINARY_BYTES = 4095
+"""PATH_MAX without the byte that ends a path."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
@@ -16,6 +23,8 @@ class ProcessSpec:
     args: tuple[str, ...] = ()
     port_count: int = 0
     port_args: tuple[str, ...] = ()
+    instance_type: str = ""
+    """What it was created as, engine or replica; empty if only its name tells."""
 
 
 def validate_spec(spec: ProcessSpec) -> None:
@@ -27,6 +36,7 @@ def validate_spec(spec: ProcessSpec) -> None:
     validate_name(spec.name)
     if not spec.binary:
         raise InvalidArgumentError("cannot start a process without a binary: set spec.binary")
+    _validate_size(spec)
     if any("\0" in word for word in (spec.binary, *spec.args, *spec.port_args)):
         raise InvalidArgumentError("cannot pass a NUL character: remove it from binary, args and port_args")
     if not 0 <= spec.port_count <= MAX_PORT:
@@ -36,6 +46,35 @@ def validate_spec(spec: ProcessSpec) -> None:
             f"cannot use {len(spec.port_args)} port_args with a port_count of {spec.port_count}: "
             "each takes a port"
         )
+
+
+def _validate_size(spec: ProcessSpec) -> None:
+    length = _length(spec.binary)
+    if length > MAX_BINARY_BYTES:
+        raise InvalidArgumentError(
+            f"cannot use a binary of {length} bytes: {MAX_BINARY_BYTES} is the most a path may have"
+        )
+    words = 1 + len(spec.args) + sum(arg.count(",") + 1 for arg in spec.port_args)
+    if words > MAX_WORDS:
+        raise InvalidArgumentError(
+            f"cannot use a command line of {words} words: {MAX_WORDS} is the most there may be; "
+            "shorten args and port_args"
+        )
+    size = command_bytes(spec)
+    if size > MAX_COMMAND_BYTES:
+        raise InvalidArgumentError(
+            f"cannot use a command line of {size} bytes: {MAX_COMMAND_BYTES} is the most there may be; "
+            "shorten args and port_args, or give the program a file to read"
+        )
+
+
+def command_bytes(spec: ProcessSpec) -> int:
+    """Return how many bytes the words of a spec have together."""
+    return sum(map(_length, (spec.binary, *spec.args, *spec.port_args)))
+
+
+def _length(word: str) -> int:
+    return len(word.encode(errors="surrogatepass"))
 
 
 def command_line(spec: ProcessSpec, ports: PortRange | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 STATE_DIR = "/run/instance-manager"
-EXAMPLE = "instance-manager guard -- daemon --listen 0.0.0.0:8500"
+EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
 class Options(argparse.Namespace):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -136,7 +136,9 @@ class Workshop:
 
 
 @contextlib.asynccontextmanager
-async def open_workshop(environment: Mapping[str, str] | None = None) -> AsyncIterator[Workshop]:
+async def open_workshop(
+    environment: Mapping[str, str] | None = None, *, roots: Sequence[Path] = ()
+) -> AsyncIterator[Workshop]:
     """Open a spawner for the time of the block; undo what it does to this process, and leave nothing."""
     libc = ctypes.CDLL(None)
     was_subreaper = ctypes.c_int()
@@ -147,7 +149,9 @@ async def open_workshop(environment: Mapping[str, str] | None = None) -> AsyncIt
     output = Output()
     await output.open()
     spawner = ProcessSpawner(
-        {**(os.environ if environment is None else environment), MARKER: marker}, owner="the test"
+        {**(os.environ if environment is None else environment), MARKER: marker},
+        owner="the test",
+        roots=roots,
     )
     spawner.open()
     workshop = Workshop(spawner, output, marker)

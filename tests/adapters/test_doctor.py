@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from instance_manager.adapters.doctor import Facts, Finding, Severity, examine
+from instance_manager.adapters.doctor import CertificateFacts, Facts, Finding, Severity, examine
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.core.ports import PortRange
 from tests.harness import port_span
@@ -60,6 +60,7 @@ def test_every_finding_that_is_not_ok_has_a_hint(healthy: dict[str, Any], tmp_pa
         "logs_dir": tmp_path / "no",
         "port_range": PortRange(1, 65535),
         "living": [(1, "x", "unknown")],
+        "certificates": CertificateFacts("cannot use tls.crt: it is odd", 0, 0),
     }
     found = [finding for finding in examine(Facts(**broken)) if finding.severity is not Severity.OK]
     assert len(found) >= 5
@@ -152,3 +153,27 @@ def test_a_living_process_that_the_daemon_does_not_list_is_an_error_with_its_pid
     assert found.severity is Severity.ERROR
     assert "4711" in found.message
     assert "kill 4711" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("days", "severity"),
+    [(31, Severity.OK), (29, Severity.WARNING), (6, Severity.ERROR), (-1, Severity.ERROR)],
+)
+def test_certificates_that_expire_soon_are_told(
+    healthy: dict[str, Any], days: int, severity: Severity
+) -> None:
+    facts = CertificateFacts("", expires_at=1e9 + days * 86_400, now=1e9)
+    found = worst(healthy | {"certificates": facts}, "certificates")
+    assert found.severity is severity
+    assert "2001-" in found.message
+
+
+def test_certificates_that_cannot_be_used_are_told_with_what_to_do(healthy: dict[str, Any]) -> None:
+    facts = CertificateFacts("cannot use tls.crt: it expired; issue a new one", 0, 0)
+    found = worst(healthy | {"certificates": facts}, "certificates")
+    assert (found.severity, found.message) == (Severity.ERROR, "cannot use tls.crt: it expired")
+    assert found.hint.startswith("issue a new one; ")
+
+
+def test_without_certificates_nothing_is_wrong(healthy: dict[str, Any]) -> None:
+    assert worst(healthy, "certificates").severity is Severity.OK

@@ -1,5 +1,6 @@
 """The journal: what is written is read again, and nothing that happens to the file stops the daemon."""
 
+import contextlib
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, codec
 from instance_manager.adapters.journal.schema import VERSION
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.change import Change
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
@@ -28,6 +30,7 @@ processes = st.builds(
         args=st.lists(words, max_size=3).map(tuple),
         port_count=st.integers(0, 10),
         port_args=st.lists(words, max_size=2).map(tuple),
+        instance_type=st.sampled_from(["", "engine", "replica"]),
     ),
     uuid=st.uuids().map(str),
     ports=st.none() | st.builds(PortRange, st.integers(1, 100), st.integers(100, 200)),
@@ -48,11 +51,19 @@ def process(name: str) -> Process:
     return Process(spec=ProcessSpec(name=name, binary="/bin/true"), uuid=f"uuid-of-{name}")
 
 
+def change(revision: int, name: str = "a", *, deleted: bool = False) -> Change:
+    return Change(revision, 1000.0 + revision, process(name), State.STOPPED if deleted else None, deleted)
+
+
+async def past(journal: SqliteJournal) -> list[Change]:
+    return [each async for each in journal.changes()]
+
+
 def opened(path: Path, boot: str = "boot-1") -> tuple[SqliteJournal, list[JournalRecord], int]:
     journal = SqliteJournal(path, boot, retry_interval=0)
     OPENED.append(journal)
-    records, revision = journal.open()
-    return journal, records, revision
+    records = journal.open()
+    return journal, records, journal.revision
 
 
 OPENED: list[SqliteJournal] = []
@@ -88,8 +99,8 @@ def test_the_next_daemon_reads_what_was_recorded_and_not_what_was_forgotten(path
     kept = JournalRecord(process("kept"), listed=True, replaces="")
     shadow = JournalRecord(process("shadow"), listed=False, replaces="uuid-of-kept")
     for record in (kept, shadow, JournalRecord(process("gone"), listed=True)):
-        journal.record(record, 16)
-    journal.forget("uuid-of-gone", 17)
+        journal.record(record, [change(16, record.process.name)])
+    journal.forget("uuid-of-gone", [change(17, "gone", deleted=True)])
     # No close: a daemon that is killed does not close either.
     _, records, revision = opened(path)
     assert sorted(records, key=lambda record: record.process.name) == [kept, shadow]
@@ -98,11 +109,62 @@ def test_the_next_daemon_reads_what_was_recorded_and_not_what_was_forgotten(path
 
 def test_a_journal_of_another_boot_tells_of_no_process_but_the_revisions_go_on(path: Path) -> None:
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("a"), listed=True), 5)
+    journal.record(JournalRecord(process("a"), listed=True), [change(5)])
     _, records, revision = opened(path, "boot-2")
     assert (records, revision) == ([], 5)
     _, records, _ = opened(path, "boot-2")
     assert records == []
+
+
+async def test_the_next_daemon_remembers_what_was_told(path: Path) -> None:
+    journal, *_ = opened(path)
+    told = [change(number) for number in range(1, 500)]
+    for each in told:
+        journal.record(JournalRecord(each.process, listed=True), [each])
+    told.append(change(500, deleted=True))
+    journal.forget("uuid-of-a", told[-1:])
+    again, records, revision = opened(path)
+    assert (records, revision, again.epoch) == ([], 500, journal.epoch)
+    assert await past(again) == told
+
+
+async def test_the_past_ends_where_this_daemon_began(path: Path) -> None:
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("a"), listed=True), [change(1)])
+    again, *_ = opened(path)
+    again.record(JournalRecord(process("a"), listed=True), [change(2)])
+    assert await past(again) == [change(1)]
+
+
+async def test_only_so_many_changes_are_remembered(path: Path) -> None:
+    journal = SqliteJournal(path, "boot", memory=300)
+    OPENED.append(journal)
+    journal.open()
+    for number in range(1, 2001):
+        journal.record(JournalRecord(process("a"), listed=True), [change(number)])
+    again, *_ = opened(path, "boot")
+    remembered = await past(again)
+    assert remembered[-1].revision == 2000
+    assert 300 <= len(remembered) < 600
+
+
+async def test_after_a_reboot_another_epoch_begins_and_what_was_told_is_forgotten(path: Path) -> None:
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("a"), listed=True), [change(5)])
+    again, *_ = opened(path, "boot-2")
+    assert again.epoch != journal.epoch
+    assert await past(again) == []
+    assert opened(path, "boot-2")[0].epoch == again.epoch
+
+
+async def test_a_change_that_cannot_be_read_ends_the_past_and_is_counted(path: Path) -> None:
+    journal, *_ = opened(path)
+    journal.record(JournalRecord(process("a"), listed=True), [change(1)])
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE events SET process = 'no json'")
+    again, *_ = opened(path)
+    assert await past(again) == []
+    assert again.troubles == 1
 
 
 def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> None:
@@ -110,7 +172,7 @@ def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> 
     whole = tmp_path / "whole.db"
     journal, *_ = opened(whole)
     for number in range(5):
-        journal.record(JournalRecord(process(f"p{number}"), listed=True), number)
+        journal.record(JournalRecord(process(f"p{number}"), listed=True), [change(number)])
     journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
     journal.close()
     content = whole.read_bytes()
@@ -132,7 +194,7 @@ def test_a_journal_full_of_noise_is_begun_anew(path: Path, seed: int) -> None:
 def survives(path: Path) -> None:
     """Whatever the file holds, the journal opens, writes, and is read by the next daemon."""
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("after"), listed=True), 1)
+    journal.record(JournalRecord(process("after"), listed=True), [change(1)])
     assert journal.trouble == "" or journal.troubles
     journal.close()
     again, records, _ = opened(path)
@@ -147,13 +209,14 @@ def survives(path: Path) -> None:
         "UPDATE processes SET process = '{}'",
         "UPDATE processes SET process = json_set(process, '$.state', 'dancing')",
         "DROP TABLE processes",
+        "DROP TABLE events",
         "PRAGMA user_version = 999",
         "UPDATE meta SET value = 'x' WHERE key = 'revision'",
     ],
 )
 def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: Path, damage: str) -> None:
     journal, *_ = opened(path)
-    journal.record(JournalRecord(process("a"), listed=True), 1)
+    journal.record(JournalRecord(process("a"), listed=True), [change(1)])
     journal.close()
     with sqlite3.connect(path) as connection:
         connection.execute(damage)
@@ -165,48 +228,56 @@ def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: P
     survives(path)
 
 
-def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(path: Path) -> None:
+async def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(path: Path) -> None:
     journal, *_ = opened(path)
     truth = {name: JournalRecord(process(name), listed=True) for name in ("a", "b")}
     told: list[bool] = []
-    journal.follow(truth.values, told.append)
-    journal.record(truth["a"], 7)
+    changes: list[Change] = []
+
+    def tell(revision: int, name: str = "a") -> list[Change]:
+        changes.append(change(revision, name))
+        return changes[-1:]
+
+    journal.follow(truth.values, lambda: changes, told.append)
+    journal.record(truth["a"], tell(7))
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    journal.record(truth["b"], 8)
+    journal.record(truth["b"], tell(8, "b"))
     del truth["a"]
-    journal.forget("uuid-of-a", 9)
+    journal.forget("uuid-of-a", tell(9))
     assert journal.troubles >= 1
     assert "cannot write" in journal.trouble
     blocker.execute("ROLLBACK")
     blocker.close()
     assert told == [False]
-    journal.record(truth["b"], 9)
+    journal.record(truth["b"])
     assert journal.trouble == ""
     assert told == [False, True]
-    _, records, revision = opened(path)
+    again, records, revision = opened(path)
     assert [record.process.name for record in records] == ["b"]
     assert revision == 9
+    assert await past(again) == changes
 
 
 def test_a_journal_that_cannot_be_created_stops_nobody(tmp_path: Path) -> None:
     journal, records, _ = opened(tmp_path / "no" / "such" / "directory" / "journal.db")
     assert records == []
-    journal.record(JournalRecord(process("a"), listed=True), 1)
-    journal.forget("uuid-of-a", 2)
+    journal.record(JournalRecord(process("a"), listed=True), [change(1)])
+    journal.forget("uuid-of-a", [change(2)])
     assert journal.trouble
 
 
 @pytest.mark.parametrize("version", range(1, VERSION + 1))
-def test_a_journal_made_by_each_version_is_read(tmp_path: Path, version: int) -> None:
+async def test_a_journal_made_by_each_version_is_read(tmp_path: Path, version: int) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes((MADE_BY_EARLIER_VERSIONS / f"v{version}.db").read_bytes())
-    _, records, revision = opened(path, "the boot of the sample")
+    journal, records, revision = opened(path, "the boot of the sample")
     assert {record.process.name: record.process.state for record in records} == {
         "pvc-1-e-0": State.RUNNING,
         "pvc-1-r-1": State.STOPPING,
     }
     assert revision == 42
+    assert [each.revision for each in await past(journal)] == ([] if version == 1 else [41, 42])
 
 
 def test_one_state_directory_serves_one_daemon(tmp_path: Path) -> None:
@@ -241,9 +312,9 @@ def test_while_writing_fails_everything_is_written_again_only_now_and_then(path:
         asked += 1
         return []
 
-    journal.follow(everything, lambda _: None)
+    journal.follow(everything, list, lambda _: None)
     journal._connection.execute("DROP TABLE processes")  # type: ignore[union-attr]
     for _ in range(100):
-        journal.record(JournalRecord(process("a"), listed=True), 1)
+        journal.record(JournalRecord(process("a"), listed=True), [change(1)])
     assert journal.troubles == 1
     assert asked == 0

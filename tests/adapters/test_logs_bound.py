@@ -128,7 +128,7 @@ async def test_a_wild_writer_stays_under_the_bound_and_no_recent_line_is_lost_or
         assert irregularities(numbered) == 0
     assert len(numbered) * 100 > 12 * MIB
     assert 24 * MIB < sampler.largest <= 32 * MIB
-    assert logs.troubles == {}
+    assert +logs.troubles == {}
     assert all(name.startswith("log-trim") for name in cuts.threads)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < wall / 2, f"{cpu:.2f} s of {wall:.2f} s"

@@ -93,7 +93,7 @@ async def test_a_process_appends_to_its_log_itself(logs: LogFiles, tmp_path: Pat
     write_as_a_process(logs, "a", "one")
     write_as_a_process(logs, "a", "two")
     assert (tmp_path / "a.log").read_text() == "from before\none\ntwo\n"
-    assert logs.troubles == {}
+    assert +logs.troubles == {}
     with logs.writer("a") as fd:
         assert os.get_blocking(fd)
         assert not os.get_inheritable(fd)
@@ -155,7 +155,7 @@ async def test_what_is_no_regular_file_is_not_written(logs: LogFiles, tmp_path: 
     with logs.writer("a") as fd:
         assert descriptors()[fd] == os.devnull
         os.write(fd, b"lost\n")
-    assert logs.troubles == {"open": 1}
+    assert +logs.troubles == {"open": 1}
     assert not target.exists() or target.read_text() == "untouched"
     logs.release("a")
 
@@ -264,7 +264,7 @@ async def test_a_log_that_is_taken_away_by_hand_is_still_bounded_and_read(
         logs.release("a")
     write_as_a_process(logs, "a", "the next process")
     assert path.read_text() == ("something else\n" if how == "replaced" else "") + "the next process\n"
-    assert logs.troubles == {}
+    assert +logs.troubles == {}
 
 
 async def test_the_next_process_gets_a_new_log_while_the_last_one_still_writes_one_that_was_removed(
@@ -307,7 +307,7 @@ async def test_many_processes_leave_no_watch_and_no_descriptor_behind(logs: LogF
     assert logs._watcher._watches == {}
     assert logs._watcher._logs == {}
     assert descriptors() == before
-    assert logs.troubles == {}
+    assert +logs.troubles == {}
 
 
 async def test_a_log_at_rest_is_watched_and_one_that_ends_is_not(logs: LogFiles) -> None:

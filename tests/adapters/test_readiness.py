@@ -126,15 +126,15 @@ async def test_an_instance_that_never_listens_is_told_so_when_the_time_is_over(
     await logged(process, "never listens")
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.3)
-    assert 0.29 <= time.monotonic() - begun < 5
+    assert 0.29 <= time.monotonic() - begun < 15
     assert missing == f"not ready within 0.3 s: nothing listens on localhost:{port.number}"
 
 
 async def test_an_instance_that_does_not_serve_is_told_with_what_it_says(port: Port, stub: StartStub) -> None:
     process = stub(port, "--not-serving")
     await logged(process, "listening")
-    missing = await HealthProbe().wait(port.number, 1)
-    assert missing == (f"not ready within 1 s: the health check on localhost:{port.number} says NOT_SERVING")
+    missing = await HealthProbe().wait(port.number, 3)
+    assert missing == (f"not ready within 3 s: the health check on localhost:{port.number} says NOT_SERVING")
 
 
 @pytest.mark.parametrize("call_timeout", [5.0, 0.1])
@@ -145,7 +145,7 @@ async def test_a_listener_that_answers_nothing_is_told_even_after_calls_have_tim
     port.listen()
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.5)
-    assert 0.49 <= time.monotonic() - begun < 5
+    assert 0.49 <= time.monotonic() - begun < 15
     assert missing == (
         f"not ready within 0.5 s: localhost:{port.number} accepts connections but answers no health check"
     )
@@ -153,10 +153,10 @@ async def test_a_listener_that_answers_nothing_is_told_even_after_calls_have_tim
 
 async def test_an_instance_without_a_health_service_is_told_with_what_it_says(port: Port) -> None:
     async with server(port, None):
-        missing = await HealthProbe().wait(port.number, 1)
+        missing = await HealthProbe().wait(port.number, 3)
     assert missing is not None
     assert missing.startswith(
-        f"not ready within 1 s: the health check on localhost:{port.number} says UNIMPLEMENTED: "
+        f"not ready within 3 s: the health check on localhost:{port.number} says UNIMPLEMENTED: "
     )
 
 
@@ -261,7 +261,7 @@ async def test_many_probes_of_ports_where_nothing_listens_cost_little() -> None:
     ports = [Port() for _ in range(50)]
     before = resource.getrusage(resource.RUSAGE_SELF)
     begun = time.monotonic()
-    missing = await asyncio.gather(*(HealthProbe().wait(port.number, 1) for port in ports))
+    missing = await asyncio.gather(*(HealthProbe().wait(port.number, 3) for port in ports))
     wall = time.monotonic() - begun
     after = resource.getrusage(resource.RUSAGE_SELF)
     for port in ports:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from instance_manager.api.process_service import SERVICE, ProcessService
 from instance_manager.api.server import GrpcServer, parse_address
+from instance_manager.api.wire import spec_from_wire
 from instance_manager.app.events import EventLog
 from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 from instance_manager.app.replace import Replacer
@@ -20,7 +21,41 @@ from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.ports import PortRange
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.app.test_events import tell
 from tests.harness import sleeper
+
+
+class RecordedMethod:
+    """Remembers how each call of a method went."""
+
+    def __init__(self) -> None:
+        self.begun_calls = 0
+        self.codes: list[str] = []
+        self.seconds: list[float] = []
+        self.over = asyncio.Event()
+
+    def begun(self) -> None:
+        self.begun_calls += 1
+        self.over.clear()
+
+    def ended(self, code: str, seconds: float) -> None:
+        self.codes.append(code)
+        self.seconds.append(seconds)
+        self.over.set()
+
+
+class RecordedCalls:
+    """Remembers how each call went."""
+
+    def __init__(self) -> None:
+        self.methods: dict[str, RecordedMethod] = {}
+        self.streaming: set[str] = set()
+
+    def method(self, service: str, method: str, *, streaming: bool) -> RecordedMethod:
+        assert service == SERVICE.full_name
+        if streaming:
+            self.streaming.add(method)
+        return self.methods.setdefault(method, RecordedMethod())
 
 
 class Served:
@@ -43,7 +78,8 @@ class Served:
             new_uuid=lambda: f"uuid-{next(numbers)}",
         )
         service = ProcessService(self.supervisor, Replacer(self.supervisor))
-        self.server = GrpcServer({SERVICE.full_name: service.handler()})
+        self.calls = RecordedCalls()
+        self.server = GrpcServer({SERVICE.full_name: service.handler(self.calls)})
         self.url = f"unix://{folder}/s"
 
     @asynccontextmanager
@@ -64,6 +100,9 @@ async def served(tmp_path: Path) -> Served:
 
 class BrokenSpawner:
     """Fails in a way that nobody has foreseen."""
+
+    def permit(self, program: str) -> None:
+        pass
 
     def spawn(self, *_: Any) -> Any:
         raise KeyError("a defect")
@@ -92,10 +131,10 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
         # More than the connection takes on its way, then more than the backlog.
         for _ in range(100):
             for _ in range(10):
-                served.events.publish(served_one)
+                tell(served.events, served_one)
             await client.health()
         for _ in range(100_000):
-            served.events.publish(served_one)
+            tell(served.events, served_one)
         assert served.events.cut_off == 1
         assert served.events.subscribers == 0
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -104,7 +143,7 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
         again = await client.process_watch().begun()
-        served.events.publish(served_one)
+        tell(served.events, served_one)
         assert (await anext(aiter(again))).spec.name == "a"
         again.cancel()
 
@@ -116,7 +155,7 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
         stuck = await client.process_watch().begun()
         process = served.supervisor.get("a")
         while served.events.cut_off == 0:
-            served.events.publish(process)
+            tell(served.events, process)
             await client.health()
         with pytest.raises(grpc.aio.AioRpcError) as error:
             async for _ in stuck:
@@ -172,3 +211,50 @@ async def test_a_watch_after_the_end_is_empty(served: Served) -> None:
     async with served.serving() as client:
         served.events.close()
         assert [change async for change in client.process_watch()] == []
+
+
+async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
+    async with served.serving() as client:
+        await client.process_create(sleeper("a"))
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.process_create(sleeper("a"))
+        with capture_logs():
+            served.supervisor._spawner = BrokenSpawner()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.process_create(sleeper("b"))
+    create = served.calls.methods["ProcessCreate"]
+    assert create.begun_calls == 4
+    assert create.codes == ["OK", "ALREADY_EXISTS", "ALREADY_EXISTS", "INTERNAL"]
+    assert all(0 < seconds < 20 for seconds in create.seconds)
+    assert served.calls.methods["ProcessGet"].begun_calls == 0
+    assert served.calls.streaming == {"ProcessLog", "ProcessWatch"}
+
+
+async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(served: Served) -> None:
+    watch = served.calls.methods["ProcessWatch"]
+    async with served.serving() as client, asyncio.timeout(20):
+        stream = client.process_watch()
+        await stream.begun()
+        assert (watch.begun_calls, watch.codes) == (1, [])
+        stream.cancel()
+        await watch.over.wait()
+        assert watch.codes == ["CANCELLED"]
+        stream = client.process_watch()
+        await stream.begun()
+        served.events.close()
+        assert [change async for change in stream] == []
+        await watch.over.wait()
+        assert watch.codes == ["CANCELLED", "OK"]
+
+
+async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(served: Served) -> None:
+    watch = served.calls.methods["ProcessWatch"]
+    async with served.serving() as client, asyncio.timeout(20):
+        stream = client.process_watch()
+        await stream.begun()
+        process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
+        for _ in range(60):  # more than it may have unread, before it can read any
+            served.events.publish(served.events.draft(process, None, [False]))
+        await watch.over.wait()
+        assert watch.codes == ["RESOURCE_EXHAUSTED"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.app.events import Change, EventLog
+from instance_manager.app.events import EventLog
 from instance_manager.app.fakes import (
     FakeChild,
     FakeClock,
@@ -20,6 +20,7 @@ from instance_manager.app.fakes import (
 )
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.core.change import Change
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Process
 from instance_manager.core.spec import ProcessSpec
@@ -40,9 +41,10 @@ class RecordedEvents(EventLog):
         self.changes: list[Change] = []
         self._notices = notices
 
-    def publish(self, process: Process, *, deleted: bool = False) -> None:
-        super().publish(process, deleted=deleted)
-        self.changes.append(Change(self.revision, self._now(), process, deleted))
+    def publish(self, changes: Iterable[Change]) -> None:
+        told = list(changes)
+        super().publish(told)
+        self.changes += told
         self._notices.post()
 
     def states(self, uuid: str) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from instance_manager.app.events import Change, EventLog, LaggedError, Subscription
+from instance_manager.app.events import EventLog, LaggedError, Subscription
 from instance_manager.app.fakes import FakeClock
+from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 from instance_manager.core.spec import ProcessSpec
 
@@ -26,6 +27,11 @@ def log(clock: FakeClock) -> EventLog:
     return EventLog(clock.now, backlog=BACKLOG)
 
 
+def tell(log: EventLog, process: Process, *, deleted: bool = False) -> None:
+    """Tell one change of a process."""
+    log.publish(log.draft(process, None, [deleted]))
+
+
 async def rest(subscription: Subscription) -> list[Change]:
     """Return everything until the end of the subscription."""
     return [change async for change in subscription]
@@ -38,12 +44,12 @@ async def test_every_subscriber_is_told_every_change_in_order_without_gaps(
     told = [asyncio.create_task(rest(each)) for each in (first, second)]
     states = [State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED]
     for state in states:
-        log.publish(replace(PROCESS, state=state))
+        tell(log, replace(PROCESS, state=state))
         clock.advance(0.5)
-    log.publish(replace(PROCESS, state=State.STOPPED), deleted=True)
+    tell(log, replace(PROCESS, state=State.STOPPED), deleted=True)
     log.close()
     expected = [
-        Change(number, 1000.0 + (number - 1) * 0.5, replace(PROCESS, state=state), deleted=number == 5)
+        Change(number, 1000.0 + (number - 1) * 0.5, replace(PROCESS, state=state), None, number == 5)
         for number, state in enumerate([*states, State.STOPPED], start=1)
     ]
     assert await asyncio.gather(*told) == [expected, expected]
@@ -51,9 +57,9 @@ async def test_every_subscriber_is_told_every_change_in_order_without_gaps(
 
 
 async def test_a_subscriber_is_told_what_happens_from_then_on(log: EventLog) -> None:
-    log.publish(PROCESS)
+    tell(log, PROCESS)
     with log.subscribe() as late:
-        log.publish(replace(PROCESS, state=State.RUNNING))
+        tell(log, replace(PROCESS, state=State.RUNNING))
         log.close()
         assert [(c.revision, c.process.state) for c in await rest(late)] == [(2, State.RUNNING)]
 
@@ -63,16 +69,16 @@ async def test_a_subscriber_that_waits_is_woken_by_each_change(log: EventLog) ->
         changes = aiter(subscription)
         for revision in (1, 2, 3):
             waiting = asyncio.ensure_future(anext(changes))
-            log.publish(PROCESS)
+            tell(log, PROCESS)
             assert (await waiting).revision == revision
 
 
 async def test_what_is_read_late_is_what_it_was_then(log: EventLog) -> None:
     process = replace(PROCESS, conditions={"Full": False})
     with log.subscribe() as subscription:
-        log.publish(process)
+        tell(log, process)
         process = replace(process, state=State.ERROR, failure="later", conditions={"Full": True})
-        log.publish(process)
+        tell(log, process)
         log.close()
         first, second = await rest(subscription)
     assert (first.process.state, first.process.error_msg, first.process.conditions) == (
@@ -85,14 +91,14 @@ async def test_what_is_read_late_is_what_it_was_then(log: EventLog) -> None:
 
 async def test_revisions_go_on_while_nobody_listens(log: EventLog) -> None:
     for _ in range(3):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     assert (log.revision, log.subscribers, log.cut_off) == (3, 0, 0)
 
 
 async def test_a_subscriber_may_lag_behind_by_exactly_the_backlog(log: EventLog) -> None:
     with log.subscribe() as slow:
         for _ in range(BACKLOG):
-            log.publish(PROCESS)
+            tell(log, PROCESS)
         log.close()
         assert [change.revision for change in await rest(slow)] == [1, 2, 3, 4, 5]
     assert log.cut_off == 0
@@ -103,12 +109,12 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_told_so_once(log: 
     slow = log.subscribe()
     slow.on_lag = lambda: woken.append("slow")
     for _ in range(BACKLOG):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     assert (woken, slow.lagged, log.cut_off, log.subscribers) == ([], False, 0, 1)
-    log.publish(PROCESS)
+    tell(log, PROCESS)
     assert (woken, slow.lagged, log.cut_off, log.subscribers) == (["slow"], True, 1, 0)
     for _ in range(3):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     assert (woken, log.cut_off) == (["slow"], 1)
     with pytest.raises(LaggedError):
         await rest(slow)
@@ -118,7 +124,7 @@ async def test_one_that_does_not_read_takes_nothing_from_one_that_does(log: Even
     slow, quick = log.subscribe(), log.subscribe()
     changes = aiter(quick)
     for revision in range(1, 4 * BACKLOG):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
         assert (await anext(changes)).revision == revision
     assert (slow.lagged, quick.lagged, log.cut_off, log.subscribers) == (True, False, 1, 1)
 
@@ -126,10 +132,10 @@ async def test_one_that_does_not_read_takes_nothing_from_one_that_does(log: Even
 async def test_one_that_is_stuck_in_a_change_learns_afterwards_that_it_was_cut_off(log: EventLog) -> None:
     slow = log.subscribe()
     changes = aiter(slow)
-    log.publish(PROCESS)
+    tell(log, PROCESS)
     assert (await anext(changes)).revision == 1
     for _ in range(BACKLOG + 1):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     with pytest.raises(LaggedError):
         await anext(changes)
 
@@ -141,7 +147,7 @@ async def test_one_that_is_waiting_when_it_is_cut_off_is_woken(log: EventLog) ->
     asyncio.get_running_loop().call_soon(started.set)
     await started.wait()
     for _ in range(BACKLOG + 1):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     with pytest.raises(LaggedError):
         await reading
 
@@ -152,25 +158,26 @@ class Name(str):
     __slots__ = ("__weakref__",)
 
 
-async def test_the_memory_of_a_subscriber_that_does_not_read_is_bounded(log: EventLog) -> None:
+async def test_the_memory_of_a_subscriber_that_does_not_read_is_bounded(clock: FakeClock) -> None:
+    log = EventLog(clock.now, backlog=BACKLOG, memory=1)
     slow = log.subscribe()
     names: weakref.WeakSet[Name] = weakref.WeakSet()
     held = []
     for number in range(3 * BACKLOG):
         name = Name(f"r{number}")
         names.add(name)
-        log.publish(Process(spec=ProcessSpec(name=name, binary="/bin/r"), uuid="u"))
+        tell(log, Process(spec=ProcessSpec(name=name, binary="/bin/r"), uuid="u"))
         del name
         held.append(len(names))
-    assert held == [1, 2, 3, 4, 5] + [0] * (2 * BACKLOG)
+    assert held == [1, 2, 3, 4, 5] + [1] * (2 * BACKLOG)
     assert slow.lagged
 
 
 async def test_closing_the_log_ends_the_subscriptions_after_what_they_were_offered(log: EventLog) -> None:
     unread, waiting = log.subscribe(), log.subscribe()
     told = asyncio.create_task(rest(waiting))
-    log.publish(PROCESS)
-    log.publish(PROCESS)
+    tell(log, PROCESS)
+    tell(log, PROCESS)
     log.close()
     assert [c.revision for c in await rest(unread)] == [1, 2]
     assert [c.revision for c in await told] == [1, 2]
@@ -185,7 +192,7 @@ async def test_a_subscription_that_is_left_is_forgotten(log: EventLog) -> None:
         pass
     log.unsubscribe(subscriptions[0])
     log.unsubscribe(subscriptions[0])
-    log.publish(PROCESS)
+    tell(log, PROCESS)
     assert log.subscribers == 1
     assert [len(s._pending) for s in subscriptions] == [0, 1]
     gc.collect()
@@ -202,9 +209,9 @@ async def test_a_subscriber_that_leaves_when_another_is_cut_off_hurts_nobody(log
     slow, other, third = log.subscribe(), log.subscribe(), log.subscribe()
     slow.on_lag = lambda: log.unsubscribe(other)
     for _ in range(BACKLOG):
-        log.publish(PROCESS)
+        tell(log, PROCESS)
     third._pending.clear()
-    log.publish(PROCESS)
+    tell(log, PROCESS)
     assert slow.lagged
     assert [c.revision for c in third._pending] == [BACKLOG + 1]
     assert log.subscribers == 1

@@ -1,6 +1,7 @@
 """Recovery over fakes: the daemon dies between any two steps, and the next one goes on."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.recovery import envelope
 from instance_manager.core.spec import ProcessSpec, command_line
-from tests.app.conftest import World
+from tests.app.conftest import READY_TIMEOUT, World
 
 
 class FakeSurvivors:
@@ -24,12 +25,12 @@ class FakeSurvivors:
         self.children: dict[str, FakeChild] = {}
         self.exits: dict[Identity, ExitStatus] = {}
 
-    def add(self, process: Process, replaces: str = "") -> None:
+    def add(self, process: Process, replaces: str = "", *, age: float = 0) -> None:
         """Let a process live."""
         assert process.identity is not None
         command = command_line(process.spec, process.ports)
         text = envelope(process, replaces)
-        self.living[process.uuid] = Survivor(process.name, process.uuid, text, command, process.identity)
+        self.living[process.uuid] = Survivor(process.name, process.uuid, text, command, process.identity, age)
 
     def find(self) -> list[Survivor]:
         return list(self.living.values())
@@ -162,6 +163,42 @@ async def test_without_a_journal_a_replacement_that_serves_has_the_name(
     await world.told(OLD, "deleted")
 
 
+async def test_without_a_journal_a_process_older_than_any_start_runs_and_is_not_asked(
+    world: World, survivors: FakeSurvivors
+) -> None:
+    survivors.add(OLD, age=READY_TIMEOUT)
+    await recover(world, survivors)
+    assert world.supervisor.get("r").state is State.RUNNING
+    assert world.readiness.within == {}
+
+
+async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_it_has_taken(
+    world: World, survivors: FakeSurvivors
+) -> None:
+    survivors.add(NEW, replaces="gone")
+    task = asyncio.ensure_future(recover(world, survivors))
+    await world.until(lambda: 10001 in world.readiness.waiting)
+    world.readiness.answer(10001, "busy")
+    await task
+    assert world.supervisor.get("r").state is State.STARTING
+    await world.until(lambda: 10001 in world.readiness.waiting)
+    world.readiness.answer(10001)
+    await world.told(NEW, "running")
+    assert survivors.children[NEW.uuid].signals == []
+
+
+async def test_without_a_journal_an_old_replacement_is_asked_while_what_it_replaces_lives(
+    world: World, survivors: FakeSurvivors
+) -> None:
+    survivors.add(OLD, age=READY_TIMEOUT)
+    survivors.add(NEW, replaces=OLD.uuid, age=READY_TIMEOUT)
+    task = asyncio.ensure_future(recover(world, survivors))
+    await world.until(lambda: 10001 in world.readiness.waiting)
+    world.readiness.answer(10001, "failed")
+    await task
+    assert world.supervisor.get("r").uuid == OLD.uuid
+
+
 async def test_an_end_that_the_guard_saw_is_told_once(world: World, survivors: FakeSurvivors) -> None:
     assert OLD.identity is not None
     survivors.exits[OLD.identity] = ExitStatus(code=3)
@@ -176,9 +213,7 @@ async def test_a_process_with_another_start_time_is_not_the_one(
 ) -> None:
     survivors.add(OLD)
     recycled = survivors.living[OLD.uuid]
-    survivors.living[OLD.uuid] = Survivor(
-        recycled.name, recycled.uuid, recycled.envelope, recycled.command, Identity(100, 2000)
-    )
+    survivors.living[OLD.uuid] = dataclasses.replace(recycled, identity=Identity(100, 2000))
     await recover(world, survivors, JournalRecord(OLD, listed=True))
     await world.told(OLD, "error")
     assert survivors.children == {}

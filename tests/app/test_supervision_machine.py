@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from structlog.testing import capture_logs
 
+from instance_manager.api.instance_wire import alone, in_list, instance_to_wire
+from instance_manager.api.wire import SerializedList, SerializedProcesses
 from instance_manager.app.fakes import FakeChild
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.conditions import volume_key
 from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
 from instance_manager.core.process import Body, ExitStatus, Process
+from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
 from tests.app.conftest import World, spec
 
 PORTS = 10
@@ -57,6 +60,8 @@ class SupervisionMachine(RuleBasedStateMachine):
         self.logged = self.stack.enter_context(capture_logs())
         self.world = World(ports=PORTS)
         self.supervisor = self.world.supervisor
+        self.served = SerializedList(self.supervisor, in_list)
+        self.single = SerializedProcesses(self.supervisor, alone)
         self.together: list[Callable[[], object]] = []
         self.answers: list[asyncio.Task[Process]] = []
         self.endings: list[asyncio.Task[list[Process]]] = []
@@ -222,6 +227,14 @@ class SupervisionMachine(RuleBasedStateMachine):
         assert set(uuids) <= {process.uuid for process in self.supervisor.left}
 
     @invariant()
+    def the_list_that_is_served_is_the_listing(self) -> None:
+        served = InstanceListResponse.FromString(self.served.get())
+        listing = self.supervisor.processes().items()
+        assert dict(served.instances) == {name: instance_to_wire(process) for name, process in listing}
+        for name, instance in served.instances.items():
+            assert InstanceResponse.FromString(self.single.get(name)) == instance
+
+    @invariant()
     def the_states_told_are_legal_paths_that_end_in_one_deleted(self) -> None:
         left = {process.uuid: process for process in self.supervisor.left}
         told = {change.process.uuid for change in self.world.events.changes}
@@ -251,7 +264,7 @@ class SupervisionMachine(RuleBasedStateMachine):
     def the_journal_holds_what_there_is_and_nothing_else(self) -> None:
         held = {record.process.uuid: record for record in self.supervisor.records()}
         assert self.world.journal.records == held
-        assert self.world.journal.last_revision == self.world.events.revision
+        assert self.world.journal.changes == self.world.events.changes
 
     def teardown(self) -> None:
         """Delete everything and let it end: then nothing may be left anywhere."""

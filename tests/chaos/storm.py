@@ -1,6 +1,6 @@
 """Chaos: clients work, the daemon is killed again and again, and every process is accounted for.
 
-    python -m tests.chaos.storm --stable 200 --rounds 20 --seed 1 [--lose-journal]
+    python -m tests.chaos.storm --stable 500 --rounds 100 --seed 1 [--lose-journal]
 
 prints a summary of what was done, what survived and what was lost as JSON, and exits with 1 if anything was.
 """
@@ -26,7 +26,7 @@ from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.harness import BIN, Daemon, marked, port_span, stub
 
-LIST_WITHIN = 2.0
+LIST_WITHIN = 5.0
 """Seconds from the kill to a complete list."""
 CHURN = 10
 """Names with which the clients work all the time."""
@@ -83,9 +83,17 @@ class Guarded(Daemon):
         """Return the PIDs of the living instances."""
         return [pid for pid in marked(self.marker) if "INSTANCE_MANAGER_UUID" in environment(pid)]
 
-    def name_of(self, pid: int) -> str:
-        """Return the name of a living instance."""
-        return environment(pid)["INSTANCE_MANAGER_NAME"]
+    async def named(self, names: set[str], within: float = 10) -> dict[str, int]:
+        """Wait until instances of these names show, and return their PIDs.
+
+        A process shows no environment in the middle of its execve.
+        """
+        async with self.client() as client, asyncio.timeout(within):
+            while True:
+                pids = {environment(pid).get("INSTANCE_MANAGER_NAME", ""): pid for pid in self.instances()}
+                if pids.keys() >= names:
+                    return pids
+                await client.health()
 
     async def served_after(self, times: int) -> None:
         """Wait until a daemon has begun to serve more than so many times."""

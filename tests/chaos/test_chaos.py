@@ -1,5 +1,6 @@
-"""The daemon is killed while clients work, and nothing is lost: check 1, scaled down for every day."""
+"""The daemon is killed while clients work, and nothing is lost: check 1."""
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import pytest
 from tests.chaos.storm import LIST_WITHIN, Storm
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lose_journal", [False, True], ids=["journal kept", "journal lost"])
 async def test_no_process_is_lost_or_doubled_when_the_daemon_is_killed_again_and_again(
     tmp_path: Path, sized: Callable[[int, int], int], lose_journal: bool
 ) -> None:
-    storm = Storm(tmp_path, stable=sized(15, 200), seed=20261123, lose_journal=lose_journal)
-    summary = await storm.run(sized(3, 20))
+    rounds = sized(3, 100)
+    storm = Storm(tmp_path, stable=sized(15, 500), seed=20261123, lose_journal=lose_journal)
+    summary = await storm.run(rounds)
     assert summary.clean, vars(summary)
     assert summary.calls["create"] > 0
-    assert len(summary.list_seconds) == sized(3, 20)
+    assert len(summary.list_seconds) == rounds
     # A loaded machine takes longer to start a Python; the figure itself is in docs/reliability.md.
-    assert max(summary.list_seconds) < 3 * LIST_WITHIN
+    assert statistics.median(summary.list_seconds) < LIST_WITHIN
+    assert max(summary.list_seconds) < 4 * LIST_WITHIN

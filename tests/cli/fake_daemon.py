@@ -24,8 +24,10 @@ def process(state: str, uuid: str = "u1", *, name: str = "r1", error_msg: str = 
 class FakeDaemon:
     """Answers what a test needs; it sets what is listed and what those who watch are told."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *services: grpc.GenericRpcHandler) -> None:
+        """With more services than ProcessManagerService and health."""
         self.url = url
+        self._services = services
         self.calls: list[str] = []
         self.listed: pb.ProcessResponse | None = None
         self.list: list[pb.ProcessResponse] = []
@@ -67,6 +69,7 @@ class FakeDaemon:
             [
                 grpc.method_handlers_generic_handler("ProcessManagerService", handlers),
                 grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check}),
+                *self._services,
             ]
         )
         self._server.add_insecure_port(self.url)
@@ -110,9 +113,9 @@ class FakeDaemon:
 
 
 @contextlib.asynccontextmanager
-async def fake_daemon(url: str) -> AsyncIterator[FakeDaemon]:
+async def fake_daemon(url: str, *services: grpc.GenericRpcHandler) -> AsyncIterator[FakeDaemon]:
     """Run one for the time of the block."""
-    fake = FakeDaemon(url)
+    fake = FakeDaemon(url, *services)
     await fake.start()
     try:
         yield fake

@@ -1,38 +1,17 @@
 """docs/cli.md: its examples do what it says, and its tables are complete."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from instance_manager.cli.exit_codes import MEANINGS
 from instance_manager.cli.root import COMMANDS
 from tests.cli.program import executed
+from tests.examples import Example, examples, examples_in
 from tests.harness import Daemon
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
-CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Example:
-    command: str
-    shown: str
-    """What it prints; `...` stands for anything."""
-
-    def matches(self, output: str) -> bool:
-        pattern = ".*".join(map(re.escape, self.shown.split("...")))
-        return re.fullmatch(pattern, output, re.DOTALL) is not None
-
-
-def examples(text: str) -> list[Example]:
-    """Return each `$ COMMAND` of the console blocks with the lines that follow it."""
-    found = []
-    for block in CONSOLE.findall(text):
-        assert block.startswith("$ "), block
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, shown = part.partition("\n")
-            found.append(Example(command, shown))
-    return found
 
 
 def test_the_parser_tells_commands_from_what_they_print() -> None:
@@ -43,9 +22,10 @@ def test_the_parser_tells_commands_from_what_they_print() -> None:
     assert not found[1].matches("anything")
 
 
+@pytest.mark.timeout(300)
 async def test_every_example_does_what_it_says(daemon: Daemon) -> None:
     env = {"INSTANCE_MANAGER_URL": daemon.url}
-    found = examples(DOCS.read_text())
+    found = examples_in("cli.md")
     assert len(found) >= 10
     for example in found:
         out = (await executed("/bin/sh", "-c", f"exec 2>&1; {example.command}", env=env)).out

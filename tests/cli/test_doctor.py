@@ -1,5 +1,8 @@
 """`doctor` against a real daemon."""
 
+from pathlib import Path
+
+from tests.certificates import DAY, Authority, fill, today
 from tests.cli.program import run
 from tests.harness import Daemon, Watch, sleeper
 
@@ -30,3 +33,11 @@ async def test_a_wrong_port_range_is_wrong_usage() -> None:
     result = await run("doctor", "--port-range", "x")
     assert result.code == 2
     assert "10000-30000" in result.err
+
+
+async def test_it_tells_when_the_certificates_expire(daemon: Daemon, tmp_path: Path) -> None:
+    tls = fill(tmp_path / "tls", Authority().signed(not_after=today() + 20 * DAY))
+    result = await run("--url", daemon.url, "--tls-dir", str(tls), *options(daemon))
+    (finding,) = [each for each in result.json if each["check"] == "certificates"]
+    assert finding["severity"] == "warning"
+    assert finding["message"].startswith("expire in 19 days")

@@ -154,6 +154,8 @@ async def test_no_answer_in_time_is_exit_code_6(tmp_path: Path) -> None:
         ("UNAVAILABLE", "Gone", 5, "cannot reach the instance manager at .*: gone; is it running.*"),
         ("DEADLINE_EXCEEDED", "cannot do it", 6, r"cannot do it \(DEADLINE_EXCEEDED\)"),
         ("DEADLINE_EXCEEDED", "Deadline", 6, "cannot get an answer from .* in time"),
+        ("OUT_OF_RANGE", "cannot resume", 8, r"cannot resume \(OUT_OF_RANGE\)"),
+        ("UNIMPLEMENTED", "cannot suspend", 2, r"cannot suspend \(UNIMPLEMENTED\)"),
         ("INTERNAL", "internal error 1", 1, r"internal error 1 \(INTERNAL\)"),
         ("UNKNOWN", "", 1, r"cannot tell why the call failed \(UNKNOWN\)"),
     ],

@@ -12,7 +12,9 @@ from instance_manager.cli.exit_codes import MEANINGS
 from instance_manager.cli.root import COMMANDS as ROOT_COMMANDS
 from instance_manager.cli.root import root
 from tests.cli.fake_daemon import fake_daemon, process
+from tests.cli.fake_instances import FakeInstances, instance
 from tests.cli.program import executed, run
+from tests.client.fake_events import FakeEvents
 from tests.harness import BIN
 
 OWN_PARSER = {"guard", "stub"}
@@ -37,10 +39,13 @@ COMMANDS = {" ".join(path): (command, ctx) for path, command, ctx in every_comma
 
 
 def test_every_command_is_here() -> None:
-    of_process = ("create", "delete", "get", "list", "log", "replace", "wait", "watch")
+    both = {"create", "delete", "get", "list", "log", "replace", "watch"}
+    of_v2 = {"suspend", "resume", "switch-over", "delete-target"}
     assert set(COMMANDS) == {
         *(ROOT_COMMANDS.keys() - OWN_PARSER),
-        *(f"process {name}" for name in of_process),
+        *(f"process {name}" for name in both | {"wait"}),
+        *(f"instance {name}" for name in both | of_v2),
+        *(f"log-level {name}" for name in ("get", "set")),
     }
 
 
@@ -93,9 +98,16 @@ async def test_help_loads_neither_grpc_nor_asyncio() -> None:
 async def test_a_client_loads_nothing_of_the_daemon_and_no_library_for_what_it_does_not_show(
     tmp_path: Path,
 ) -> None:
-    async with fake_daemon(f"unix:{tmp_path}/fake.sock") as fake:
+    events, instances = FakeEvents(), FakeInstances()
+    events.happen("r1", "running")
+    instances.listed = {"r1": instance("r1", "running")}
+    services = (events.handler, instances.handler)
+    async with fake_daemon(f"unix:{tmp_path}/fake.sock", *services) as fake:
         fake.list = [process("running")]
-        for command in (["health"], ["process", "list"], ["process", "list", "-o", "table"]):
+        for command in (
+            *(["health"], ["process", "list"], ["process", "list", "-o", "table"]),
+            *(["instance", "list"], ["events", "-o", "text"], ["log-level", "get"]),
+        ):
             modules = await loaded("--url", fake.url, *command)
             assert "grpc" in modules
             assert not modules & {

@@ -140,7 +140,21 @@ def test_a_port_range_is_read(text: str, expected: PortRange) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-", "10000", "10000-", "-10000", "1-2-3", "1,2", "a-b", "0x1-0x2", "1.0-2", "1-99999999", "-1-5"],
+    [
+        "",
+        "-",
+        "10000",
+        "10000-",
+        "-10000",
+        "1-2-3",
+        "1,2",
+        "a-b",
+        "0x1-0x2",
+        "1.0-2",
+        "1-99999999",
+        "-1-5",
+        "\u0661-\u0665",  # digits of another script
+    ],
 )
 def test_what_is_no_port_range_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="such as 10000-30000"):

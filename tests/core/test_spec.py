@@ -35,6 +35,10 @@ def test_a_spec_that_can_be_met_is_accepted_and_unchanged(spec: ProcessSpec) -> 
     ("spec", "message"),
     [
         (replace(SPEC, name=""), "empty name"),
+        (replace(SPEC, binary="/" + "b" * 4095), "binary of 4096 bytes: 4095 is the most"),
+        (replace(SPEC, args=("",) * 1022), "command line of 1025 words: 1024 is the most"),
+        (replace(SPEC, port_args=("," * 1022,)), "command line of 1025 words"),
+        (replace(SPEC, args=("ä" * 65_536,)), "command line of 131095 bytes: 131071 is the most"),
         (replace(SPEC, name="../r"), "DNS-1123"),
         (replace(SPEC, binary=""), "set spec.binary"),
         (replace(SPEC, binary="/bin/\0r"), "NUL character"),
@@ -50,6 +54,19 @@ def test_a_spec_that_can_be_met_is_accepted_and_unchanged(spec: ProcessSpec) -> 
 def test_a_spec_that_cannot_be_met_is_refused_by_field(spec: ProcessSpec, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         validate_spec(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, binary="/" + "b" * 4094),
+        replace(SPEC, args=("",) * 1021),
+        replace(SPEC, args=("x" * (131_071 - len("/bin/r--listen,0.0.0.0:")),)),
+    ],
+    ids=["binary", "words", "bytes"],
+)
+def test_a_spec_that_is_as_big_as_may_be_is_accepted(spec: ProcessSpec) -> None:
+    validate_spec(spec)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ async def refused(*options: str) -> tuple[int, str]:
         (["--port-range", "9-1"], "FIRST <= LAST"),
         (["--port-range", "x"], "10000-30000"),
         (["--stop-timeout", "-1"], "--stop-timeout"),
+        (["--binary-root", "/no/such/place"], "cannot use the binary root /no/such/place"),
+        (["--max-processes", "0"], "--max-processes"),
+        (["--max-streams", "0"], "--max-streams"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
 )
@@ -91,7 +94,7 @@ async def test_health_says_not_serving_and_creates_are_refused_while_the_daemon_
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
         # A second signal does not wait for the grace period.
         daemon.process.send_signal(signal.SIGTERM)
-        assert await daemon.ended(within=5) == 0
+        assert await daemon.ended(within=15) == 0
 
 
 async def test_a_binary_that_cannot_be_executed_answers_ok_with_the_reason(

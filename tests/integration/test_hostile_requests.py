@@ -11,12 +11,35 @@ from google.protobuf import message_factory
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc import instance_pb2
+from instance_manager.pb.instance_manager.v1 import events_pb2
 from tests.harness import Daemon
 
 Sized = Callable[[int, int], int]
-SERVICE = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
-EMPTY_IS_FINE = {"ProcessList", "ProcessWatch", "VersionGet"}
-"""Their requests have no fields, so the empty message is a whole one."""
+METHODS = {
+    f"{service.full_name}/{method.name}": method
+    for service in (
+        pb.DESCRIPTOR.services_by_name["ProcessManagerService"],
+        instance_pb2.DESCRIPTOR.services_by_name["InstanceService"],
+        events_pb2.DESCRIPTOR.services_by_name["EventService"],
+    )
+    for method in service.methods
+}
+PROCESS = "ProcessManagerService/Process"
+INSTANCE = "imrpc.InstanceService/Instance"
+EMPTY_IS_FINE = {
+    f"{PROCESS}List",
+    "ProcessManagerService/VersionGet",
+    f"{INSTANCE}List",
+    "imrpc.InstanceService/VersionGet",
+    "imrpc.InstanceService/LogGetLevel",
+    "imrpc.InstanceService/LogGetFlags",
+    "imrpc.InstanceService/LogSetFlags",
+    "instance_manager.v1.EventService/History",
+}
+"""The empty message is a whole one: nothing has to be said, or what is left out means v1 or all."""
+ONLY_V2 = {f"{INSTANCE}{name}" for name in ("Suspend", "Resume", "SwitchOverTarget", "DeleteTarget")}
+ENDLESS = {f"{PROCESS}Watch", f"{INSTANCE}Watch", "instance_manager.v1.EventService/Watch"}
 
 NAMES = ["", "../../tmp/x", "/etc/passwd", "a/b", "a\0b", "A", "-a", "a" * 252, "ä", "a..b", ".", " ", "a\n"]
 SPECS = [
@@ -39,18 +62,45 @@ def foolish_requests() -> dict[str, list[bytes]]:
     replaced = [
         pb.ProcessReplaceRequest(spec=spec, terminate_signal="SIGHUP").SerializeToString() for spec in SPECS
     ]
+    instances = [instance_pb2.InstanceSpec(), *map(instance, SPECS)]
+    v2 = [instance_pb2.InstanceSpec(name="a", type="replica", data_engine=engine) for engine in (7, -1)]  # type: ignore[arg-type]
+    instance_created = [
+        instance_pb2.InstanceCreateRequest(spec=spec).SerializeToString() for spec in (*instances, *v2)
+    ]
+    instance_replaced = [
+        instance_pb2.InstanceReplaceRequest(spec=spec, terminate_signal="SIGHUP").SerializeToString()
+        for spec in (*instances, *v2)
+    ]
+    instance_named = [instance_pb2.InstanceGetRequest(name=name).SerializeToString() for name in NAMES]
     return {
-        "ProcessCreate": [b"", *created],
-        "ProcessReplace": [b"", *replaced],
-        "ProcessGet": named,
-        "ProcessDelete": named,
-        "ProcessLog": named,
+        f"{PROCESS}Create": [b"", *created],
+        f"{PROCESS}Replace": [b"", *replaced],
+        f"{PROCESS}Get": named,
+        f"{PROCESS}Delete": named,
+        f"{PROCESS}Log": named,
+        f"{INSTANCE}Create": [b"", *instance_created],
+        f"{INSTANCE}Replace": [b"", *instance_replaced],
+        f"{INSTANCE}Get": instance_named,
+        f"{INSTANCE}Delete": instance_named,
+        f"{INSTANCE}Log": instance_named,
+        "imrpc.InstanceService/LogSetLevel": [b"", b"\x12\x04loud"],
     }
+
+
+def instance(spec: pb.ProcessSpec) -> instance_pb2.InstanceSpec:
+    """Return the spec of an instance that is this process."""
+    return instance_pb2.InstanceSpec(
+        name=spec.name,
+        type="replica",
+        port_count=spec.port_count,
+        port_args=spec.port_args,
+        process_instance_spec=instance_pb2.ProcessInstanceSpec(binary=spec.binary, args=spec.args),
+    )
 
 
 def malformed(method: str, randomness: random.Random) -> bytes:
     """Return bytes that are no message of the method's kind."""
-    kind: Any = message_factory.GetMessageClass(SERVICE.methods_by_name[method].input_type)
+    kind: Any = message_factory.GetMessageClass(METHODS[method].input_type)
     while True:
         noise = randomness.randbytes(randomness.randint(1, 200))
         try:
@@ -60,10 +110,10 @@ def malformed(method: str, randomness: random.Random) -> bytes:
 
 
 async def answer(client: Client, method: str, request: bytes) -> grpc.StatusCode:
-    path = f"/ProcessManagerService/{method}"
+    path = f"/{method}"
     call: Any
     try:
-        if SERVICE.methods_by_name[method].server_streaming:
+        if METHODS[method].server_streaming:
             call = client._channel.unary_stream(path)
             await call(request, timeout=10).read()
         else:
@@ -89,7 +139,7 @@ async def test_noise_is_an_invalid_argument_for_every_method_and_the_daemon_goes
     daemon: Daemon, sized: Sized
 ) -> None:
     randomness = random.Random(20261123)
-    methods = sorted(SERVICE.methods_by_name)
+    methods = sorted(METHODS)
     before = set(daemon.folder.rglob("*"))
     async with daemon.client() as client:
         for number in range(sized(400, 10_000)):
@@ -101,7 +151,17 @@ async def test_noise_is_an_invalid_argument_for_every_method_and_the_daemon_goes
     assert set(daemon.folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("method", sorted(EMPTY_IS_FINE - {"ProcessWatch"}))
+def test_for_every_method_it_is_said_what_the_empty_message_means() -> None:
+    assert set(METHODS) == {*foolish_requests(), *EMPTY_IS_FINE, *ONLY_V2, *ENDLESS}
+
+
+@pytest.mark.parametrize("method", sorted(ONLY_V2))
+async def test_what_v1_cannot_do_is_unimplemented_whatever_is_said(daemon: Daemon, method: str) -> None:
+    async with daemon.client() as client:
+        assert await answer(client, method, b"") is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", sorted(EMPTY_IS_FINE))
 async def test_a_method_without_arguments_takes_the_empty_message(daemon: Daemon, method: str) -> None:
     async with daemon.client() as client:
         assert await answer(client, method, b"") is grpc.StatusCode.OK
@@ -113,7 +173,9 @@ async def test_an_unknown_process_is_not_found_by_every_method_that_takes_a_name
         spec=pb.ProcessSpec(name="nobody", binary="/bin/true"), terminate_signal="SIGHUP"
     )
     async with daemon.client() as client:
-        for method in ("ProcessGet", "ProcessDelete", "ProcessLog"):
-            assert await answer(client, method, request) is grpc.StatusCode.NOT_FOUND
-        code = await answer(client, "ProcessReplace", replace.SerializeToString())
+        for method in ("Get", "Delete", "Log"):
+            assert await answer(client, f"{PROCESS}{method}", request) is grpc.StatusCode.NOT_FOUND
+            wanted = instance_pb2.InstanceGetRequest(name="nobody").SerializeToString()
+            assert await answer(client, f"{INSTANCE}{method}", wanted) is grpc.StatusCode.NOT_FOUND
+        code = await answer(client, f"{PROCESS}Replace", replace.SerializeToString())
         assert code is grpc.StatusCode.NOT_FOUND

@@ -113,6 +113,7 @@ async def test_a_process_killed_from_outside_is_an_error_with_the_name_of_the_si
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(sleeper("a"))
         await watch.state("a", "running")
+        await daemon.has_descendants(1)
         (pid,) = daemon.descendants()
         os.kill(pid, signal.SIGKILL)
         assert (await watch.state("a", "error")).status.error_msg == "signal: SIGKILL"

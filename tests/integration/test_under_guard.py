@@ -33,7 +33,7 @@ async def test_a_process_that_ended_while_no_daemon_was_there_is_told_with_its_e
         await client.process_create(shell("brief", f"read line < {go}; exit 7"))
         await client.process_create(sleeper("killed"))
         await watch.until(lambda seen: sum(c.status.state == "running" for c in seen) == 2)
-        pids = {name: pid for pid in guarded.instances() for name in [guarded.name_of(pid)]}
+        pids = await guarded.named({"brief", "killed"})
     # The daemon is stopped, so it sees nothing of what happens until the next one takes over.
     daemon = guarded.daemon_pid()
     os.kill(daemon, signal.SIGSTOP)
@@ -62,7 +62,7 @@ async def test_the_exit_of_a_process_that_was_taken_over_is_told_at_once_and_exa
     (pid,) = guarded.instances()
     async with guarded.client() as client, Watch(client) as watch:
         os.kill(pid, signal.SIGTERM)
-        change = await watch.state("r", "error", within=2)
+        change = await watch.state("r", "error", within=10)
         assert change.status.error_msg == "exit status 9"
 
 
@@ -104,7 +104,7 @@ async def test_a_process_that_cannot_be_killed_stays_listed_with_the_reason_and_
             await watch.state("other", "running")
         finally:
             (freezer / "freezer.state").write_text("THAWED")
-        await watch.state("stuck", "deleted", within=5)
+        await watch.state("stuck", "deleted", within=15)
 
 
 @pytest.mark.timeout(300)

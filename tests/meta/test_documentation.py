@@ -7,6 +7,7 @@ import click
 import pytest
 
 from instance_manager.cli.daemon import cli as daemon_command
+from instance_manager.cli.root import root
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -45,7 +46,11 @@ def test_the_readme_names_every_option_of_the_daemon_and_no_other() -> None:
 @pytest.mark.parametrize("name", sorted(documented()))
 def test_the_readme_tells_the_default_of_each_option(name: str) -> None:
     option, told = options()[name], documented()[name]
-    if option.is_flag:
+    if option.default is None:  # it is that of all commands
+        option = next(each for each in root.params if isinstance(each, click.Option) and each.opts[0] == name)
+    if isinstance(option.show_default, str):
+        assert told == option.show_default
+    elif option.is_flag:
         assert told.startswith("on" if option.default else "off")
     else:
         default = option.default

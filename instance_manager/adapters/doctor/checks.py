@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
 
+from instance_manager.core.certificates import DAY, Urgency, day, urgency
 from instance_manager.core.ports import PortRange
 
 _LITTLE_SPACE = 512 << 20
@@ -36,6 +37,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """What is known of the daemon's certificates on disk."""
+
+    trouble: str
+    """Why they cannot be used; empty if they can."""
+    expires_at: float
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What to look at."""
 
@@ -48,12 +59,15 @@ class Facts:
     """What the daemon said when it was asked for its list, if it did not answer it."""
     living: Collection[tuple[int, str, str]]
     """PID, name and UUID of each living process that carries this state directory's mark."""
+    certificates: CertificateFacts | None = None
+    """None where plain text is spoken."""
 
 
 def examine(facts: Facts) -> list[Finding]:
     """Carry out every check."""
     checks: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
         _daemon,
+        _certificates,
         _state_dir,
         _journal,
         _logs_dir,
@@ -71,6 +85,26 @@ def _daemon(facts: Facts) -> Iterator[Finding]:
         yield Finding("daemon", Severity.ERROR, f"does not answer: {facts.daemon}", hint)
     else:
         yield Finding("daemon", Severity.OK, f"answers and lists {len(facts.listed)} processes")
+
+
+def _certificates(facts: Facts) -> Iterator[Finding]:
+    found = facts.certificates
+    if found is None:
+        yield Finding("certificates", Severity.OK, "none: plain text, no --tls-dir is set")
+        return
+    if found.trouble:
+        message, _, remedy = found.trouble.partition("; ")
+        hint = f"{remedy or 'replace them'}; a daemon that runs goes on with what it had before"
+        yield Finding("certificates", Severity.ERROR, message, hint)
+        return
+    due, when = urgency(found.expires_at, found.now), day(found.expires_at)
+    if due is Urgency.NONE:
+        yield Finding("certificates", Severity.OK, f"valid until {when}")
+        return
+    bad = Severity.WARNING if due is Urgency.SOON else Severity.ERROR
+    left = int((found.expires_at - found.now) / DAY)
+    hint = "replace the files in the TLS directory; the daemon takes them into use by itself"
+    yield Finding("certificates", bad, f"expire in {left} days, on {when}", hint)
 
 
 def _state_dir(facts: Facts) -> Iterator[Finding]:

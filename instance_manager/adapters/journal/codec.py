@@ -1,11 +1,20 @@
-"""Processes as JSON text. Unknown keys are ignored and missing ones get their default, across versions."""
+"""Processes as JSON text, changes as rows. Unknown keys are ignored, missing ones get their default.
+
+Both happen when a journal goes from one version of the program to another.
+"""
 
 import json
 from typing import Any
 
-from instance_manager.core.ports import PortRange
+from instance_manager.core.change import Change
+from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.names import validate_name
+from instance_manager.core.ports import port_range
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
+
+_TOO_LARGE_PID, _TOO_LATE = 2**31, 2**63
+"""What no kernel tells; calls that take a PID fail on more."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -20,6 +29,7 @@ def encode(process: Process) -> str:
             "args": spec.args,
             "port_count": spec.port_count,
             "port_args": spec.port_args,
+            "type": spec.instance_type,
             "uuid": process.uuid,
             "ports": [ports.start, ports.end] if ports else None,
             "state": process.state,
@@ -44,12 +54,27 @@ def decode(text: str) -> Process:
     """
     try:
         return _decode(json.loads(text))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (
+        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
+        InvalidArgumentError,
+    ) as error:
         raise ValueError(f"no process: {error!r}") from error
+
+
+def decode_change(row: tuple[int, float, str, int, str]) -> Change:
+    """Return the change that a row of `events` tells of.
+
+    Raises:
+        ValueError: if it tells of none.
+    """
+    revision, time, previous, deleted, process = row
+    return Change(revision, time, decode(process), State(previous) if previous else None, bool(deleted))
 
 
 def _decode(data: dict[str, Any]) -> Process:
     ports, identity, exit_status = data.get("ports"), data.get("identity"), data.get("exit")
+    # A name becomes a path.
+    validate_name(str(data["name"]))
     return Process(
         spec=ProcessSpec(
             name=str(data["name"]),
@@ -57,15 +82,16 @@ def _decode(data: dict[str, Any]) -> Process:
             args=tuple(map(str, data.get("args", ()))),
             port_count=int(data.get("port_count", 0)),
             port_args=tuple(map(str, data.get("port_args", ()))),
+            instance_type=str(data.get("type", "")),
         ),
         uuid=str(data["uuid"]),
-        ports=PortRange(int(ports[0]), int(ports[1])) if ports else None,
+        ports=port_range(int(ports[0]), int(ports[1])) if ports else None,
         state=State(data["state"]),
         failure=str(data.get("failure", "")),
         hindrance=str(data.get("hindrance", "")),
         conditions={str(key): bool(value) for key, value in data.get("conditions", {}).items()},
         body=Body(data["body"]),
-        identity=Identity(int(identity[0]), int(identity[1])) if identity else None,
+        identity=_identity(int(identity[0]), int(identity[1])) if identity else None,
         exit=ExitStatus(int(exit_status[0]), str(exit_status[1]), bool(exit_status[2]))
         if exit_status
         else None,
@@ -73,3 +99,9 @@ def _decode(data: dict[str, Any]) -> Process:
         killed=bool(data.get("killed", False)),
         doomed=bool(data.get("doomed", False)),
     )
+
+
+def _identity(pid: int, start_time: int) -> Identity:
+    if not (0 < pid < _TOO_LARGE_PID and 0 <= start_time < _TOO_LATE):
+        raise ValueError(f"no process has PID {pid} and start time {start_time}")
+    return Identity(pid, start_time)

@@ -4,10 +4,12 @@ It has to survive the daemon, not the machine: after a reboot nothing in it is t
 disk (`synchronous=OFF`): what was written is in the kernel's hands and outlives a kill -9.
 """
 
+import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -15,150 +17,229 @@ import structlog
 from instance_manager.adapters.journal import codec
 from instance_manager.adapters.journal.schema import NewerSchemaError, upgrade
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.change import Change
 
 log = structlog.get_logger(__name__)
 
-_UPSERT = (
-    "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process, revision) VALUES (?, ?, ?, ?, ?)"
+_UPSERT = "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process) VALUES (?, ?, ?, ?)"
+_TELL = "INSERT OR REPLACE INTO events (revision, time, previous, deleted, process) VALUES (?, ?, ?, ?, ?)"
+_READ = (
+    "SELECT revision, time, previous, deleted, process FROM events "
+    "WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
 )
+_CHUNK = 200
+"""Changes that are read at once: a few milliseconds of the loop."""
+_PRUNE_EVERY = 256
+"""Changes that may be remembered beyond the bound."""
+
+_UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
+"""What reading may raise, since a file that was damaged holds values of any type."""
 
 
 class SqliteJournal:
-    """Implements `app.interfaces.Journal`."""
+    """Implements `app.interfaces.Journal` and, for what the last daemon has told, `app.interfaces.Past`."""
 
-    def __init__(self, path: Path, boot_id: str, *, retry_interval: float = 1.0) -> None:
+    def __init__(self, path: Path, boot_id: str, *, memory: int = 5000, retry_interval: float = 1.0) -> None:
         """Keep the journal in a file.
 
         Args:
             path: of the file.
             boot_id: of this boot of the machine.
+            memory: how many changes are kept.
             retry_interval: seconds from a failure to the next attempt, which writes everything.
         """
         self._path = path
         self._boot_id = boot_id
+        self._memory = memory
         self._connection: sqlite3.Connection | None = None
         self._everything: Callable[[], Iterable[JournalRecord]] = tuple
+        self._recent: Callable[[], Iterable[Change]] = tuple
         self._on_health: Callable[[bool], object] = lambda _: None
-        self._revision = 0
         self._retry_interval = retry_interval
         self._next_attempt = 0.0
+        self._pruned = 0
+        self.revision = 0
+        """Of the latest change that the last daemon has told."""
+        self.epoch = uuid.uuid4().hex[:12]
+        """Name of the sequence of revisions: another one after a reboot or when the journal was lost."""
         self.troubles = 0
         """How often reading or writing has failed since the start."""
         self.trouble = ""
         """What is wrong with it now; empty if nothing is."""
 
-    def open(self) -> tuple[list[JournalRecord], int]:
-        """Return what the last daemon knew and the last revision; nothing if that cannot be read or trusted.
+    def open(self) -> list[JournalRecord]:
+        """Return what the last daemon knew; nothing if that cannot be read or trusted.
 
         A file that cannot be used is moved aside, so that it can be looked at, and a new one is begun.
         """
         try:
             return self._load()
-        except (sqlite3.Error, ValueError, NewerSchemaError) as error:
+        except _UNREADABLE as error:
             self._failed("cannot read the journal; it is moved aside and a new one is begun", error)
-        self._close()
+        self.close()
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 old = Path(f"{self._path}{suffix}")
                 old.rename(f"{old}.unusable")
-        with contextlib.suppress(sqlite3.Error, ValueError, NewerSchemaError):
+        with contextlib.suppress(*_UNREADABLE):
             self._load()
-        return [], 0
+            # The new one works: the first process is written down at once.
+            self._next_attempt = 0.0
+        return []
 
     def follow(
-        self, everything: Callable[[], Iterable[JournalRecord]], on_health: Callable[[bool], object]
+        self,
+        everything: Callable[[], Iterable[JournalRecord]],
+        recent: Callable[[], Iterable[Change]],
+        on_health: Callable[[bool], object],
     ) -> None:
-        """Say how to get every record there should be, to catch up with after a failure, and whom to tell.
+        """Say how to get all there should be, to catch up with after a failure, and whom to tell.
 
         Args:
-            everything: returns the records.
+            everything: returns every record.
+            recent: returns the changes that this daemon has told.
             on_health: called with False when writing begins to fail and with True when it works again.
         """
         self._everything = everything
+        self._recent = recent
         self._on_health = on_health
 
     def close(self) -> None:
         """Stop writing."""
-        self._close()
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
 
-    def record(self, record: JournalRecord, revision: int) -> None:
-        """Write down a process as it is now."""
-        self._revision = revision
-        self._write(_UPSERT, _row(record, revision))
+    def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
+        """Write down a process as it is now, and the changes that are about to be told."""
+        text = codec.encode(record.process)
+        self._write(_UPSERT, _row(record, text), changes, text)
 
-    def forget(self, uuid: str, revision: int) -> None:
-        """Cross out a process of which nothing is left."""
-        self._revision = revision
-        self._write("DELETE FROM processes WHERE uuid = ?", (uuid,))
-        self._write("UPDATE meta SET value = ? WHERE key = 'revision'", (str(revision),))
+    def forget(self, uuid: str, changes: Sequence[Change]) -> None:
+        """Cross out a process of which nothing is left, and write down its last changes."""
+        text = codec.encode(changes[-1].process) if changes else ""
+        self._write("DELETE FROM processes WHERE uuid = ?", (uuid,), changes, text)
 
-    def _load(self) -> tuple[list[JournalRecord], int]:
+    async def changes(self) -> AsyncIterator[Change]:
+        """Yield the changes that the last daemons have told, oldest first; fewer if they cannot be read."""
+        begin = 0
+        while self._connection is not None:
+            try:
+                rows = self._connection.execute(_READ, (begin, self.revision, _CHUNK)).fetchall()
+                told = [codec.decode_change(row) for row in rows]
+            except _UNREADABLE as error:
+                self.troubles += 1
+                log.error("cannot read the history in the journal", reason=str(error))  # noqa: TRY400
+                return
+            if not told:
+                return
+            for change in told:
+                yield change
+            begin = told[-1].revision
+            await asyncio.sleep(0)
+
+    def _load(self) -> list[JournalRecord]:
         connection = self._connect()
+        # A file that can be read may still be damaged where it is written next, and would be for good.
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise ValueError(f"the file is damaged: {state}")
         upgrade(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        rows = connection.execute("SELECT listed, replaces, process, revision FROM processes").fetchall()
+        (latest,) = connection.execute("SELECT max(revision) FROM events").fetchone()
+        revision = max(int(meta.get("revision", 0)), latest or 0)
+        rows = connection.execute("SELECT listed, replaces, process FROM processes").fetchall()
         records = [JournalRecord(codec.decode(row[2]), bool(row[0]), row[1]) for row in rows]
-        # Each row tells of the latest change when it was written; the last one that was deleted is in `meta`.
-        self._revision = max([int(meta.get("revision", 0)), *(row[3] for row in rows)])
+        epoch = meta.get("epoch", self.epoch)
         if meta.get("boot_id") != self._boot_id:
             if records:
                 log.info("journal emptied: it tells of another boot of this machine", processes=len(records))
             connection.execute("DELETE FROM processes")
-            records = []
+            connection.execute("DELETE FROM events")
+            records, epoch = [], self.epoch
         connection.executemany(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-            [("boot_id", self._boot_id), ("revision", str(self._revision))],
+            [("boot_id", self._boot_id), ("revision", str(revision)), ("epoch", epoch)],
         )
-        self._connection = connection
-        return records, self._revision
+        self.revision, self.epoch = revision, epoch
+        return records
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-        self._connection = connection
+        self.close()
+        connection = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         # The whole of it is small; checkpoints of a few pages never take long.
         connection.execute("PRAGMA wal_autocheckpoint = 256")
         return connection
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+    def _write(
+        self, statement: str, values: tuple[object, ...], changes: Sequence[Change], text: str
+    ) -> None:
+        """Carry out a statement and write the changes that go with it, both or neither."""
         if self.trouble and (time.monotonic() < self._next_attempt or not self._catch_up()):
             return
         try:
             if self._connection is None:
                 raise sqlite3.OperationalError("it could not be opened")
-            self._connection.execute(statement, values)
+            if not changes:
+                self._connection.execute(statement, values)
+                return
+            with self._transaction() as connection:
+                connection.execute(statement, values)
+                connection.executemany(_TELL, [_told(change, text) for change in changes])
+                self._prune(connection, changes[-1].revision)
         except sqlite3.Error as error:
             self._failed(
                 "cannot write the journal; a daemon that dies now may lose track of a process", error
             )
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None  # noqa: S101 - whoever calls has looked
+        self._connection.execute("BEGIN")
+        try:
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _prune(self, connection: sqlite3.Connection, revision: int) -> None:
+        if revision - self._pruned >= _PRUNE_EVERY:
+            connection.execute("DELETE FROM events WHERE revision <= ?", (revision - self._memory,))
+            self._pruned = revision
+
     def _catch_up(self) -> bool:
         """After a failure: write down everything, since nobody knows what is missing."""
         try:
             if self._connection is None:
-                self._load()
-            assert self._connection is not None  # noqa: S101 - _load has opened it or raised
-            self._connection.execute("BEGIN")
-            try:
-                self._connection.execute("DELETE FROM processes")
-                self._connection.executemany(
-                    _UPSERT, [_row(record, self._revision) for record in self._everything()]
+                self._reopen()
+            with self._transaction() as connection:
+                connection.execute("DELETE FROM processes")
+                connection.executemany(
+                    _UPSERT, [_row(record, codec.encode(record.process)) for record in self._everything()]
                 )
-                self._connection.execute(
-                    "UPDATE meta SET value = ? WHERE key = 'revision'", (str(self._revision),)
+                connection.executemany(
+                    _TELL, [_told(change, codec.encode(change.process)) for change in self._recent()]
                 )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-        except (sqlite3.Error, ValueError, NewerSchemaError) as error:
+        except _UNREADABLE as error:
             self._failed("cannot write the journal yet", error)
             return False
         log.info("journal written again", failures=self.troubles)
         self.trouble = ""
         self._on_health(True)
         return True
+
+    def _reopen(self) -> None:
+        """Open a journal that could not be opened at the start; what this daemon has told stays true."""
+        revision, epoch = self.revision, self.epoch
+        self._load()
+        self.revision, self.epoch = revision, epoch
+        assert self._connection is not None  # noqa: S101 - _load has opened it or raised
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
 
     def _failed(self, event: str, error: Exception) -> None:
         self.troubles += 1
@@ -168,13 +249,10 @@ class SqliteJournal:
             self._on_health(False)
         self.trouble = f"{event}: {error}"
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+
+def _row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:
+    return record.process.uuid, record.listed, record.replaces, text
 
 
-def _row(record: JournalRecord, revision: int) -> tuple[str, int, str, str, int]:
-    process = record.process
-    return process.uuid, record.listed, record.replaces, codec.encode(process), revision
+def _told(change: Change, text: str) -> tuple[int, float, str, int, str]:
+    return change.revision, change.time, change.previous or "", change.deleted, text

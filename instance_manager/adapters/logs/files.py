@@ -20,6 +20,7 @@ import structlog
 from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
+from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
 from instance_manager.adapters.logs.repeater import Repeater
 from instance_manager.adapters.logs.trim import drop_head
@@ -39,6 +40,8 @@ _TRIM_RETRY = 1.0
 _ECHO_GRACE = 1.0
 """Seconds that the reader of the echo gets to take the rest at the end."""
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+TROUBLES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
+"""Kinds of what can go wrong."""
 
 
 class LogFiles:
@@ -50,7 +53,7 @@ class LogFiles:
     def __init__(self, directory: Path, *, max_size: int, echo: EchoSink | None = None) -> None:
         self._directory = directory
         self._max_size = max_size
-        self._echo = Repeater(echo, self._settle) if echo is not None else None
+        self._echo = Repeater(echo, self._settle, self._echo_trouble) if echo is not None else None
         self._writers: Counter[str] = Counter()
         """By name, the processes that have not been released."""
         self._logs: dict[str, LogFile] = {}
@@ -64,8 +67,9 @@ class LogFiles:
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
         self._devnull = -1
-        self.troubles: Counter[str] = Counter()
+        self.troubles = Counter(dict.fromkeys(TROUBLES, 0))
         """What went wrong, by kind, since the start."""
+        self._probe = DirectoryProbe(directory, self.troubles, self._trimmer)
 
     def open(self) -> None:
         """Create the directory and begin to follow."""
@@ -79,10 +83,12 @@ class LogFiles:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._trouble("directory", str(self._directory), error)
+        self._probe.open()
 
     async def close(self) -> None:
         """Write out the last lines and stop following."""
         self._watcher.close()
+        await self._probe.close()
         await asyncio.gather(*self._trims)
         if self._timer is not None:
             self._timer.cancel()
@@ -276,6 +282,9 @@ class LogFiles:
             each.not_trimmed(until=loop.time() + _TRIM_RETRY)
         if self._logs.get(each.name) is each:
             self._look_later(each)
+
+    def _echo_trouble(self, name: str, error: OSError) -> None:
+        self._trouble("echo", str(self._path(name)), error)
 
     def _trouble(self, kind: str, path: str, error: OSError) -> None:
         self.troubles[kind] += 1

@@ -1,6 +1,7 @@
 """The echo of all log files: in turn, and no more a second than the daemon can spare."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable
 
 from instance_manager.adapters.logs.cached import fetch
@@ -19,10 +20,17 @@ _ENDED_MOST = 64
 class Repeater:
     """Repeats what is new in log files on a sink."""
 
-    def __init__(self, sink: EchoSink, on_done: Callable[[LogFile], None]) -> None:
+    def __init__(
+        self,
+        sink: EchoSink,
+        on_done: Callable[[LogFile], None],
+        on_trouble: Callable[[str, OSError], None],
+    ) -> None:
         self._sink = sink
         self._on_done = on_done
         """Called when all of a file that has ended has been repeated."""
+        self._on_trouble = on_trouble
+        """Called with the name of a log of which something is not repeated, and why."""
         self._queue: dict[LogFile, None] = {}
         """Files with something new, first the one that has waited longest."""
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +79,7 @@ class Repeater:
     def _round(self) -> None:
         self._sink.flush()
         if self._sink.broken:
-            self._give_up(tuple(self._queue))
+            self._give_up(tuple(self._queue), OSError(errno.EPIPE, "nobody reads the echo"))
             return
         left = _ROUND_MOST
         for log in tuple(self._queue):
@@ -80,15 +88,17 @@ class Repeater:
             if not log.trimming:
                 left -= self._repeat(log)
         if not self._sink.ready:
-            self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST])
+            slow = OSError(errno.EAGAIN, "the reader of the echo is too slow")
+            self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST], slow)
 
     def _repeat(self, log: LogFile) -> int:
         """Repeat some lines of a file, then it is the others' turn; return how many bytes that were."""
         del self._queue[log]
         try:
             data = log.echo.take(log.fd, log.size, last=log.ended)
-        except OSError:  # a broken disk
+        except OSError as error:  # a broken disk
             data = b""
+            self._on_trouble(log.name, error)
             log.echo.give_up(log.size)
         if data is None:
             self._fetch(log)
@@ -106,8 +116,9 @@ class Repeater:
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)
 
-    def _give_up(self, logs: Iterable[LogFile]) -> None:
+    def _give_up(self, logs: Iterable[LogFile], why: OSError) -> None:
         for log in logs:
             del self._queue[log]
+            self._on_trouble(log.name, why)
             if log.ended:
                 self._on_done(log)

@@ -91,6 +91,17 @@ def read_marks(pid: int) -> Marks | None:
     return Marks(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
 
 
+def read_user(pid: int) -> int | None:
+    """Return the real user ID of a process, None if there is no such process.
+
+    Not the owner of its folder in /proc: that one it can change itself (PR_SET_DUMPABLE).
+    """
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
 def read_uuid(pid: int) -> str | None:
     """Return the UUID that a process carries in its environment, None if it carries none."""
     return _uuid_in(_read(f"/proc/{pid}/environ"))

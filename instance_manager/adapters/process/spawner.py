@@ -6,12 +6,13 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import OsChild
+from instance_manager.adapters.process.roots import BinaryRoots
 from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
 from instance_manager.core.errors import ResourceExhaustedError
@@ -31,7 +32,19 @@ class ProcessSpawner:
     start processes while it is open.
     """
 
-    def __init__(self, environment: Mapping[str, str], owner: str) -> None:
+    def __init__(self, environment: Mapping[str, str], owner: str, roots: Sequence[Path] = ()) -> None:
+        """Start processes that carry this environment and mark.
+
+        Args:
+            environment: of this process.
+            owner: mark of the state directory.
+            roots: see `BinaryRoots`; without any, everything may be started.
+
+        Raises:
+            InvalidArgumentError: if a root is not a directory.
+        """
+        self._roots = BinaryRoots(roots)
+        self._search_path = os.get_exec_path(environment)
         # A library path that suits this program may break the one that is started.
         kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
         kept.pop(proc.GUARD_VARIABLE, None)
@@ -64,11 +77,20 @@ class ProcessSpawner:
         self._children.clear()
         os.close(self._devnull)
 
+    def permit(self, program: str) -> None:
+        """Look whether a program may be started.
+
+        Raises:
+            PermissionDeniedError: if it lies below no binary root.
+        """
+        self._roots.find(program, self._search_path)
+
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
+            PermissionDeniedError: if it lies below no binary root.
             ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
         """
         _keep_descriptors(order)
@@ -80,7 +102,7 @@ class ProcessSpawner:
         }
         try:
             pid = os.posix_spawnp(
-                program,
+                self._roots.find(program, self._search_path),
                 order.command,
                 self._environment | identity_variables,
                 file_actions=[

@@ -7,6 +7,7 @@ their parent: the guard, which writes it down before it clears the process away.
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from instance_manager.core.recovery import UNKNOWN_EXIT
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between looks for the record of a process that has just ended."""
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ProcessSurvivors:
@@ -110,6 +112,7 @@ class ProcessSurvivors:
         return [pid for pid in candidates if _belongs(pid, leader, uuid)]
 
     def _carriers(self) -> Iterator[Survivor]:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for pid in proc.all_processes():
             environment = proc.read_environment(pid)
             if environment.get(proc.OWNER_VARIABLE) != self._owner or pid == os.getpid():
@@ -117,12 +120,16 @@ class ProcessSurvivors:
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
                 continue
+            # Anybody can give a process such an environment; who runs as this user could do worse.
+            if proc.read_user(pid) != os.getuid():
+                continue
             yield Survivor(
                 name=environment.get(proc.NAME_VARIABLE, ""),
                 uuid=environment.get(proc.UUID_VARIABLE, ""),
                 envelope=environment.get(proc.ENVELOPE_VARIABLE, ""),
                 command=proc.read_command(pid),
                 identity=Identity(pid, stat.start_time),
+                age=now - stat.start_time / _TICKS,
             )
 
 

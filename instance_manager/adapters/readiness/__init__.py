@@ -12,6 +12,12 @@ from grpc_health.v1 import health, health_pb2
 _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
 _CALL_TIMEOUT = 5.0
+_LOOK_INTERVAL = 1.0
+"""Seconds between looks at how much of the time is used up."""
+_STALL = 1.0
+"""Seconds by which a look is late when the daemon has stood still."""
+_SECOND_CHANCE = 5.0
+"""Seconds that an instance gets at least after the daemon has stood still: enough for a whole attempt."""
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1", "ipv4:127.0.0.1:{}"), (socket.AF_INET6, "::1", "ipv6:[::1]:{}"))
 _CHANNEL_OPTIONS = (
     # A channel of its own that goes away with the probe, and no proxy on the way to the own machine.
@@ -34,12 +40,47 @@ class HealthProbe:
         """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
         attempt = _Attempt(port)
         try:
-            async with asyncio.timeout(within):
-                target = await attempt.connect()
-                await attempt.serving(target)
+            async with asyncio.timeout(None) as limit:
+                budget = _Budget(within, limit)
+                try:
+                    target = await attempt.connect()
+                    await attempt.serving(target)
+                finally:
+                    budget.close()
         except TimeoutError:
             return f"not ready within {within:g} s: {attempt.missing}"
         return None
+
+
+class _Budget:
+    """Ends a wait when its time is over; a stall of the daemon counts little and never ends it.
+
+    An instance may have got ready meanwhile, and nobody was there to see.
+    """
+
+    def __init__(self, seconds: float, limit: asyncio.Timeout) -> None:
+        self._left = seconds
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._set()
+
+    def close(self) -> None:
+        """End nothing any more."""
+        self._timer.cancel()
+
+    def _set(self) -> None:
+        self._granted = min(_LOOK_INTERVAL, self._left)
+        self._due = self._loop.time() + self._granted
+        self._timer = self._loop.call_later(self._granted, self._look)
+
+    def _look(self) -> None:
+        self._left -= self._granted
+        if self._loop.time() - self._due > _STALL:
+            self._left = max(self._left, _SECOND_CHANCE)
+        if self._left > 0:
+            self._set()
+        else:
+            self._limit.reschedule(self._loop.time())
 
 
 class _Attempt:

@@ -1,0 +1,26 @@
+"""What the daemon tells about itself: Prometheus metrics, liveness and readiness over HTTP.
+
+Nothing is registered globally, and what other parts count themselves is read only when somebody asks, so that
+counting costs them next to nothing.
+"""
+
+from instance_manager.adapters.metrics.calls import Calls
+from instance_manager.adapters.metrics.collector import Sources
+from instance_manager.adapters.metrics.endpoint import Endpoint, EndpointError, parse_endpoint
+from instance_manager.adapters.metrics.lag import LoopLag
+from instance_manager.adapters.metrics.lifecycles import Lifecycles
+from instance_manager.adapters.metrics.pages import Pages, Phase
+from instance_manager.adapters.metrics.server import MetricsServer
+
+__all__ = [
+    "Calls",
+    "Endpoint",
+    "EndpointError",
+    "Lifecycles",
+    "LoopLag",
+    "MetricsServer",
+    "Pages",
+    "Phase",
+    "Sources",
+    "parse_endpoint",
+]

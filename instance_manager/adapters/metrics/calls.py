@@ -1,0 +1,102 @@
+"""Calls of the gRPC methods: how many, how they ended, how long they took."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from instance_manager.adapters.metrics.distribution import Distribution
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5, 30)
+_OK = "OK"
+_WATCH = "Watch"
+"""Ends the names of the methods that tell changes."""
+_METHOD = ("service", "method")
+
+
+class MethodCalls:
+    """The calls of one method; the server tells it of each."""
+
+    def __init__(self, service: str, method: str, *, streaming: bool) -> None:
+        self.service = service
+        self.name = method
+        self.streaming = streaming
+        self.started = 0
+        self.by_code = Counter({_OK: 0})
+        """Calls that have ended, by the name of their status code."""
+        self.seconds = Distribution(_SECONDS)
+        """How long each has taken; not of streams, which last as long as their caller likes."""
+
+    @property
+    def active(self) -> int:
+        """How many calls are under way."""
+        return self.started - self.by_code.total()
+
+    def begun(self) -> None:
+        """Take note that a call has begun."""
+        self.started += 1
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Take note that a call has ended."""
+        self.by_code[code] += 1
+        if not self.streaming:
+            self.seconds.observe(seconds)
+
+
+class Calls:
+    """The calls of every method that is served by this program's own services."""
+
+    def __init__(self) -> None:
+        self._methods: list[MethodCalls] = []
+
+    def method(self, service: str, method: str, *, streaming: bool) -> MethodCalls:
+        """Return what counts the calls of a method."""
+        calls = MethodCalls(service, method, streaming=streaming)
+        self._methods.append(calls)
+        return calls
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell everything counted so far."""
+        started = CounterMetricFamily(
+            "instance_manager_grpc_started", "Counts the calls that have begun.", labels=_METHOD
+        )
+        handled = CounterMetricFamily(
+            "instance_manager_grpc_handled",
+            "Counts the calls that have ended, by status code: CANCELLED if the caller waited no longer.",
+            labels=(*_METHOD, "code"),
+        )
+        active = GaugeMetricFamily(
+            "instance_manager_grpc_active_calls",
+            "Tells how many calls and streams are under way.",
+            labels=_METHOD,
+        )
+        seconds = HistogramMetricFamily(
+            "instance_manager_grpc_handling_seconds",
+            "Tells how long calls took that are no streams.",
+            labels=_METHOD,
+        )
+        watchers = GaugeMetricFamily(
+            "instance_manager_watchers",
+            "Tells how many streams of changes are under way.",
+            labels=("service",),
+        )
+        watching: Counter[str] = Counter()
+        for each in self._methods:
+            labels = (each.service, each.name)
+            started.add_metric(labels, each.started)
+            active.add_metric(labels, each.active)
+            for code, count in each.by_code.items():
+                handled.add_metric((*labels, code), count)
+            if each.streaming and each.name.endswith(_WATCH):
+                watching[each.service] += each.active
+            # The text of a histogram is long, and most methods are never called.
+            if each.seconds.count:
+                each.seconds.add_to(seconds, labels)
+        for service, count in watching.items():
+            watchers.add_metric((service,), count)
+        yield from (started, handled, active, seconds, watchers)

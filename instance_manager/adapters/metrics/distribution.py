@@ -1,0 +1,37 @@
+"""How values are distributed: counted in buckets, without locks, for the one thread there is."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
+
+
+class Distribution:
+    """Counts values by the buckets they fall into."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Begin with nothing.
+
+        Args:
+            bounds: the greatest value of each bucket, ascending; above the last there is one more.
+        """
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self._counts)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Tell the values as a histogram."""
+        names = (*map(floatToGoString, self._bounds), "+Inf")
+        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)

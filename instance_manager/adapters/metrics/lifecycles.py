@@ -1,0 +1,125 @@
+"""Lives of processes: how long they take to start and to end, and what goes wrong with them."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from instance_manager.adapters.metrics.distribution import Distribution
+from instance_manager.core.change import Change
+from instance_manager.core.process import Process, State
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_DELETED = "deleted"
+_SPAWN, _READINESS, _EXIT = "spawn", "readiness", "exit"
+
+
+@dataclass(slots=True)
+class _Life:
+    """What is known of one process."""
+
+    process: Process | None
+    """As it was last told; None if it is new."""
+    born: float | None = None
+    """When it was created, None if by an earlier daemon."""
+    stopping: float | None = None
+    """When its end was begun, None if it was not, or by an earlier daemon."""
+
+
+class Lifecycles:
+    """Follows every change of every process."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Begin with no process.
+
+        Args:
+            now: returns seconds that only grow.
+        """
+        self._now = now
+        self._lives: dict[str, _Life] = {}
+        """By UUID."""
+        self._transitions = Counter(dict.fromkeys((*map(str, State), _DELETED), 0))
+        self._errors = Counter(dict.fromkeys((_SPAWN, _READINESS, _EXIT), 0))
+        self._kills = 0
+        self._start = Distribution(_SECONDS)
+        self._stop = Distribution(_SECONDS)
+
+    def take_over(self, processes: Iterable[Process]) -> None:
+        """Take note of processes that an earlier daemon has left."""
+        for process in processes:
+            self._lives[process.uuid] = _Life(process)
+
+    def changed(self, change: Change) -> None:
+        """Take note of a change."""
+        process = change.process
+        if change.deleted:
+            self._gone(self._lives.pop(process.uuid, None))
+            return
+        life = self._lives.get(process.uuid)
+        if life is None:
+            born = self._now() if process.state is State.STARTING else None
+            life = self._lives[process.uuid] = _Life(None, born)
+        before, life.process = life.process, process
+        if before is None or before.state is not process.state:
+            self._entered(life, process)
+        self._kills += process.killed and not (before and before.killed)
+
+    def _entered(self, life: _Life, process: Process) -> None:
+        self._transitions[process.state] += 1
+        match process.state:
+            case State.RUNNING if life.born is not None:
+                self._start.observe(self._now() - life.born)
+            case State.STOPPING:
+                life.stopping = self._now()
+            case State.ERROR:
+                self._errors[_cause(process)] += 1
+
+    def _gone(self, life: _Life | None) -> None:
+        self._transitions[_DELETED] += 1
+        if life is None or life.process is None or life.process.identity is None:
+            return
+        if life.stopping is not None:
+            self._stop.observe(self._now() - life.stopping)
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell everything counted so far."""
+        transitions = CounterMetricFamily(
+            "instance_manager_process_transitions",
+            "Counts the processes that came to a state, or left the list (deleted).",
+            labels=("state",),
+        )
+        for state, count in self._transitions.items():
+            transitions.add_metric((state,), count)
+        errors = CounterMetricFamily(
+            "instance_manager_process_errors",
+            "Counts the processes that came to the state error: they could not be spawned, did not get ready "
+            "in time (readiness), or ended by themselves with another status than 0 (exit).",
+            labels=("cause",),
+        )
+        for cause, count in self._errors.items():
+            errors.add_metric((cause,), count)
+        yield from (transitions, errors)
+        yield CounterMetricFamily(
+            "instance_manager_process_kills",
+            "Counts the processes that did not end within the stop timeout and were sent SIGKILL.",
+            value=self._kills,
+        )
+        start = HistogramMetricFamily(
+            "instance_manager_process_start_seconds",
+            "Tells how long it took from the creation of a process until it ran.",
+        )
+        self._start.add_to(start)
+        stop = HistogramMetricFamily(
+            "instance_manager_process_stop_seconds",
+            "Tells how long it took from the first signal to a process until nothing was left of it.",
+        )
+        self._stop.add_to(stop)
+        yield from (start, stop)
+
+
+def _cause(process: Process) -> str:
+    if process.identity is None:
+        return _SPAWN
+    return _READINESS if process.exit is None else _EXIT

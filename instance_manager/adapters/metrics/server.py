@@ -1,0 +1,134 @@
+"""A small HTTP server on the daemon's own event loop: GET and HEAD, one request a connection, bounded."""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+import structlog
+
+from instance_manager.adapters.metrics.endpoint import Endpoint, EndpointError
+from instance_manager.adapters.metrics.pages import Page
+
+log = structlog.get_logger(__name__)
+
+_MAX_REQUEST = 8192
+"""Bytes a request may have."""
+_MAX_CONNECTIONS = 32
+_TIMEOUT = 10.0
+"""Seconds from the begin of a connection to its end."""
+_METHODS = ("GET", "HEAD")
+_TEXT = "text/plain; charset=utf-8"
+
+
+class MetricsServer:
+    """Serves pages over HTTP."""
+
+    def __init__(self, get: Callable[[str], Page]) -> None:
+        """Serve nothing yet.
+
+        Args:
+            get: returns the page at a path.
+        """
+        self._get = get
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def open(self, endpoint: Endpoint) -> list[Endpoint]:
+        """Listen and return where: a name may stand for more than one address.
+
+        Raises:
+            EndpointError: if the address is in use or not ours.
+        """
+        try:
+            self._server = await asyncio.start_server(
+                self._accept,
+                endpoint.host or None,
+                endpoint.port,
+                limit=_MAX_REQUEST,
+                backlog=_MAX_CONNECTIONS,
+            )
+        except OSError as error:
+            raise EndpointError(
+                f"cannot serve metrics on {endpoint}: {error.strerror or error}; "
+                "choose another address with --metrics-listen, or none"
+            ) from error
+        names = [socket.getsockname() for socket in self._server.sockets]
+        return [Endpoint(name[0], name[1]) for name in names]
+
+    async def close(self) -> None:
+        """Listen no more and cut off who is still connected."""
+        if self._server is not None:
+            self._server.close()
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - streams run this in one
+        if len(self._open) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._open.add(task)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._serve(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the caller has gone, is too slow, or the daemon ends
+        finally:
+            writer.transport.abort()
+            self._open.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            page, method = (
+                _complaint(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long"),
+                "",
+            )
+        else:
+            method, page = self._answer(head)
+        writer.write(_head(page))
+        if method != "HEAD":
+            writer.write(page.body)
+        await writer.drain()
+
+    def _answer(self, head: bytes) -> tuple[str, Page]:
+        """Return the method of a request and the answer to it."""
+        words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 - method, target, version
+            return "", _complaint(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
+        method, target, _ = words
+        if method not in _METHODS:
+            return method, _complaint(
+                HTTPStatus.METHOD_NOT_ALLOWED, f"only {' and '.join(_METHODS)} are possible"
+            )
+        try:
+            return method, self._get(target.partition("?")[0])
+        except Exception:
+            log.exception("unexpected error while telling", target=target)
+            return method, _complaint(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect; see the daemon's log"
+            )
+
+
+def _complaint(status: HTTPStatus, text: str) -> Page:
+    return Page(status, f"{text}\n".encode(), _TEXT)
+
+
+def _head(page: Page) -> bytes:
+    allow = f"Allow: {', '.join(_METHODS)}\r\n" if page.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+    return (
+        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
+        f"Content-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        f"{allow}"
+        "Connection: close\r\n\r\n"
+    ).encode()

@@ -1,0 +1,103 @@
+"""One long-lived connection to the SPDK service, and what its errors mean to a caller."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from instance_manager.core.errors import UpstreamError
+from instance_manager.pb.spdkrpc import spdk_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+    # Nothing else in this process shares the connection, its state or its backoff.
+    ("grpc.use_local_subchannel_pool", 1),
+    # While the service is away calls fail at once; when it is back, it is found again within so many
+    # milliseconds. A refused connection on the same machine costs next to nothing.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    # An address that does not even refuse is given up after so many milliseconds.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+)
+
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that calls may take."""
+
+    read: float = 10.0
+    change: float = 180.0
+    """The SPDK service connects to devices and other nodes while it makes an instance."""
+
+
+class SpdkChannel:
+    """The connection; it is made by the first call, and again after it was lost."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+
+    async def close(self) -> None:
+        """End the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def ready(self) -> None:
+        """Wait until the service is reached."""
+        await self._channel.channel_ready()
+
+    async def call(self, doing: str, method: str, request: Message, within: float) -> Message:
+        """Call a method and return its response.
+
+        Args:
+            doing: what is attempted, for the message of an error: "create the replica 'r1'".
+            method: of SPDKService.
+            request: of the type the method takes.
+            within: seconds.
+
+        Raises:
+            UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away and
+                DEADLINE_EXCEEDED if it does not answer in time.
+        """
+        descriptor = SERVICE.methods_by_name[method]
+        response = GetMessageClass(descriptor.output_type)
+        unary: Any = self._channel.unary_unary(
+            f"/{SERVICE.full_name}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        try:
+            return cast(Message, await unary(request, timeout=within, wait_for_ready=False))
+        except grpc.aio.AioRpcError as error:
+            raise self._told(doing, error, within) from error
+
+    def stream(self, method: str, request: Message) -> Any:
+        """Call a streaming method; the call is a `grpc.aio.UnaryStreamCall`."""
+        response = GetMessageClass(SERVICE.methods_by_name[method].output_type)
+        stream: Any = self._channel.unary_stream(
+            f"/{SERVICE.full_name}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        return stream(request, wait_for_ready=False)
+
+    def _told(self, doing: str, error: grpc.aio.AioRpcError, within: float) -> UpstreamError:
+        code, details = error.code(), error.details() or "no reason given"
+        service = f"the SPDK service at {self.target}"
+        match code:
+            case grpc.StatusCode.UNAVAILABLE:
+                message = f"{service} is unavailable ({details}); start it, or set --spdk-service-address"
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                message = f"{service} did not answer within {within:g} s and may still do it: look first"
+            case grpc.StatusCode.UNIMPLEMENTED:
+                message = f"{service} does not know how ({details}); is it a newer one that is needed?"
+            case _:
+                message = f"{service} says: {details}"
+        return UpstreamError(code.name, f"cannot {doing}: {message}")

@@ -1,0 +1,99 @@
+"""The watch streams of the SPDK service, one for each type of instance; what breaks is opened again."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf import empty_pb2
+
+from instance_manager.adapters.spdk.channel import SpdkChannel
+from instance_manager.adapters.spdk.wire import KINDS
+from instance_manager.core.instance import InstanceType
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+"""Seconds between two attempts to open a stream; the delay doubles from the first to the longest."""
+UNKNOWN_DELAY = 60.0
+"""Seconds until a stream is tried again that the SPDK service does not have."""
+SETTLED = 1.0
+"""Seconds after which a stream that has not failed counts as open; servers may say nothing at first."""
+
+
+class SpdkWatch:
+    """Calls a function whenever an instance of the SPDK service may have changed."""
+
+    def __init__(self, channel: SpdkChannel, ping: Callable[[], None]) -> None:
+        self._channel = channel
+        self._ping = ping
+        self._tasks: list[asyncio.Task[None]] = []
+        self.opened = dict.fromkeys(InstanceType, 0)
+        """How often each stream has been opened."""
+
+    def open(self) -> None:
+        """Watch from now on."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._watch(kind)) for kind in InstanceType]
+
+    async def close(self) -> None:
+        """Watch no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch(self, kind: InstanceType) -> None:
+        delay, well = FIRST_DELAY, True
+        while True:
+            begin = time.monotonic()
+            code = await self._stream(kind)
+            lasted = time.monotonic() - begin
+            if lasted > LONGEST_DELAY:
+                delay, well = FIRST_DELAY, True
+            if well:
+                log.warning("watch of v2 instances has ended, opening it again", type=kind, code=code.name)
+                well = False
+                self._ping()
+            if code is grpc.StatusCode.UNIMPLEMENTED:
+                delay = UNKNOWN_DELAY
+            # All daemons of a cluster lose their service in the same moment of an upgrade: spread them out.
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            delay = min(2 * delay, LONGEST_DELAY)
+
+    async def _stream(self, kind: InstanceType) -> grpc.StatusCode:
+        """Read a stream to its end and return how it ended."""
+        call = self._channel.stream(f"{KINDS[kind].prefix}Watch", empty_pb2.Empty())
+        settled = asyncio.create_task(self._settle(kind, call))
+        try:
+            async for _ in call:
+                self._ping()
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            # The library raises this too when the service ends the stream with CANCELLED.
+            if task is None or task.cancelling():
+                raise
+            return grpc.StatusCode.CANCELLED
+        finally:
+            settled.cancel()
+            call.cancel()
+        return grpc.StatusCode.OK
+
+    async def _settle(self, kind: InstanceType, call: Any) -> None:
+        """Ping once the stream is open: what has changed while it was not, nobody has told."""
+        # A server may send its headers only with its first ping.
+        with suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(SETTLED):
+                await call.initial_metadata()
+        await self._channel.ready()
+        if not call.done():
+            self.opened[kind] += 1
+            log.info("watching v2 instances", type=kind)
+            self._ping()

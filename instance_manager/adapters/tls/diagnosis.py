@@ -1,0 +1,103 @@
+"""Why a connection to a daemon fails: what it shows, held against what we have."""
+
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+
+from instance_manager.adapters.tls import handshake
+from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, mistake, wrong_ca
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A connection that failed."""
+
+    target: str
+    """HOST:PORT or unix:PATH."""
+    ours: CertificateSet | None
+    """What we show and trust; None if plain text was tried."""
+    peer_name: str
+    """The name that both certificates have to carry."""
+    within: float
+    """Seconds for each connection."""
+
+
+def diagnose(attempt: Attempt, now: float) -> str | None:
+    """Connect once more, without gRPC, and tell what is wrong with the certificates of either side.
+
+    Returns:
+        What is wrong and what to do, without a capital and a full stop; `it` is the daemon. None if nothing
+        is wrong with them, or it cannot be reached at all.
+    """
+    try:
+        shown = _shown(attempt)
+        if attempt.ours is None:
+            return shown and "it wants certificates; name a directory that has them with --tls-dir"
+        if shown is None:
+            return "it does not speak TLS; start it with --tls-dir, or call it without"
+        return _held_against(attempt, attempt.ours, shown, now)
+    except (OSError, handshake.NoCertificateError):
+        return None
+
+
+def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float) -> str | None:
+    trusting, strict = _context(attempt), _context(attempt)
+    handshake.anchored(trusting, shown.encode(), any_time=True)
+    handshake.anchored(strict, ours.ca)
+    certificate = None
+    try:
+        with trusting.wrap_socket(_connected(attempt)) as connection:
+            certificate = handshake.described(connection.getpeercert() or {})
+        if wrong := mistake(certificate, attempt.peer_name, now):
+            return f"its certificate cannot be trusted: {wrong}"
+        with strict.wrap_socket(_connected(attempt)) as connection:
+            if _is_let_in(connection):
+                return None
+    except ssl.SSLCertVerificationError as error:
+        if certificate and handshake.is_wrong_ca(error):
+            return f"its certificate cannot be trusted: {wrong_ca(certificate)}"
+        return f"its certificate cannot be trusted: {handshake.explained(error)}"
+    return (
+        f"it does not accept the certificate in our {CERTIFICATE_FILE}; have it signed by the CA that the "
+        "daemon has in its ca.crt"
+    )
+
+
+def _is_let_in(connection: ssl.SSLSocket) -> bool:
+    """Tell whether the other side goes on after it has seen our certificate: it is to speak first then."""
+    try:
+        return bool(connection.recv(1))
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def _shown(attempt: Attempt) -> str | None:
+    """Return the certificate that a server shows, in PEM; None if it does not speak TLS."""
+    context, plain = _context(attempt), _connected(attempt)
+    with plain, suppress(ssl.SSLError, ConnectionError), context.wrap_socket(plain) as connection:
+        return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
+    return None
+
+
+def _context(attempt: Attempt) -> ssl.SSLContext:
+    context = handshake.client_context()
+    if attempt.ours is not None:
+        handshake.show(context, attempt.ours)
+    return context
+
+
+def _connected(attempt: Attempt) -> socket.socket:
+    if attempt.target.startswith("unix:"):
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        plain.settimeout(attempt.within)
+        try:
+            plain.connect(attempt.target.removeprefix("unix:"))
+        except OSError:
+            plain.close()
+            raise
+        return plain
+    host, _, port = attempt.target.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=attempt.within)

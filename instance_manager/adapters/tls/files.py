@@ -1,0 +1,63 @@
+"""The three files of a TLS directory."""
+
+import os
+import stat
+from pathlib import Path
+
+from instance_manager.core.certificates import FILES, CertificateError, CertificateSet
+
+_LARGEST = 1 << 20
+
+Fingerprint = tuple[tuple[int, ...] | None, ...]
+"""Changes whenever one of the files does."""
+
+
+def read(folder: Path) -> CertificateSet:
+    """Return the contents of the files.
+
+    Raises:
+        CertificateError: if one is missing or cannot be read.
+    """
+    return CertificateSet(*(_content(folder / name) for name in FILES))
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Return what tells whether a file has changed: identity, size and time of each, None where none is."""
+    return tuple(_identity(folder / name) for name in FILES)
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether none of the files exists, as where an optional secret of Kubernetes was not made."""
+    return not any(os.path.lexists(folder / name) for name in FILES)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _content(path: Path) -> bytes:
+    try:
+        # A named pipe in its place must not stop the start.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:  # noqa: PTH123 - it is open already
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise CertificateError(f"cannot read {path}: it is not a file; {_needed()}")
+            content = file.read(_LARGEST + 1)
+    except PermissionError as error:
+        raise CertificateError(
+            f"cannot read {path}: permission denied; let the user with the id {os.geteuid()} read it"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CertificateError(f"cannot read {path}: {reason}; {_needed()}") from error
+    if len(content) > _LARGEST:
+        raise CertificateError(f"cannot use {path}: it is larger than {_LARGEST >> 20} MiB; {_needed()}")
+    return content
+
+
+def _needed() -> str:
+    return f"the TLS directory has to hold {', '.join(FILES[:-1])} and {FILES[-1]}"

@@ -1,0 +1,135 @@
+"""TLS contexts made of certificates in memory, handshakes between them, and what a certificate says."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from instance_manager.core.certificates import Certificate, CertificateSet
+
+_PARTIAL_CHAIN = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+# Of OpenSSL's x509_vfy.h; Python has no name for it.
+_NO_CHECK_TIME = 0x200000
+_EXPIRED = (9, 10)
+"""OpenSSL's codes for a certificate in the chain that is not valid yet or no more."""
+_WRONG_CA = (2, 7, 18, 19, 20, 21, 24, 30)
+"""OpenSSL's codes for a chain that does not lead to a certificate of the CA."""
+_WRONG_PURPOSE = 26
+
+
+class NoCertificateError(Exception):
+    """PEM that holds no certificate."""
+
+
+def anchored(context: ssl.SSLContext, pem: bytes, *, any_time: bool = False) -> None:
+    """Let a context accept only what the certificates in `pem` vouch for, at any time if it is said.
+
+    Raises:
+        NoCertificateError: if there is none, or one that is damaged.
+    """
+    try:
+        # What is no ASCII can only be a comment around the certificates.
+        context.load_verify_locations(cadata=pem.decode("ascii", errors="ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise NoCertificateError from error
+    context.verify_mode = ssl.CERT_REQUIRED
+    # As gRPC does: a certificate of the CA counts, whether it signed itself or not.
+    context.verify_flags |= _PARTIAL_CHAIN
+    if any_time:
+        context.verify_flags |= _NO_CHECK_TIME
+
+
+def client_context() -> ssl.SSLContext:
+    """Return the context of a client that trusts anybody; names are compared elsewhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def server_context() -> ssl.SSLContext:
+    """Return the context of a server that asks for no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def show(context: ssl.SSLContext, certificates: CertificateSet) -> None:
+    """Let a context show a certificate.
+
+    Raises:
+        ssl.SSLError: if the key cannot be read or is another certificate's.
+    """
+    with _as_file(certificates.certificate) as chain, _as_file(certificates.key) as key:
+        # Without a passphrase to offer, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(chain, key, password=lambda: "")
+
+
+def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Carry out a handshake in memory and return both ends, the server's first.
+
+    Raises:
+        ssl.SSLError: if one side refuses the other.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        server.wrap_bio(to_server, to_client, server_side=True),
+        client.wrap_bio(to_client, to_server, server_side=False),
+    )
+    ready: set[ssl.SSLObject] = set()
+    while len(ready) < len(ends):
+        for end in reversed(ends):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            ready.add(end)
+    return ends
+
+
+def described(shown: dict[str, Any]) -> Certificate:
+    """Return what a certificate says, of what `ssl` has decoded of it."""
+    subject = _attributes(shown.get("subject", ()))
+    issuer = _attributes(shown.get("issuer", ()))
+    return Certificate(
+        dns_names=tuple(name for kind, name in shown.get("subjectAltName", ()) if kind == "DNS"),
+        common_name=subject.get("commonName", ""),
+        issuer=issuer.get("commonName", "") or ", ".join(issuer.values()),
+        not_before=ssl.cert_time_to_seconds(shown["notBefore"]),
+        not_after=ssl.cert_time_to_seconds(shown["notAfter"]),
+    )
+
+
+def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:
+    """Tell whether a certificate was refused because the CA did not sign it."""
+    return error.verify_code in _WRONG_CA
+
+
+def explained(error: ssl.SSLCertVerificationError) -> str:
+    """Return why a certificate was refused, for another reason than a wrong CA, and what to do."""
+    if error.verify_code == _WRONG_PURPOSE:
+        return (
+            "its extended key usage does not allow this side of a connection; "
+            "issue one for both serverAuth and clientAuth"
+        )
+    if error.verify_code in _EXPIRED:
+        return f"one that vouches for it is not valid: {error.verify_message}; renew the whole chain"
+    return f"{error.verify_message}; issue a new one"
+
+
+def _attributes(name: Any) -> dict[str, str]:
+    return {kind: value for part in name for kind, value in part}
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Give bytes a path, in memory: `ssl` reads only files, and those on disk may have changed since."""
+    fd = os.memfd_create("certificates", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)

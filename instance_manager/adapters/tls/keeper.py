@@ -1,0 +1,141 @@
+"""Certificates that are renewed on disk while the daemon serves."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from instance_manager.adapters.tls import files
+from instance_manager.adapters.tls.loading import Loaded, Side, load
+from instance_manager.core.certificates import (
+    DAY,
+    CertificateError,
+    CertificateSet,
+    Urgency,
+    day,
+    urgency,
+)
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Between two looks at the files."""
+
+
+class CertificateKeeper:
+    """Holds the last set of certificates that was good, and looks for a newer one."""
+
+    def __init__(self, folder: Path, peer_name: str, now: Callable[[], float]) -> None:
+        self.peer_name = peer_name
+        """The name that every certificate has to carry."""
+        self._folder = folder
+        self._now = now
+        self._loaded: Loaded
+        self._seen: files.Fingerprint = ()
+        self._suspect: files.Fingerprint = ()
+        self._told = False
+        self._warned: tuple[Urgency, float] = (Urgency.NONE, 0.0)
+        self._timer: asyncio.TimerHandle | None = None
+        self._report: Callable[[bool], None] = lambda _: None
+        self.trouble = ""
+        """Why the set on disk is not in use; empty while it is."""
+        self.renewals = 0
+        """How often a newer set was taken into use."""
+
+    @property
+    def current(self) -> CertificateSet:
+        """What to show and to trust now; may be read by any thread."""
+        return self._loaded.certificates
+
+    @property
+    def expires_at(self) -> float:
+        """When what is in use expires, in seconds since the epoch."""
+        return self._loaded.expires_at
+
+    @property
+    def well(self) -> bool:
+        """Whether what is on disk is in use and has not expired."""
+        return not self.trouble and self._now() <= self.expires_at
+
+    def open(self) -> None:
+        """Read the certificates for the first time.
+
+        Raises:
+            CertificateError: if they cannot be used.
+        """
+        self._seen = files.fingerprint(self._folder)
+        self._loaded = self._load()
+        self._warn()
+
+    def follow(self, report: Callable[[bool], None]) -> None:
+        """Look for newer files from now on, on the running loop, and tell each time whether all is well."""
+        self._report = report
+        report(self.well)
+        self._later()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Take newer files into use if they are good; otherwise keep what is in use, and tell.
+
+        Files are not replaced all at the same moment, so what is not good is told only if it is still the
+        same at the next look. It is tried again at every look: it may be good from a later time on.
+        """
+        found = files.fingerprint(self._folder)
+        if found == self._seen:
+            self.trouble = ""
+        else:
+            self._try(found)
+        self._warn()
+
+    def _try(self, found: files.Fingerprint) -> None:
+        try:
+            loaded = self._load()
+        except CertificateError as error:
+            why = str(error)
+        else:
+            if loaded.certificates != self.current:
+                self.renewals += 1
+                log.info("certificates renewed", directory=str(self._folder), expires=day(loaded.expires_at))
+            self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
+            return
+        if found != self._suspect:
+            self._suspect, self._told = found, False
+            return
+        self.trouble = why
+        if not self._told:
+            self._told = True
+            log.error("the renewed certificates are not used, those before are", reason=why)
+
+    def _load(self) -> Loaded:
+        return load(self._folder, Side.SERVER, self.peer_name, self._now())
+
+    def _warn(self) -> None:
+        """Log that renewal is due: when it becomes more urgent, then once a day."""
+        now = self._now()
+        due = urgency(self.expires_at, now)
+        told, when = self._warned
+        if due is Urgency.NONE or (due <= told and now - when < DAY):
+            return
+        self._warned = due, now
+        if due is Urgency.EXPIRED:
+            log.error("the certificates have expired; clients refuse them", expired=day(self.expires_at))
+        else:
+            days = int((self.expires_at - now) / DAY)
+            log.warning("the certificates expire soon; renew them", expires=day(self.expires_at), days=days)
+
+    def _later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._timed)
+
+    def _timed(self) -> None:
+        before = self.well
+        with contextlib.suppress(OSError):  # no descriptor is left: look again later
+            self.look()
+        if self.well != before:
+            self._report(self.well)
+        self._later()

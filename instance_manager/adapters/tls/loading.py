@@ -1,0 +1,145 @@
+"""A TLS directory as a whole: read, and refused unless everything in it fits."""
+
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from pathlib import Path
+
+from instance_manager.adapters.tls import files, handshake
+from instance_manager.core.certificates import (
+    CA_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    Certificate,
+    CertificateError,
+    CertificateSet,
+    day,
+    mistake,
+    wrong_ca,
+)
+
+
+class Side(StrEnum):
+    """Which side of a connection shows the certificate."""
+
+    SERVER = auto()
+    CLIENT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A set that works."""
+
+    certificates: CertificateSet
+    certificate: Certificate
+    expires_at: float
+    """When it stops working, in seconds since the epoch: the certificate's end or that of its CA."""
+
+
+def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
+    """Read a TLS directory and hold it against everything that a connection will ask of it.
+
+    Args:
+        folder: with the three files.
+        side: which side of a connection will show the certificate.
+        peer_name: a name it has to carry.
+        now: seconds since the epoch.
+
+    Raises:
+        CertificateError: if anything is missing, unreadable, not valid now, or does not belong together.
+    """
+    certificates = files.read(folder)
+    path = folder / CERTIFICATE_FILE
+    certificate = _describe(certificates, folder, side)
+    if wrong := mistake(certificate, peer_name, now):
+        raise CertificateError(f"cannot use {path}: {wrong}")
+    ca_expires_at = _ca_expires_at(certificates, folder, now)
+    server, client = _contexts(certificates)
+    handshake.anchored(client if side is Side.SERVER else server, certificates.ca)
+    try:
+        handshake.shake(server, client)
+    except ssl.SSLCertVerificationError as error:
+        if handshake.is_wrong_ca(error):
+            raise CertificateError(f"cannot use {path}: {wrong_ca(certificate)}") from error
+        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
+    except ssl.SSLError as error:
+        raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
+    return Loaded(certificates, certificate, min(certificate.not_after, ca_expires_at))
+
+
+def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certificate:
+    """Return what the certificate says, whether or not it is to be trusted."""
+    path, key = folder / CERTIFICATE_FILE, folder / KEY_FILE
+    try:
+        probe = handshake.client_context()
+        handshake.anchored(probe, certificates.certificate)
+    except handshake.NoCertificateError as error:
+        raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}") from error
+    try:
+        server, client = _contexts(certificates)
+    except ssl.SSLError as error:
+        if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+            raise CertificateError(
+                f"cannot use {key}: it is not the key of {path}; put the two there that were made together"
+            ) from error
+        if error.reason and error.reason.startswith(("EE_KEY", "CA_MD", "CA_KEY")):
+            raise CertificateError(
+                f"cannot use {path}: {_words(error.reason)}; issue a new one with a stronger key and SHA-256"
+            ) from error
+        raise CertificateError(
+            f"cannot use {key}: it holds no private key that can be read; "
+            "put it there in PEM, without passphrase"
+        ) from error
+    verifier = client if side is Side.SERVER else server
+    handshake.anchored(verifier, certificates.certificate, any_time=True)
+    try:
+        ends = handshake.shake(server, client)
+    except ssl.SSLCertVerificationError as error:
+        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
+    except ssl.SSLError as error:
+        raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
+    shown = ends[1 if side is Side.SERVER else 0].getpeercert()
+    if not shown:
+        raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}")
+    return handshake.described(shown)
+
+
+def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> float:
+    """Return when the last of the CA's certificates expires."""
+    path = folder / CA_FILE
+    probe = handshake.client_context()
+    try:
+        handshake.anchored(probe, certificates.ca)
+    except handshake.NoCertificateError as error:
+        raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}") from error
+    found = [handshake.described(each) for each in probe.get_ca_certs()]
+    if not found:
+        # A single certificate that is trusted as it is; it is judged with the rest.
+        return float("inf")
+    last = max(each.not_after for each in found)
+    if now > last:
+        raise CertificateError(
+            f"cannot use {path}: it expired on {day(last)}; renew the CA and what it has signed"
+        )
+    first = min(each.not_before for each in found)
+    if now < first:
+        raise CertificateError(
+            f"cannot use {path}: it is not valid before {day(first)}, and this machine's clock says "
+            f"{day(now)}; set the clock right"
+        )
+    return last
+
+
+def _contexts(certificates: CertificateSet) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a server and a client that both show the certificate and do not look at the other's."""
+    server, client = handshake.server_context(), handshake.client_context()
+    handshake.show(server, certificates)
+    handshake.show(client, certificates)
+    return server, client
+
+
+def _words(reason: str) -> str:
+    return reason.replace("_", " ").lower()
+
+
+_NO_CERTIFICATE = "it holds no certificate that can be read; put it there in PEM"

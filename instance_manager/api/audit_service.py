@@ -1,0 +1,43 @@
+"""AuditService: who has changed what."""
+
+import grpc
+
+from instance_manager.api.methods import CallObserver, generic_handler
+from instance_manager.app.audit import AuditEntry, AuditTrail
+from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.pb.instance_manager.v1 import audit_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
+
+
+class AuditService:
+    """The methods of AuditService."""
+
+    def __init__(self, trail: AuditTrail) -> None:
+        self._trail = trail
+
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
+        return generic_handler(SERVICE, {"List": self.list}, calls)
+
+    def list(self, request: pb.AuditRequest) -> pb.AuditResponse:
+        """Tell the latest calls that were to change something."""
+        if request.limit < 0:
+            raise InvalidArgumentError(f"cannot use a limit of {request.limit}: it is 0, for all, or more")
+        since = request.since.seconds + request.since.nanos / 1e9
+        entries = self._trail.entries(since=since, limit=request.limit)
+        return pb.AuditResponse(entries=map(_to_wire, entries), total=self._trail.number)
+
+
+def _to_wire(entry: AuditEntry) -> pb.AuditEntry:
+    message = pb.AuditEntry(
+        number=entry.number,
+        method=entry.method,
+        name=entry.name,
+        uuid=entry.uuid,
+        caller=entry.caller,
+        code=entry.code,
+        detail=entry.detail,
+    )
+    message.time.FromNanoseconds(int(entry.time * 1e9))
+    return message

@@ -1,0 +1,80 @@
+"""Who makes a call: the name in the certificate, the address, or the process behind a Unix socket."""
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_CREDENTIALS = struct.Struct("3i")
+UNKNOWN = "unix socket, unknown process"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Peer:
+    """The process that connected to a Unix socket, as the kernel has seen it then."""
+
+    pid: int
+    """0 for a process of another PID namespace."""
+    uid: int
+    gid: int
+
+
+def caller(context: Context) -> str:
+    """Tell who makes a call, in a few words for a log.
+
+    With certificates the name in the client's, with its address; without, the address alone. gRPC does not
+    tell by which connection to a Unix socket a call came, so every process that is connected at the moment is
+    named: it is one of them. That takes some 3 ms if the daemon has 1,000 descriptors open.
+    """
+    address = context.peer()
+    if address.startswith("unix"):
+        address = _told(sorted(set(unix_peers())))
+    names = certificate_names(context)
+    return f"{names[0]} at {address}" if names else address
+
+
+def certificate_names(context: Context) -> list[str]:
+    """Return the names in the client's certificate: DNS names, then the common name; none without one."""
+    shown = context.auth_context()
+    found = [*shown.get("peer_dns", ()), *shown.get("x509_common_name", ())]
+    return list(dict.fromkeys(name.decode(errors="replace") for name in found))
+
+
+def unix_peers() -> Iterator[Peer]:
+    """Yield who is connected to the Unix sockets of this process, once for each connection."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a Path for each of a thousand costs
+        fd = int(entry)
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode) and (peer := _peer(fd)):
+                yield peer
+        except OSError:  # it was closed meanwhile
+            continue
+
+
+def _peer(fd: int) -> Peer | None:
+    """Return who is at the other end of a descriptor that a listening Unix socket has accepted."""
+    view = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        if view.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) != socket.AF_UNIX:
+            return None
+        # What was accepted has the name of the socket that listens; what listens itself has no peer.
+        if not view.getsockname() or view.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return None
+        raw = view.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return Peer(*_CREDENTIALS.unpack(raw))
+    finally:
+        # The descriptor is gRPC's, and stays open.
+        view.detach()
+
+
+def _told(peers: list[Peer]) -> str:
+    if not peers:
+        return UNKNOWN
+    return "unix socket, " + " or ".join(f"pid {peer.pid} uid {peer.uid} gid {peer.gid}" for peer in peers)

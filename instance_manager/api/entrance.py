@@ -1,0 +1,167 @@
+"""What every call of every service goes through: its turn, the number of streams, the audit trail."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from instance_manager.api.caller import caller
+from instance_manager.api.methods import STATUS, Context
+from instance_manager.api.turns import Turns
+from instance_manager.app.audit import AuditTrail
+from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
+
+DEFAULT_MAX_STREAMS = 1000
+"""Watches and logs; one that lags holds memory, one that reads a log a descriptor."""
+
+CHANGES = frozenset(
+    {
+        "ProcessCreate", "ProcessDelete", "ProcessReplace",
+        "InstanceCreate", "InstanceDelete", "InstanceReplace", "InstanceSuspend", "InstanceResume",
+        "InstanceSwitchOverTarget", "InstanceDeleteTarget", "LogSetLevel", "LogSetFlags",
+    }
+)  # fmt: skip
+"""Methods that change something, of any service: they are audited and go first."""
+
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class Entrance:
+    """Stands in front of services."""
+
+    def __init__(self, trail: AuditTrail, *, max_streams: int = DEFAULT_MAX_STREAMS) -> None:
+        self._trail = trail
+        self._max_streams = max_streams
+        self._turns = Turns()
+        self.streams = 0
+        """How many are open."""
+
+    def before(self, services: Mapping[str, grpc.GenericRpcHandler]) -> dict[str, grpc.GenericRpcHandler]:
+        """Return handlers that let calls through to these services, by their full names."""
+        return {name: _Handler(self, name, handler) for name, handler in services.items()}
+
+    def wrap(self, method: MethodDescriptor, handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Return the handler of a method behind this entrance."""
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream))
+        change = method.name in CHANGES
+        call = self._in_turn(handler.unary_unary, change=change)
+        return grpc.unary_unary_rpc_method_handler(self._audited(method, call) if change else call)
+
+    def _stream(self, call: Any) -> Any:
+        async def stream(raw: bytes, context: Context) -> None:
+            try:
+                with self._counted():
+                    await call(raw, context)
+            except InstanceManagerError as error:
+                await context.abort(STATUS[type(error)], str(error))
+
+        return stream
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self.streams >= self._max_streams:
+            raise ResourceExhaustedError(
+                f"cannot open another stream: {self.streams} watches and logs are being streamed and "
+                f"--max-streams is {self._max_streams}; end some or raise it"
+            )
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+
+    def _in_turn(self, call: Any, *, change: bool) -> Any:
+        async def unary(raw: bytes, context: Context) -> bytes:
+            try:
+                await self._turns.wait(context.peer(), change=change, size=len(raw))
+            except InstanceManagerError as error:
+                await context.abort(STATUS[type(error)], str(error))
+            return cast("bytes", await call(raw, context))
+
+        return unary
+
+    def _audited(self, method: MethodDescriptor, call: Any) -> Any:
+        service = method.containing_service
+        assert service is not None  # noqa: S101 - every method belongs to one
+        full_name = f"{service.full_name}/{method.name}"
+
+        async def audited(raw: bytes, context: Context) -> bytes:
+            answer: bytes = b""
+            code: str | None = None
+            try:
+                answer = await call(raw, context)
+            except asyncio.CancelledError:
+                # The caller has gone away; what it asked for goes on, see `Replacer`.
+                code = grpc.StatusCode.CANCELLED.name
+                raise
+            finally:
+                name, uuid = _subject(method, raw, answer)
+                self._trail.add(
+                    method=full_name,
+                    name=name,
+                    uuid=uuid,
+                    caller=caller(context),
+                    code=code or _code_name(context.code()),
+                    detail=_text(context.details()),
+                )
+            return answer
+
+        return audited
+
+
+class _Handler(grpc.GenericRpcHandler):
+    """Finds the methods of a service and wraps each once."""
+
+    def __init__(self, entrance: Entrance, name: str, inner: grpc.GenericRpcHandler) -> None:
+        self._entrance = entrance
+        self._service = descriptor_pool.Default().FindServiceByName(name)
+        self._inner = inner
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Return the handler of a method, None if the service does not have it."""
+        path = handler_call_details.method
+        known = self._wrapped.get(path)
+        if known is None:
+            handler = self._inner.service(handler_call_details)
+            if handler is None:
+                return None
+            method = self._service.methods_by_name[path.rpartition("/")[2]]
+            known = self._wrapped[path] = self._entrance.wrap(method, handler)
+        return known
+
+
+def _subject(method: MethodDescriptor, raw: bytes, answer: bytes) -> tuple[str, str]:
+    """Return the name and the UUID of what a call was about, empty where they are not known."""
+    request, response = _parsed(method.input_type, raw), _parsed(method.output_type, answer)
+    name = getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
+    uuid = getattr(getattr(response, "status", None), "uuid", "") or getattr(request, "uuid", "")
+    return str(name), str(uuid)
+
+
+def _parsed(kind: Any, raw: bytes) -> Message | None:
+    try:
+        return GetMessageClass(kind).FromString(raw)
+    except DecodeError:
+        return None
+
+
+def _code_name(code: Any) -> str:
+    """Return the name of a status: a number, a `StatusCode`, or nothing if all is well."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _CODE_NAMES.get(code or 0, str(code))
+
+
+def _text(details: Any) -> str:
+    return details.decode(errors="replace") if isinstance(details, bytes) else str(details or "")

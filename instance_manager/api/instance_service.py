@@ -1,0 +1,192 @@
+"""InstanceService: engines and replicas of both data engines.
+
+An instance of v1 is a process, in the same registry and under the same name as ProcessManagerService has it.
+What is about v2 goes to `InstanceV2`.
+"""
+
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+
+from instance_manager.api.instance_v2 import InstanceV2
+from instance_manager.api.instance_wire import alone, in_list, instance_to_wire, is_v2, spec_from_wire
+from instance_manager.api.logs import stream_log
+from instance_manager.api.methods import CallObserver, Context, generic_handler
+from instance_manager.api.version import version_response
+from instance_manager.api.wire import SerializedList, SerializedProcesses
+from instance_manager.app.pings import Pings
+from instance_manager.app.replace import Replacer
+from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.errors import InvalidArgumentError, UnimplementedError
+from instance_manager.core.names import validate_name
+from instance_manager.log import LogControl
+from instance_manager.pb.imrpc import common_pb2, imrpc_pb2
+from instance_manager.pb.imrpc import instance_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["InstanceService"]
+
+_EMPTY = empty_pb2.Empty()
+_PING = _EMPTY.SerializeToString()
+
+
+class InstanceService:
+    """The methods of InstanceService."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        replacer: Replacer,
+        pings: Pings,
+        v2: InstanceV2,
+        log_control: LogControl,
+    ) -> None:
+        self._supervisor = supervisor
+        self._replacer = replacer
+        self._pings = pings
+        self._v2 = v2
+        self._log = log_control
+        self._list = SerializedList(supervisor, in_list)
+        self._each = SerializedProcesses(supervisor, alone)
+
+    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server; `calls` is told about every call."""
+        return generic_handler(
+            SERVICE,
+            {
+                "InstanceCreate": self.create,
+                "InstanceDelete": self.delete,
+                "InstanceGet": self.get,
+                "InstanceList": self.list,
+                "InstanceLog": self.log,
+                "InstanceWatch": self.watch,
+                "InstanceReplace": self.replace,
+                "InstanceSuspend": self.suspend,
+                "InstanceResume": self.resume,
+                "InstanceSwitchOverTarget": self.switch_over,
+                "InstanceDeleteTarget": self.delete_target,
+                "LogSetLevel": self.log_set_level,
+                "LogSetFlags": self.log_set_flags,
+                "LogGetLevel": self.log_get_level,
+                "LogGetFlags": self.log_get_flags,
+                "VersionGet": self.version,
+            },
+            calls,
+        )
+
+    async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:
+        """Start an instance and answer at once."""
+        if not request.HasField("spec"):
+            raise InvalidArgumentError(
+                "cannot create an instance without a spec: set spec.name and spec.type"
+            )
+        spec = request.spec
+        if is_v2(spec.data_engine, spec.backend_store_driver):
+            return await self._v2.create(request)
+        if request.data_layout_type != common_pb2.DATA_LAYOUT_TYPE_REPLICATED:
+            raise InvalidArgumentError(
+                "cannot spread a v1 volume over shards: leave data_layout_type out, or use data_engine v2"
+            )
+        return instance_to_wire(self._supervisor.create(spec_from_wire(spec)))
+
+    async def delete(self, request: pb.InstanceDeleteRequest) -> pb.InstanceResponse:
+        """Begin to end an instance and answer at once with deleted=true."""
+        if is_v2(request.data_engine, request.backend_store_driver):
+            return await self._v2.delete(request)
+        validate_name(request.name)
+        return instance_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
+
+    async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse | bytes:
+        """Tell one instance."""
+        if is_v2(request.data_engine, request.backend_store_driver):
+            return await self._v2.get(request)
+        validate_name(request.name)
+        return self._each.get(request.name)
+
+    async def list(self, _: empty_pb2.Empty) -> bytes:
+        """Tell every instance of both data engines; a v1 instance has the name if both have one of it."""
+        v2 = await self._v2.list()
+        if not v2:
+            return self._list.get()
+        # The last entry of a name counts.
+        return pb.InstanceListResponse(instances=v2).SerializeToString() + self._list.get()
+
+    async def replace(self, request: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
+        """Put an instance with another binary in the place of a running one."""
+        spec = request.spec
+        if is_v2(spec.data_engine, spec.backend_store_driver):
+            return self._v2.replace(request)
+        return instance_to_wire(await self._replacer.replace(spec_from_wire(spec), request.terminate_signal))
+
+    async def log(self, request: pb.InstanceLogRequest, context: Context) -> None:
+        """Stream the log of an instance line by line."""
+        if is_v2(request.data_engine, request.backend_store_driver):
+            self._v2.log(request)
+        await stream_log(self._supervisor.logs, request.name, context)
+
+    async def watch(self, _: empty_pb2.Empty, context: Context) -> None:
+        """Stream a ping for every change from now on; those that were not read yet are one."""
+        with self._pings.subscribe() as pings:
+            # Headers tell the client that from here on it misses nothing.
+            await context.send_initial_metadata(())
+            async for _ping in pings:
+                await context.write(_PING)
+
+    # --- what only v2 can do ---
+
+    async def suspend(self, request: pb.InstanceSuspendRequest) -> empty_pb2.Empty:
+        """Hold the I/O of an instance back."""
+        _only_v2(request.data_engine, "suspend")
+        return await self._v2.suspend(request)
+
+    async def resume(self, request: pb.InstanceResumeRequest) -> empty_pb2.Empty:
+        """Let the I/O of an instance go on."""
+        _only_v2(request.data_engine, "resume")
+        return await self._v2.resume(request)
+
+    async def switch_over(self, request: pb.InstanceSwitchOverTargetRequest) -> empty_pb2.Empty:
+        """Move a frontend to another target."""
+        _only_v2(request.data_engine, "switch the target of")
+        return await self._v2.switch_over(request)
+
+    async def delete_target(self, request: pb.InstanceDeleteTargetRequest) -> empty_pb2.Empty:
+        """Remove the target of an engine."""
+        _only_v2(request.data_engine, "delete the target of")
+        return await self._v2.delete_target(request)
+
+    # --- the daemon's own log, or that of the SPDK service ---
+
+    async def log_set_level(self, request: pb.LogSetLevelRequest) -> empty_pb2.Empty:
+        """Change how much is logged."""
+        if is_v2(request.data_engine):
+            return await self._v2.log_set_level(request)
+        self._log.set_level(request.level)
+        return _EMPTY
+
+    async def log_get_level(self, request: pb.LogGetLevelRequest) -> pb.LogGetLevelResponse:
+        """Tell how much is logged."""
+        if is_v2(request.data_engine):
+            return await self._v2.log_get_level(request)
+        return pb.LogGetLevelResponse(level=self._log.level)
+
+    async def log_set_flags(self, request: pb.LogSetFlagsRequest) -> empty_pb2.Empty:
+        """Change which parts log in detail."""
+        if is_v2(request.data_engine):
+            return await self._v2.log_set_flags(request)
+        self._log.set_flags(request.flags)
+        return _EMPTY
+
+    async def log_get_flags(self, request: pb.LogGetFlagsRequest) -> pb.LogGetFlagsResponse:
+        """Tell which parts log in detail."""
+        if is_v2(request.data_engine):
+            return await self._v2.log_get_flags(request)
+        return pb.LogGetFlagsResponse(flags=self._log.flags)
+
+    def version(self, _: Any) -> imrpc_pb2.VersionResponse:
+        """Tell the versions."""
+        return version_response()
+
+
+def _only_v2(data_engine: int, verb: str) -> None:
+    if not is_v2(data_engine):
+        raise UnimplementedError(f"cannot {verb} a v1 instance: only data_engine v2 can")

@@ -1,0 +1,38 @@
+"""Streaming a process's log line by line; the same for both services."""
+
+from contextlib import aclosing
+
+from instance_manager.api.methods import Context
+from instance_manager.app.interfaces import Logs
+from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.names import validate_name
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+
+FOLLOW_METADATA = "instance-manager-follow"
+"""With the value `true`, a log goes on until the process is deleted."""
+TAIL_METADATA = "instance-manager-tail"
+"""A log begins with the last so many lines."""
+
+
+async def stream_log(logs: Logs, name: str, context: Context) -> None:
+    """Stream a log; metadata asks for the end of it, or to go on.
+
+    Raises:
+        InvalidArgumentError: if the name or the metadata is wrong.
+        NotFoundError: if there is no log of this name.
+    """
+    validate_name(name)
+    metadata = dict(context.invocation_metadata() or ())
+    follow = metadata.get(FOLLOW_METADATA) == "true"
+    lines = logs.read(name, follow=follow, tail=_tail(str(metadata.get(TAIL_METADATA, ""))))
+    async with aclosing(lines):
+        async for line in lines:
+            await context.write(pb.LogResponse(line=line).SerializeToString())
+
+
+def _tail(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InvalidArgumentError(f"cannot use {TAIL_METADATA} {text!r}: it is a number of lines")
+    return int(text)

@@ -1,0 +1,151 @@
+"""Transport security: credentials that follow renewed certificates, and the gate that every call passes."""
+
+import contextlib
+import functools
+import inspect
+import ipaddress
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from instance_manager.api.caller import Context, caller, certificate_names
+from instance_manager.core.certificates import CertificateSet, listed, named
+
+log = structlog.get_logger(__name__)
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
+Check = Callable[[Context], Awaitable[None]]
+
+_QUIET_SECONDS = 10.0
+"""Refused calls within so long are counted, not logged one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Mutual TLS of a server."""
+
+    current: Callable[[], CertificateSet]
+    """Returns the certificates to use from now on; called by a thread of gRPC for each new connection."""
+    peer_name: str
+    """The name that a client's certificate has to carry."""
+
+
+def credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Return credentials for one port: each port has to notice a renewal itself."""
+    used = tls.current()
+
+    def newer() -> Any:  # a configuration, or None where nothing has changed
+        nonlocal used
+        current = tls.current()
+        if current is used:
+            return None
+        used = current
+        return _configuration(current)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(used), newer, require_client_authentication=True
+    )
+
+
+def _configuration(certificates: CertificateSet) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificates.key, certificates.certificate)], root_certificates=certificates.ca
+    )
+
+
+class PeerGate(grpc.aio.ServerInterceptor):
+    """Lets only calls pass whose client shows a certificate with the peer name.
+
+    It stands before every handler of the server, health and reflection included, whoever added them: a call
+    of another client ends before its handler is called.
+    """
+
+    def __init__(self, peer_name: str) -> None:
+        self._peer_name = peer_name
+        self._gated: dict[str, tuple[Handler, Handler]] = {}
+        self._quiet_until = 0.0
+        self.refused = 0
+        """Calls that were not let pass."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Put the check before the handler of a call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        known = self._gated.get(method)
+        if known is None or known[0] is not handler:
+            known = self._gated[method] = handler, gated(handler, self._check)
+        return known[1]
+
+    async def _check(self, context: Context) -> None:
+        names = certificate_names(context)
+        if named(names, self._peer_name):
+            return
+        self.refused += 1
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_SECONDS
+            log.warning("call refused: wrong name", caller=caller(context), names=names, refused=self.refused)
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"cannot serve a client whose certificate names {listed(names)} and not {self._peer_name}; use "
+            "one with that name, or start the daemon with another --tls-peer-name",
+        )
+
+
+def gated(handler: Handler, check: Check) -> Handler:
+    """Return a handler that is called only after a check has passed."""
+    kind = f"{_kind(handler.request_streaming)}_{_kind(handler.response_streaming)}"
+    function = getattr(handler, kind)
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    made: Handler = make(_checked(function, check), handler.request_deserializer, handler.response_serializer)
+    return made
+
+
+def _kind(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
+
+
+def _checked(function: Any, check: Check) -> Any:
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def generating(request: Any, context: Context) -> AsyncIterator[Any]:
+            await check(context)
+            async with contextlib.aclosing(function(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return generating
+
+    @functools.wraps(function)
+    async def answering(request: Any, context: Context) -> Any:
+        await check(context)
+        answer = function(request, context)
+        # gRPC's own placeholder for a method that a servicer lacks is not asynchronous.
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return answering
+
+
+def is_private(host: str) -> bool:
+    """Tell whether only this machine reaches an address: every address of the host is a loopback one."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]") or "::", None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)

@@ -1,0 +1,107 @@
+"""The memory of the event log: the latest changes, those of earlier daemons among them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from itertools import islice
+
+from instance_manager.app.interfaces import Past
+from instance_manager.core.change import Change
+from instance_manager.core.errors import OutOfRangeError
+
+DEFAULT_MEMORY = 5000
+"""Changes that are remembered: about 1,000 lives of a process, and 3 MiB."""
+
+
+class NoPast:
+    """The past of the very first daemon; implements `interfaces.Past`."""
+
+    revision = 0
+    epoch = ""
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """Yield nothing."""
+        nothing: tuple[Change, ...] = ()
+        for change in nothing:
+            yield change
+
+
+class History:
+    """The latest changes without a gap; what an earlier daemon told is fetched when somebody asks for it."""
+
+    def __init__(self, past: Past, memory: int) -> None:
+        self._past = past
+        self._memory = memory
+        self._changes: deque[Change] = deque(maxlen=memory)
+        self._fetching: asyncio.Task[None] | None = None
+        self.revision = past.revision
+        """Of the latest change."""
+
+    @property
+    def epoch(self) -> str:
+        """Name of the sequence of revisions."""
+        return self._past.epoch
+
+    def add(self, change: Change) -> None:
+        """Remember the next change, and forget the oldest when there are too many."""
+        self._changes.append(change)
+        self.revision = change.revision
+
+    def recent(self) -> list[Change]:
+        """Return what was told since this daemon began, as far as it is remembered."""
+        return list(self._changes)
+
+    async def after(self, revision: int, epoch: str = "") -> list[Change]:
+        """Return every change after a revision, oldest first.
+
+        Args:
+            revision: that the caller has seen.
+            epoch: that the revision is of; empty if the caller does not know.
+
+        Raises:
+            OutOfRangeError: if some of them are forgotten, or the revision is of another sequence.
+        """
+        if epoch and epoch != self.epoch:
+            raise OutOfRangeError(
+                f"cannot resume after revision {revision}: it is of another sequence ({epoch}, now "
+                f"{self.epoch}), the memory was lost; begin with a snapshot"
+            )
+        if revision > self.revision:
+            raise OutOfRangeError(
+                f"cannot resume after revision {revision}: the latest is {self.revision}; "
+                "begin with a snapshot"
+            )
+        if revision < self._first - 1:
+            await self._fetch()
+        first = self._first
+        if revision < first - 1:
+            raise OutOfRangeError(
+                f"cannot resume after revision {revision}: the oldest one that is remembered is {first}; "
+                "begin with a snapshot"
+            )
+        return list(islice(self._changes, revision - first + 1, None))
+
+    async def all(self) -> list[Change]:
+        """Return every change that is remembered, oldest first."""
+        await self._fetch()
+        return list(self._changes)
+
+    @property
+    def _first(self) -> int:
+        """The revision of the oldest change in memory, or of the next one to come."""
+        return self._changes[0].revision if self._changes else self.revision + 1
+
+    async def _fetch(self) -> None:
+        """Fetch the past, once, for everybody who waits for it."""
+        if self._fetching is None:
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch_past())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch_past(self) -> None:
+        past: deque[Change] = deque(maxlen=self._memory)
+        async for change in self._past.changes():
+            if past and change.revision != past[-1].revision + 1:
+                past.clear()
+            past.append(change)
+        if past and past[-1].revision == self._first - 1:
+            self._changes = deque([*past, *self._changes], maxlen=self._memory)

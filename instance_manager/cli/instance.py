@@ -1,0 +1,217 @@
+"""`instance-manager instance`: the instances of both data engines."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from instance_manager.cli import exit_codes, render
+from instance_manager.cli.connection import complete_instances, connected
+from instance_manager.cli.instance_spec import spec_parameters
+from instance_manager.cli.parameters import (
+    AliasGroup,
+    data_engine_option,
+    examples,
+    follow_option,
+    lines_option,
+    name_parameters,
+    tail_option,
+    terminate_signal_option,
+    type_option,
+    uuid_option,
+)
+from instance_manager.cli.views import INSTANCES
+
+if TYPE_CHECKING:
+    from instance_manager.client import Client, DataEngine
+    from instance_manager.pb.imrpc.instance_pb2 import InstanceSpec
+
+NAME = name_parameters("instance", complete_instances)
+
+
+@click.group(
+    cls=AliasGroup,
+    epilog=examples(
+        "instance list",
+        "instance create --name r1 --type replica --binary /bin/sleep -- 100",
+        "instance delete r1",
+        before=exit_codes.table(),
+    ),
+)
+def cli() -> None:
+    """Create, list, watch, replace and delete instances of both data engines."""
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples(
+        "instance create --name r1 --type replica --binary /bin/sleep -- 100",
+        "instance create --name r2 --type replica --data-engine v2 --size 10Gi --disk-name d1 --port-count 5",
+        "instance create --name e1 --type engine --data-engine v2 --volume-name v1 --size 10Gi "
+        "--replica-address r2=10.0.0.1:20001",
+    ),
+)
+@spec_parameters
+@click.option("--sharded", is_flag=True, help="Its data are spread over shards (v2).")
+@render.output_option
+@connected
+async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: str | None) -> None:
+    """Start an instance.
+
+    v1: ARGS, best after --, are the arguments of the program. The answer comes at once, in state `starting`,
+    or `error` if the program cannot be executed.
+    """
+    render.show(await client.instance_create(spec, sharded=sharded), output, INSTANCES)
+
+
+@cli.command(
+    epilog=examples(
+        "instance delete r1",
+        "instance delete r1 --uuid 0e2cbdd9-1c57-4b1f-a7a7-6a9e7d9e9a00",
+        "instance delete r2 --type replica --data-engine v2 --cleanup",
+    )
+)
+@NAME
+@type_option(required=False)
+@data_engine_option()
+@uuid_option
+@click.option(
+    "--disk-uuid", default="", metavar="UUID", help="UUID of the disk that it is on (v2).  [default: none]"
+)
+@click.option("--cleanup", "--cleanup-required", "cleanup", is_flag=True, help="Remove its data too (v2).")
+@render.output_option
+@connected
+async def delete(
+    client: "Client",
+    name: str,
+    kind: str,
+    data_engine: "DataEngine",
+    uuid: str,
+    disk_uuid: str,
+    cleanup: bool,
+    output: str | None,
+) -> None:
+    """Begin to end an instance and take it off the list."""
+    deleted = await client.instance_delete(
+        name, uuid, kind=kind, data_engine=data_engine, disk_uuid=disk_uuid, cleanup=cleanup
+    )
+    render.show(deleted, output, INSTANCES)
+
+
+@cli.command(epilog=examples("instance get r1", "instance get e1 --type engine --data-engine v2 -o yaml"))
+@NAME
+@type_option(required=False)
+@data_engine_option()
+@render.output_option
+@connected
+async def get(client: "Client", name: str, kind: str, data_engine: "DataEngine", output: str | None) -> None:
+    """Show one instance."""
+    render.show(await client.instance_get(name, kind=kind, data_engine=data_engine), output, INSTANCES)
+
+
+@cli.command("list", epilog=examples("instance list", "instance ls -o wide", "instance list -o name"))
+@render.output_option
+@connected
+async def list_(client: "Client", output: str | None) -> None:
+    """Show every instance of both data engines, by name; `ls` for short."""
+    render.show(await client.instance_list(), output, INSTANCES)
+
+
+@cli.command(epilog=examples("instance log r1", "instance log r1 --tail 10 -f"))
+@NAME
+@type_option(required=False)
+@data_engine_option()
+@follow_option
+@tail_option
+@connected
+async def log(
+    client: "Client", name: str, kind: str, data_engine: "DataEngine", follow: bool, tail: int | None
+) -> None:
+    """Show what an instance of v1 has written to its output; it may be gone already."""
+    lines = client.instance_log(name, kind=kind, data_engine=data_engine, follow=follow, tail=tail)
+    await render.copy_lines(lines, flush=follow)
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples("instance replace --name r1 --type replica --binary /usr/bin/replica-v2 -- /data"),
+)
+@spec_parameters
+@terminate_signal_option
+@render.output_option
+@connected
+async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str, output: str | None) -> None:
+    """Put an instance with another program in the place of a running one (v1).
+
+    The answer comes when the new one runs (within 60 s); until then the old one has the name.
+    """
+    render.show(await client.instance_replace(spec, terminate_signal), output, INSTANCES)
+
+
+@cli.command(epilog=examples("instance watch", "instance watch -o json | jq .status.state"))
+@lines_option
+@connected
+async def watch(client: "Client", output: str | None) -> None:
+    """Show what changes from now on, until Ctrl-C.
+
+    The daemon only says that something has changed, so each time the list is read again and compared: of
+    several changes in quick succession the last is shown. `instance-manager events -w` shows them all.
+    """
+    from instance_manager.cli.watch import follow_instances
+
+    await follow_instances(client, as_text=render.as_text(output))
+
+
+@cli.command(epilog=examples("instance suspend e1 --type engine-frontend"))
+@NAME
+@type_option(required=True)
+@data_engine_option("v2")
+@connected
+async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
+    """Hold the I/O of an instance back (v2)."""
+    await client.instance_suspend(name, kind=kind, data_engine=data_engine)
+
+
+@cli.command(epilog=examples("instance resume e1 --type engine-frontend"))
+@NAME
+@type_option(required=True)
+@data_engine_option("v2")
+@connected
+async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
+    """Let the I/O of a suspended instance go on (v2)."""
+    await client.instance_resume(name, kind=kind, data_engine=data_engine)
+
+
+@cli.command(
+    "switch-over",
+    epilog=examples("instance switch-over f1 --type engine-frontend --target-address 10.0.0.2:20001"),
+)
+@NAME
+@type_option(required=True)
+@data_engine_option("v2")
+@click.option("--target-address", required=True, metavar="ADDRESS", help="Target to move it to.")
+@click.option("--engine-name", default="", metavar="NAME", help="Engine behind that target.  [default: none]")
+@click.option("--phase", default="", metavar="PHASE", help="Only this step of it.  [default: all of them]")
+@connected
+async def switch_over(
+    client: "Client",
+    name: str,
+    kind: str,
+    data_engine: "DataEngine",
+    target_address: str,
+    engine_name: str,
+    phase: str,
+) -> None:
+    """Move a frontend to another target (v2)."""
+    await client.instance_switch_over(
+        name, target_address, kind=kind, engine_name=engine_name, phase=phase, data_engine=data_engine
+    )
+
+
+@cli.command("delete-target", epilog=examples("instance delete-target e1 --type engine"))
+@NAME
+@type_option(required=True)
+@data_engine_option("v2")
+@connected
+async def delete_target(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
+    """Remove the target of an engine and keep the rest of it (v2)."""
+    await client.instance_delete_target(name, kind=kind, data_engine=data_engine)

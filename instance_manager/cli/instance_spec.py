@@ -1,0 +1,135 @@
+"""The options that tell what an instance shall be."""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from instance_manager.cli.connection import complete_instances
+from instance_manager.cli.parameters import (
+    Command,
+    data_engine_option,
+    program_parameters,
+    sendable,
+    type_option,
+)
+from instance_manager.cli.quantities import parse_size
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from instance_manager.pb.imrpc.instance_pb2 import InstanceSpec
+
+
+def _text(name: str, help_text: str, metavar: str = "NAME") -> Any:
+    return click.option(name, default="", metavar=metavar, help=f"{help_text}  [default: none]")
+
+
+def _pair(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read NAME=ADDRESS, any number of times."""
+    pairs = [each.partition("=") for each in given]
+    for name, equals, address in pairs:
+        if not (name and equals and address):
+            raise click.BadParameter(f"cannot use {name + equals + address!r}: write NAME=HOST:PORT")
+    return {name: address for name, _, address in pairs}
+
+
+V2_OPTIONS: Mapping[str, Any] = {
+    "initiator_address": _text("--initiator-address", "Where its initiator is (v2).", "HOST"),
+    "target_address": _text("--target-address", "Where its target is (v2).", "ADDRESS"),
+    "engine_name": _text("--engine-name", "Engine behind a frontend (v2)."),
+    "upgrade_required": click.option(
+        "--upgrade-required", is_flag=True, help="It takes over from one that runs (v2)."
+    ),
+    "size": click.option(
+        "--size",
+        type=parse_size,
+        default=0,
+        metavar="SIZE",
+        help="In bytes, or with Ki, Mi, Gi or Ti (v2).  [default: 0]",
+    ),
+    "disk_name": _text("--disk-name", "Disk that it is on (v2)."),
+    "disk_uuid": _text("--disk-uuid", "UUID of that disk (v2).", "UUID"),
+    "lvs_name": _text("--lvs-name", "Store of logical volumes that it is in (v2)."),
+    "lvs_uuid": _text("--lvs-uuid", "UUID of that store (v2).", "UUID"),
+    "frontend": _text(
+        "--frontend", "How an engine is shown to the node, such as spdk-tcp-blockdev (v2).", "FRONTEND"
+    ),
+    "replica_address_map": click.option(
+        "--replica-address",
+        "replica_address_map",
+        multiple=True,
+        callback=_pair,
+        metavar="NAME=ADDRESS",
+        help="A replica of an engine and where it is; once per replica (v2).  [default: none]",
+    ),
+    "backing_image_name": _text("--backing-image-name", "Image that a replica starts from (v2)."),
+    "slot_index": click.option(
+        "--slot-index",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        metavar="INDEX",
+        help="Place of a shard in the code (v2).",
+    ),
+    "expose_required": click.option(
+        "--expose-required", is_flag=True, help="Let others reach a replica (v2)."
+    ),
+    "salvage_requested": click.option(
+        "--salvage-requested", is_flag=True, help="Start from what failed replicas still have (v2)."
+    ),
+}
+"""What only the SPDK service understands, by the names of the parameters."""
+
+
+def spec_parameters(command: Command) -> Command:
+    """Give a command all that tells what to run; it takes it as `spec`."""
+
+    @functools.wraps(command)
+    def with_spec(**given: Any) -> None:
+        with sendable():
+            spec, others = _spec(given)
+        command(spec=spec, **others)
+
+    decorators = (
+        program_parameters("instance", complete_instances, binary_required=False),
+        type_option(required=True),
+        data_engine_option(),
+        _text("--volume-name", "Volume that it belongs to."),
+        *V2_OPTIONS.values(),
+    )
+    return functools.reduce(lambda so_far, decorator: decorator(so_far), reversed(decorators), with_spec)
+
+
+def _spec(given: dict[str, Any]) -> tuple["InstanceSpec", dict[str, Any]]:
+    """Return the spec that parameters tell, and the parameters that tell nothing of it."""
+    from instance_manager.client.instances import ENGINES
+    from instance_manager.pb.imrpc import instance_pb2 as pb
+
+    others = dict(given)
+    engine, binary, args = others.pop("data_engine"), others.pop("binary"), others.pop("args")
+    others["type"] = others.pop("kind")
+    of_v2 = {name for name in V2_OPTIONS if others[name]}
+    of_spdk = _taken(others, pb.SpdkInstanceSpec)
+    spec = pb.InstanceSpec(data_engine=ENGINES[engine], **_taken(others, pb.InstanceSpec))
+    if engine == "v2":
+        if binary or args:
+            raise click.UsageError("cannot run a program as an instance of v2: leave --binary and ARGS out")
+        spec.spdk_instance_spec.CopyFrom(pb.SpdkInstanceSpec(**of_spdk))
+    else:
+        if not binary:
+            raise click.UsageError("cannot start an instance of v1 without a program: give --binary PATH")
+        if of_v2:
+            parameters = click.get_current_context().command.params
+            flags = ", ".join(each.opts[0] for each in parameters if each.name in of_v2)
+            raise click.UsageError(f"cannot use {flags} for v1: give --data-engine v2 as well")
+        spec.process_instance_spec.binary = binary
+        spec.process_instance_spec.args.extend(args)
+    return spec, others
+
+
+def _taken(parameters: dict[str, Any], kind: "type[Message]") -> dict[str, Any]:
+    """Take the parameters out that are fields of a message."""
+    names = [field.name for field in kind.DESCRIPTOR.fields if field.name in parameters]
+    return {name: parameters.pop(name) for name in names}

@@ -1,0 +1,55 @@
+"""Sizes and durations as people write them."""
+
+import re
+
+import click
+
+_SIZE = re.compile(r"(\d+)(?:([KMGT])i)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+_TOO_MUCH = 1 << 63
+_LONGEST = 20 * 366 * 86_400
+"""Seconds before now that are a time for everybody."""
+_SECONDS = (86_400, 3_600, 60, 1)
+_UNITS = "dhms"
+_WHOLE_ALONE = 10
+"""From so many of a unit on, the next smaller one says nothing more."""
+
+
+def parse_size(given: str | int) -> int:
+    """Return the bytes of 1073741824, or 1Gi.
+
+    Raises:
+        click.BadParameter: if it is neither.
+    """
+    text = str(given)
+    found = _SIZE.fullmatch(text)
+    size = int(found[1]) << (10 * " KMGT".index(found[2] or " ")) if found else _TOO_MUCH
+    if size >= _TOO_MUCH:
+        raise click.BadParameter(f"cannot use the size {text!r}: write bytes, or 100Mi, 20Gi, 1Ti")
+    return size
+
+
+def parse_duration(given: str | int) -> int:
+    """Return the seconds of 90, or 1m30s, 10m, 1h30m, 2d.
+
+    Raises:
+        click.BadParameter: if it is none of them.
+    """
+    text = str(given)
+    found = _DURATION.fullmatch(text)
+    parts = found.groups() if found and text else ()
+    seconds = sum(int(part) * unit for part, unit in zip(parts, _SECONDS, strict=False) if part)
+    if not parts or seconds > _LONGEST:
+        raise click.BadParameter(f"cannot use the duration {text!r}: write seconds, or 10m, 1h30m, 2d")
+    return seconds
+
+
+def age(seconds: float) -> str:
+    """Return how long ago something was, in two units at most: 5s, 3m20s, 12m, 4h, 2d3h."""
+    left = max(int(seconds), 0)
+    for at, unit in enumerate(_SECONDS):
+        count, rest = divmod(left, unit)
+        if count:
+            next_count = rest // _SECONDS[at + 1] if unit > 1 and count < _WHOLE_ALONE else 0
+            return f"{count}{_UNITS[at]}" + (f"{next_count}{_UNITS[at + 1]}" if next_count else "")
+    return "0s"

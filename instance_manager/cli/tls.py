@@ -1,0 +1,99 @@
+"""The options for certificates, and what they come to: plain text or mutual TLS, on either side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from instance_manager.cli.exit_codes import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from instance_manager.core.certificates import CertificateSet
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class TlsChoice:
+    """What was said about certificates."""
+
+    folder: Path | None
+    peer_name: str
+    required: bool
+    """Whether the directory has to hold certificates. Where only the environment names it, it may be empty:
+    the pods of Longhorn always name one, and mount an optional secret there."""
+
+    @property
+    def absent(self) -> bool:
+        """Whether there are no certificates and need not be."""
+        from instance_manager.adapters.tls import is_empty
+
+        return self.folder is None or (not self.required and is_empty(self.folder))
+
+
+def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
+    """Add `--tls-dir` and `--tls-peer-name` to a command; without a default, those of all commands count."""
+    inherited = None if peer_name else "that before the command"
+
+    def add(command: F) -> F:
+        command = click.option(
+            "--tls-peer-name",
+            default=peer_name,
+            show_default=inherited or True,
+            metavar="NAME",
+            help="DNS name that the certificate of either side has to carry.",
+        )(command)
+        return click.option(
+            "--tls-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=None,
+            envvar=None if inherited else "TLS_DIR",
+            show_default=inherited or "plain text",
+            help="Mutual TLS: directory with ca.crt, tls.crt and tls.key.",
+        )(command)
+
+    return add
+
+
+def is_required(ctx: click.Context) -> bool:
+    """Tell whether `--tls-dir` was said by more than the environment."""
+    return ctx.get_parameter_source("tls_dir") is not ParameterSource.ENVIRONMENT
+
+
+def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | None":
+    """Return what to show to a daemon; None for plain text.
+
+    Raises:
+        Failure: if the certificates cannot be used.
+    """
+    if choice.folder is None:
+        return None
+    import time
+
+    from instance_manager.adapters.tls import Side, load
+    from instance_manager.core.certificates import CertificateError
+
+    if choice.absent and _is_local(target):
+        return None
+    try:
+        return load(choice.folder, Side.CLIENT, choice.peer_name, time.time()).certificates
+    except CertificateError as error:
+        raise Failure(str(error), ExitCode.FAILURE) from error
+
+
+def explain(target: str, shown: "CertificateSet | None", choice: TlsChoice, within: float) -> str | None:
+    """Return what is wrong with the certificates where a daemon cannot be reached, None if nothing is."""
+    import time
+
+    from instance_manager.adapters.tls import Attempt, diagnose
+
+    return diagnose(Attempt(target, shown, choice.peer_name, within), time.time())
+
+
+def _is_local(target: str) -> bool:
+    from instance_manager.api.tls import is_private
+
+    return target.startswith("unix:") or is_private(target.rpartition(":")[0])

@@ -1,0 +1,30 @@
+"""A typed, asynchronous client of the instance manager, for the command line, other programs and tests.
+
+    async with Client("tcp://localhost:8500") as client:
+        await client.process_create(ProcessSpec(name="r1", binary="/usr/bin/sleep", args=["100"]))
+        async for change in client.process_watch():
+            print(change.spec.name, change.status.state)
+
+Every call raises `grpc.aio.AioRpcError` with the daemon's status code and message. Where the daemon wants
+certificates, `Client(url, tls)` shows them. docs/client.md has more.
+"""
+
+from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, target_of
+from instance_manager.client.client import Client
+from instance_manager.client.event_stream import EventStream, Gap, Position, Told
+from instance_manager.client.instances import DataEngine
+from instance_manager.client.processes import REPLACE_TIMEOUT
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "LOST",
+    "REPLACE_TIMEOUT",
+    "Client",
+    "DataEngine",
+    "EventStream",
+    "Gap",
+    "Position",
+    "Stream",
+    "Told",
+    "target_of",
+]

@@ -1,0 +1,168 @@
+"""The connection to an instance manager, and how any method is called over it."""
+
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+
+from instance_manager.core.certificates import PEER_NAME, CertificateSet
+from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds for a call that does not stream."""
+
+LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
+
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+    # An address that does not answer is given up after so long.
+    ("grpc.min_reconnect_backoff_ms", 3_000),
+    # Whoever waits for a daemon to come back waits no longer than it takes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A peer that is gone without a word (a node without power) ends its streams after so long.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A new client tries at once, whatever an earlier one to the same address has met.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+Response = TypeVar("Response", bound=Message)
+
+
+def target_of(url: str) -> str:
+    """Return the gRPC target of tcp://HOST:PORT, unix://PATH or HOST:PORT.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if url.startswith("unix:"):
+        path = url.removeprefix("unix:").removeprefix("//")
+        if path:
+            return f"unix:{path}"
+    else:
+        address = url.removeprefix("tcp://")
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal() and "/" not in address:
+            return address
+    raise ValueError(f"cannot use the URL {url!r}: write tcp://HOST:PORT or unix://PATH")
+
+
+def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    shown = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    named = (("grpc.ssl_target_name_override", peer_name),)
+    return grpc.aio.secure_channel(target, shown, options=(*_OPTIONS, *named))
+
+
+class Stream(Generic[Response]):
+    """A stream of messages from the daemon: iterate over it, cancel it when it is no longer wanted."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def begun(self) -> Self:
+        """Wait until the daemon has taken the call; what happens from then on is in the stream."""
+        await self._call.initial_metadata()
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Response]:
+        messages: AsyncIterator[Response] = aiter(self._call)
+        return messages
+
+    def cancel(self) -> None:
+        """End the stream."""
+        self._call.cancel()
+
+
+class Channel:
+    """A connection; the services are subclasses, `Client` is all of them."""
+
+    def __init__(self, url: str, tls: CertificateSet | None = None, *, peer_name: str = PEER_NAME) -> None:
+        """Connect with the first call.
+
+        Args:
+            url: tcp://HOST:PORT or unix://PATH.
+            tls: certificates to show and to trust; plain text without.
+            peer_name: the name in the daemon's certificate, whatever its address.
+
+        Raises:
+            ValueError: if the URL is none.
+        """
+        self.url = url
+        self._channel = _channel(target_of(url), tls, peer_name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def health(self, service: str = "") -> str:
+        """Return SERVING, NOT_SERVING or UNKNOWN for a service, or for the daemon as a whole."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = await self._unary(f"{_HEALTH}/Check", request, health_pb2.HealthCheckResponse)
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+    async def _unary(
+        self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
+    ) -> Response:
+        call: Any = self._channel.unary_unary(
+            f"/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=kind.FromString,
+        )
+        answer: Response = await call(request, timeout=within)
+        return answer
+
+    def _stream(
+        self,
+        method: str,
+        request: Message,
+        kind: type[Response],
+        metadata: Sequence[tuple[str, str]] = (),
+        *,
+        wait_for_ready: bool = False,
+    ) -> Stream[Response]:
+        call: Any = self._channel.unary_stream(
+            f"/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=kind.FromString,
+        )
+        return Stream(call(request, metadata=tuple(metadata), wait_for_ready=wait_for_ready))
+
+    async def _log(
+        self, method: str, request: Message, *, follow: bool, tail: int | None
+    ) -> AsyncIterator[str]:
+        # The messages have no room for what is asked for beyond the name.
+        metadata = [("instance-manager-follow", "true")] if follow else []
+        if tail is not None:
+            metadata.append(("instance-manager-tail", str(tail)))
+        lines = self._stream(method, request, LogResponse, metadata)
+        try:
+            async for answer in lines:
+                yield answer.line
+        finally:
+            lines.cancel()

@@ -1,0 +1,10 @@
+"""All that the instance manager can be asked, over one connection."""
+
+from instance_manager.client.audit import AuditCalls
+from instance_manager.client.events import EventCalls
+from instance_manager.client.instances import InstanceCalls
+from instance_manager.client.processes import ProcessCalls
+
+
+class Client(ProcessCalls, InstanceCalls, EventCalls, AuditCalls):
+    """A connection to one instance manager; use it as an asynchronous context manager."""

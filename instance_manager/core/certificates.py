@@ -1,0 +1,128 @@
+"""Certificates of a mutual TLS connection: what makes one unfit, and when it is time for a new one.
+
+Both sides of a connection show a certificate that a CA known to the other has signed, and both carry the same
+name, the peer name.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum, auto
+
+PEER_NAME = "longhorn-backend.longhorn-system"
+"""The name that Longhorn's components expect of each other."""
+CA_FILE = "ca.crt"
+CERTIFICATE_FILE = "tls.crt"
+KEY_FILE = "tls.key"
+FILES = (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
+"""What a TLS directory holds, in PEM: named as in a Kubernetes secret of the type TLS."""
+
+DAY = 86_400.0
+SOON = 30 * DAY
+VERY_SOON = 7 * DAY
+
+
+class CertificateError(Exception):
+    """Certificates that cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSet:
+    """What one side needs: the contents of the three files, in PEM."""
+
+    ca: bytes
+    certificate: bytes
+    """With the intermediate certificates behind it, if there are any."""
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says of itself. Times are seconds since the epoch."""
+
+    dns_names: tuple[str, ...]
+    common_name: str
+    issuer: str
+    not_before: float
+    not_after: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name it may go by."""
+        named = (self.common_name,) if self.common_name else ()
+        return tuple(dict.fromkeys((*self.dns_names, *named)))
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with a certificate and what to do about it; both speak of it as `it`."""
+
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}"
+
+
+class Urgency(IntEnum):
+    """How soon a certificate has to be renewed."""
+
+    NONE = auto()
+    SOON = auto()
+    """Within 30 days."""
+    VERY_SOON = auto()
+    """Within 7 days."""
+    EXPIRED = auto()
+
+
+def named(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
+    """Tell whether one of the names is the peer name. A wildcard is not: it names more than this one peer."""
+    return peer_name.casefold() in {name.casefold() for name in names}
+
+
+def mistake(certificate: Certificate, peer_name: str, now: float) -> Mistake | None:
+    """Return what makes a certificate unfit by what it says of itself, None if nothing does."""
+    if now < certificate.not_before:
+        return Mistake(
+            f"it is not valid before {day(certificate.not_before)}, and the clock here says {day(now)}",
+            "set the clock right, or issue a certificate that is valid now",
+        )
+    if now > certificate.not_after:
+        return Mistake(
+            f"it expired on {day(certificate.not_after)}", "issue a new one and put it in its place"
+        )
+    if not named(certificate.names, peer_name):
+        return Mistake(
+            f"it names {listed(certificate.names)} and not {peer_name}",
+            f"issue one with the DNS name {peer_name} (subjectAltName), or set --tls-peer-name on both sides",
+        )
+    return None
+
+
+def wrong_ca(certificate: Certificate) -> Mistake:
+    """Return the mistake of a certificate that was not signed by the CA at hand."""
+    return Mistake(
+        f"it was not signed by the CA in {CA_FILE}; its issuer is called {certificate.issuer or 'nothing'}",
+        f"put the certificate of that issuer into {CA_FILE}, or have it signed by the CA that is there",
+    )
+
+
+def urgency(expires_at: float, now: float) -> Urgency:
+    """Return how soon certificates have to be renewed that expire at a time."""
+    left = expires_at - now
+    if left < 0:
+        return Urgency.EXPIRED
+    if left < VERY_SOON:
+        return Urgency.VERY_SOON
+    return Urgency.SOON if left < SOON else Urgency.NONE
+
+
+def listed(names: tuple[str, ...] | list[str]) -> str:
+    """Return names as text, at most five of them."""
+    few = 5
+    more = f" and {len(names) - few} more" if len(names) > few else ""
+    return (", ".join(names[:few]) + more) or "nobody"
+
+
+def day(time: float) -> str:
+    """Return a time as people write it, in UTC."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC"

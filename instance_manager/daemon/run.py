@@ -1,0 +1,204 @@
+"""The daemon from its start to its end."""
+
+import asyncio
+import gc
+import os
+import resource
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+import uvloop
+
+from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
+from instance_manager.adapters.metrics import EndpointError, MetricsServer, Pages, Phase
+from instance_manager.adapters.mounts import MountWatcher
+from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.api.server import (
+    INSTANCE_SERVICE_OFFSET,
+    Address,
+    AddressError,
+    GrpcServer,
+    refuse_exposed,
+)
+from instance_manager.api.tls import ServerTls
+from instance_manager.core.process import Process
+from instance_manager.daemon.parts import Parts, assemble
+from instance_manager.daemon.settings import DaemonSettings, OnStop
+from instance_manager.daemon.signals import StopSignal
+
+log = structlog.get_logger(__name__)
+
+JOURNAL_HEALTH = "journal"
+"""Name under which the health service tells whether the journal is written."""
+CERTIFICATES_HEALTH = "certificates"
+"""Name under which it tells whether the certificates on disk are in use and have not expired."""
+_RPC_GRACE = 2.0
+"""Seconds that calls under way get after the last process has ended."""
+
+
+def run(settings: DaemonSettings) -> int:
+    """Serve until a signal says otherwise.
+
+    Returns:
+        0 after a clean end, 1 if processes were left that could not be ended.
+
+    Raises:
+        AddressError: if an address cannot be listened on.
+        InvalidArgumentError: if a binary root is not a directory.
+        EndpointError: if metrics are required and cannot be served.
+        CertificateError: if the certificates cannot be used.
+        StateDirError: if the state directory cannot be used.
+    """
+    _raise_descriptor_limit()
+    # What was loaded at the start is never garbage: leave it out of every collection.
+    gc.freeze()
+    work: Coroutine[Any, Any, int] = serve(settings)
+    return uvloop.run(work)
+
+
+async def serve(settings: DaemonSettings) -> int:
+    """Serve on the running event loop; see `run`."""
+    # Before anything else is touched: who may call is not to be found out while somebody does.
+    keeper = _certificates(settings)
+    async with AsyncExitStack() as stack:
+        state_dir = StateDir(settings.state_dir)
+        state_dir.open()
+        stack.callback(state_dir.close)
+        journal = SqliteJournal(state_dir.journal, boot_id())
+        records = journal.open()
+        stack.callback(journal.close)
+        parts = assemble(settings, state_dir, journal, keeper)
+        tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
+        server = GrpcServer(parts.services, tls)
+        reporter = _Reporter(server)
+        history = parts.supervisor.events.history
+        journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        reporter.under(JOURNAL_HEALTH)(not journal.trouble)
+        parts.lifecycles.take_over(record.process for record in records)
+        parts.lag.open()
+        stack.callback(parts.lag.close)
+        stack.push_async_callback(await _serve_metrics(settings, parts.pages))
+
+        stop = StopSignal(parts.supervisor.hurry)
+        stop.open()
+        parts.spawner.open()
+        stack.callback(parts.spawner.close)
+        stack.callback(parts.survivors.close)
+        parts.logs.open()
+        stack.push_async_callback(parts.logs.close)
+        parts.pages.phase = Phase.RECOVERING
+        if parts.v2:
+            parts.v2.open()
+            stack.push_async_callback(parts.v2.close)
+        # Before the ports open, so that the first answer is already the whole truth.
+        await parts.recovery.run(records)
+        mounts = MountWatcher(parts.supervisor.observe_mounts)
+        mounts.open()
+        stack.callback(mounts.close)
+
+        bound = [server.bind(address) for address in _addresses(settings.listen)]
+        if keeper:
+            keeper.follow(reporter.under(CERTIFICATES_HEALTH))
+            stack.callback(keeper.close)
+        await server.start()
+        addresses = [address.target for address in bound]
+        log.info("serving", addresses=addresses, pid=os.getpid(), tls=keeper is not None)
+        parts.pages.phase = Phase.SERVING
+        await stop.wait()
+        parts.pages.phase = Phase.DRAINING
+        return await _shut_down(parts, server, settings)
+
+
+def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
+    """Return the certificates to serve with, opened; None to serve plain text, where that is allowed.
+
+    Raises:
+        AddressError: if plain text would be served to other machines without leave.
+        CertificateError: if the certificates cannot be used.
+    """
+    if settings.tls:
+        keeper = CertificateKeeper(settings.tls.folder, settings.tls.peer_name, time.time)
+        keeper.open()
+        return keeper
+    try:
+        refuse_exposed(settings.listen)
+    except AddressError:
+        if not settings.insecure:
+            raise
+        log.warning(
+            "plain text: whoever reaches this address can start programs", address=settings.listen.target
+        )
+    return None
+
+
+async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Tell metrics over HTTP if that is wanted and possible; return what ends it.
+
+    Raises:
+        EndpointError: if that is required and cannot be done.
+    """
+    server = MetricsServer(pages.get)
+    if settings.metrics_listen is not None:
+        try:
+            bound = await server.open(settings.metrics_listen)
+        except EndpointError as error:
+            if settings.metrics_required:
+                raise
+            # Nobody has asked for this very address, and no volume shall wait for figures.
+            log.warning("no metrics are served", reason=str(error))
+        else:
+            log.info("metrics are served", addresses=[str(endpoint) for endpoint in bound])
+    return server.close
+
+
+class _Reporter:
+    """Lets the health service tell of parts of the daemon, each by name; the daemon serves either way."""
+
+    def __init__(self, server: GrpcServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._reports: set[asyncio.Task[None]] = set()
+
+    def under(self, name: str) -> Callable[[bool], None]:
+        """Return what is to be called with whether the part of this name is well."""
+
+        def report(well: bool) -> None:
+            task = self._loop.create_task(self._server.report(name, well=well))
+            self._reports.add(task)
+            task.add_done_callback(self._reports.discard)
+
+        return report
+
+
+async def _shut_down(parts: Parts, server: GrpcServer, settings: DaemonSettings) -> int:
+    """End everything in order; the watchers are told all before the streams end."""
+    await server.drain()
+    supervisor = parts.supervisor
+    left: list[Process] = []
+    if settings.on_stop is OnStop.LEAVE:
+        supervisor.stop_starting()
+        log.info("shutting down; the processes live on", processes=len(supervisor.left))
+    else:
+        grace = settings.shutdown_grace
+        log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
+        left = await supervisor.shutdown(grace)
+    supervisor.events.close()
+    parts.pings.close()
+    await server.stop(_RPC_GRACE)
+    for process in left:
+        log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
+    log.info("stopped", left=len(left))
+    return 1 if left else 0
+
+
+def _addresses(listen: Address) -> list[Address]:
+    return [listen] if listen.path else [listen, listen.shifted(INSTANCE_SERVICE_OFFSET)]
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all descriptors there are: each process takes one, each client one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,33 @@
+"""The signals that end the daemon."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class StopSignal:
+    """SIGTERM or SIGINT: the first one asks for the end, a second one for a quick end."""
+
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self._asked = asyncio.Event()
+        self._hurry = hurry
+
+    def open(self) -> None:
+        """Listen to the signals from now on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received, number)
+
+    def _received(self, number: signal.Signals) -> None:
+        log.info("signal received", signal=number.name)
+        if self._asked.is_set():
+            self._hurry()
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Wait until somebody asks for the end."""
+        await self._asked.wait()

@@ -1,0 +1,288 @@
+"""The small HTTP server: right answers, and bounds for whoever asks too much or says too little."""
+
+import asyncio
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from instance_manager.adapters.metrics import (
+    Calls,
+    Endpoint,
+    EndpointError,
+    Lifecycles,
+    LoopLag,
+    MetricsServer,
+    Pages,
+    Phase,
+    Sources,
+    server,
+)
+from instance_manager.adapters.metrics.pages import Page
+from instance_manager.app.events import EventLog
+from instance_manager.app.fakes import (
+    FakeClock,
+    FakeJournal,
+    FakeLogs,
+    FakeReadiness,
+    FakeSpawner,
+)
+from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.core.ports import PortRange
+from tests.adapters.conftest import descriptors
+
+LOOPBACK = Endpoint("127.0.0.1", 0)
+
+
+def get(path: str) -> Page:
+    if path == "/defect":
+        raise KeyError("a defect")
+    if path == "/big":
+        return Page(HTTPStatus.OK, b"x" * 50_000_000, "text/plain")
+    return Page(HTTPStatus.OK, path.encode(), "text/plain")
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[Endpoint]:
+    """Where pages are served."""
+    serving = MetricsServer(get)
+    (bound,) = await serving.open(LOOPBACK)
+    yield bound
+    await serving.close()
+
+
+def open_sockets() -> int:
+    return len([each for each in descriptors().values() if "socket:" in each])
+
+
+async def sockets(count: int) -> None:
+    """Wait until so many sockets are open; nothing tells when one is closed."""
+    async with asyncio.timeout(20):
+        while open_sockets() != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def ask(address: Endpoint, request: bytes) -> bytes:
+    """Send a request and return the whole answer."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(request)
+    try:
+        async with asyncio.timeout(20):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+async def test_a_page_is_served_with_its_type_and_length_and_without_query(address: Endpoint) -> None:
+    answer = await ask(address, b"GET /page?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nContent-Type: text/plain\r\n" in head
+    assert b"\r\nContent-Length: 5\r\n" in head
+    assert body == b"/page"
+
+
+async def test_a_client_of_the_standard_library_understands_it(address: Endpoint) -> None:
+    def fetch() -> bytes:
+        with urllib.request.urlopen(f"http://{address}/page", timeout=20) as answer:
+            return bytes(answer.read())
+
+    assert await asyncio.to_thread(fetch) == b"/page"
+
+
+async def test_head_is_answered_without_the_page(address: Endpoint) -> None:
+    head, _, body = (await ask(address, b"HEAD /page HTTP/1.0\r\n\r\n")).partition(b"\r\n\r\n")
+    assert b"Content-Length: 5" in head
+    assert body == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
+async def test_other_methods_are_refused(address: Endpoint, method: str) -> None:
+    answer = await ask(address, f"{method} /page HTTP/1.1\r\n\r\n".encode())
+    assert status(answer) == 405
+    assert b"\r\nAllow: GET, HEAD\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"", b"GET", b"GET /", b"GET / HTTP/2.0", b"GET  / HTTP/1.1", b"\xff\xfe \x00 \x01"]
+)
+async def test_what_is_no_request_is_told_so(address: Endpoint, request_line: bytes) -> None:
+    assert status(await ask(address, request_line + b"\r\n\r\n")) == 400
+
+
+async def test_a_request_that_is_too_long_is_refused(address: Endpoint) -> None:
+    assert status(await ask(address, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1_500)) == 431
+
+
+async def test_a_defect_is_500_and_in_the_log_and_the_server_goes_on(address: Endpoint) -> None:
+    with capture_logs() as logged:
+        assert status(await ask(address, b"GET /defect HTTP/1.1\r\n\r\n")) == 500
+    assert [line["log_level"] for line in logged] == ["error"]
+    assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize("request_", [b"", b"GET / HT", b"GET /big HTTP/1.1\r\n\r\n"])
+async def test_one_who_says_too_little_or_reads_nothing_is_cut_off(
+    address: Endpoint, request_: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_TIMEOUT", 0.2)
+    before = open_sockets()
+    with socket.create_connection((address.host, address.port), timeout=20) as caller:
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(caller, request_)
+        await sockets(before + 1)  # only the caller's own is left
+
+
+async def test_more_callers_than_there_is_room_for_are_hung_up_on_and_the_others_are_served(
+    address: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        callers = []
+        for _ in range(3):
+            caller = socket.socket()
+            stack.enter_context(caller)
+            caller.setblocking(False)
+            await loop.sock_connect(caller, (address.host, address.port))
+            await loop.sock_sendall(caller, b"GET /page HTTP/1.1\r\n")
+            callers.append(caller)
+        with suppress(ConnectionError):  # another way to notice it
+            assert await ask(address, b"GET / HTTP/1.1\r\n\r\n") == b""
+        for caller in callers:
+            await loop.sock_sendall(caller, b"\r\n")
+            async with asyncio.timeout(20):
+                assert status(await loop.sock_recv(caller, 65536)) == 200
+    assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
+
+
+async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
+    before, tasks = open_sockets(), asyncio.all_tasks()
+    serving = MetricsServer(get)
+    (bound,) = await serving.open(LOOPBACK)
+    reader, writer = await asyncio.open_connection(bound.host, bound.port)
+    writer.write(b"GET /")
+    await serving.close()
+    with suppress(ConnectionError):  # another way to notice it
+        assert await reader.read() == b""
+    writer.close()
+    await sockets(before)
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_an_address_in_use_is_refused_and_says_what_to_do(address: Endpoint) -> None:
+    with pytest.raises(EndpointError, match=r"^cannot serve metrics on 127.0.0.1:\d+: .*--metrics-listen"):
+        await MetricsServer(get).open(address)
+    with pytest.raises(EndpointError, match=r"^cannot serve metrics on nowhere\.invalid:1: "):
+        await MetricsServer(get).open(Endpoint("nowhere.invalid", 1))
+
+
+async def test_it_listens_on_ipv6_and_on_every_address() -> None:
+    for host in ("::1", ""):
+        serving = MetricsServer(get)
+        try:
+            bound = await serving.open(Endpoint(host, 0))
+        except EndpointError as error:
+            pytest.skip(f"there is no IPv6 here: {error}")
+        try:
+            for each in bound:
+                assert status(await ask(each, b"GET / HTTP/1.1\r\n\r\n")) == 200
+        finally:
+            await serving.close()
+
+
+class Journal(FakeJournal):
+    """A journal in whatever state a test wants."""
+
+    troubles = 0
+    trouble = ""
+
+
+class Logs(FakeLogs):
+    """Logs without trouble."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.troubles = {"open": 2}
+
+
+@pytest.fixture
+def pages() -> Callable[..., Pages]:
+    def make(**sources: Any) -> Pages:
+        clock, journal, logs = FakeClock(), Journal(), Logs()
+        supervisor = Supervisor(
+            Settings(port_range=PortRange(10_000, 10_099)),
+            spawner=FakeSpawner(),
+            readiness=FakeReadiness(),
+            logs=logs,
+            events=EventLog(clock.now),
+            clock=clock,
+            journal=journal,
+            new_uuid=str,
+        )
+        return Pages(
+            Sources(supervisor, journal, logs, **sources),
+            calls=Calls(),
+            lifecycles=Lifecycles(),
+            lag=LoopLag(),
+        )
+
+    return make
+
+
+async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Pages]) -> None:
+    made = pages()
+    for phase in Phase:
+        made.phase = phase
+        page = made.get("/readyz")
+        assert page.status == (200 if phase is Phase.SERVING else 503)
+        assert f'"phase": "{phase}"'.encode() in page.body
+        assert made.get("/healthz").status == 200
+        ready = b"\ninstance_manager_ready %.1f\n" % (phase is Phase.SERVING)
+        assert ready in made.get("/metrics").body
+
+
+class Certificates:
+    """Certificates that were renewed twice, and now something is wrong with them."""
+
+    expires_at = 1.9e9
+    well = False
+    renewals = 2
+
+
+async def test_certificates_are_told_of_where_there_are_any(pages: Callable[..., Pages]) -> None:
+    expected = (
+        b"\ninstance_manager_certificate_expiry_timestamp_seconds 1.9e+09\n",
+        b"\ninstance_manager_certificates_up 0.0\n",
+        b"\ninstance_manager_certificate_renewals_total 2.0\n",
+    )
+    without, body = pages().get("/metrics").body, pages(certificates=Certificates()).get("/metrics").body
+    for line in expected:
+        assert line in body
+        assert line.rpartition(b" ")[0] not in without.replace(b"\n#", b"")
+
+
+async def test_merged_pings_and_trouble_with_logs_are_told(pages: Callable[..., Pages]) -> None:
+    body = pages(pings_merged=lambda: 3).get("/metrics").body
+    assert b"\ninstance_manager_pings_merged_total 3.0\n" in body
+    assert b'\ninstance_manager_log_failures_total{kind="open"} 2.0\n' in body
+
+
+async def test_two_daemons_in_one_process_share_no_figure(pages: Callable[..., Pages]) -> None:
+    assert pages().get("/metrics").status == pages().get("/metrics").status == 200
+
+
+async def test_an_unknown_page_names_those_there_are(pages: Callable[..., Pages]) -> None:
+    page = pages().get("/")
+    assert page.status == 404
+    assert page.body == b"there are /metrics, /healthz, /readyz\n"

@@ -1,0 +1,100 @@
+"""Certificates made on the fly: TLS directories of every kind, good and bad."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from instance_manager.core.certificates import PEER_NAME, CertificateSet
+
+DAY = dt.timedelta(days=1)
+
+
+def today() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class Authority:
+    """A CA that fills TLS directories."""
+
+    def __init__(self) -> None:
+        self.ca = trustme.CA()
+
+    @property
+    def pem(self) -> bytes:
+        return self.ca.cert_pem.bytes()
+
+    def leaf(self, *names: str, **validity: Any) -> trustme.LeafCert:
+        """Issue a certificate; without a name for the peer name."""
+        validity = {"not_before": today() - DAY, "not_after": today() + 365 * DAY} | validity
+        return self.ca.issue_cert(*(names or (PEER_NAME,)), **validity)
+
+    def signed(self, *names: str, **validity: Any) -> CertificateSet:
+        """Return what one side needs, with this CA on both ends."""
+        return self.shown(self.leaf(*names, **validity))
+
+    def shown(self, leaf: trustme.LeafCert) -> CertificateSet:
+        chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+        return CertificateSet(self.pem, chain, leaf.private_key_pem.bytes())
+
+    def special(
+        self, *, common_name: str = "", usage: Any = None, dns: tuple[str, ...] = ()
+    ) -> CertificateSet:
+        """Return a certificate that trustme would not issue: with a common name only, or for one purpose."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name(subject))
+            .issuer_name(x509.load_pem_x509_certificate(self.pem).subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(today() - DAY)
+            .not_valid_after(today() + DAY)
+        )
+        if dns:
+            names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns])
+            builder = builder.add_extension(names, critical=False)
+        if usage:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        signer: Any = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), None)
+        certificate = builder.sign(signer, hashes.SHA256())
+        return CertificateSet(
+            self.pem,
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+
+
+SERVER_ONLY = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT_ONLY = ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+def expired() -> dict[str, Any]:
+    """The validity of a certificate that is not valid any more."""
+    return {"not_before": today() - 30 * DAY, "not_after": today() - DAY}
+
+
+def not_yet_valid() -> dict[str, Any]:
+    """The validity of a certificate that is not valid yet."""
+    return {"not_before": today() + DAY, "not_after": today() + 30 * DAY}
+
+
+def fill(folder: Path, certificates: CertificateSet) -> Path:
+    """Write a TLS directory, each file in one step as a careful operator does."""
+    folder.mkdir(exist_ok=True)
+    contents = {"ca.crt": certificates.ca, "tls.crt": certificates.certificate, "tls.key": certificates.key}
+    for name, content in contents.items():
+        fresh = folder / f".{name}"
+        fresh.write_bytes(content)
+        fresh.replace(folder / name)
+    return folder

@@ -1,0 +1,148 @@
+"""Nothing that comes in can hurt the others: each limit is held, named, and felt only by who goes over it."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from instance_manager.client import Client
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.harness import Daemon, Watch, running_daemon, sleeper
+
+Sized = Callable[[int, int], int]
+
+
+async def refused(call: Any, code: grpc.StatusCode) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    assert error.value.code() is code
+    return error.value.details() or ""
+
+
+async def test_a_request_of_more_than_4_mib_is_refused_before_it_is_read(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        spec = pb.ProcessSpec(name="a", binary="/bin/true", args=["x" * (5 << 20)])
+        said = await refused(client.process_create(spec), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert str(4 << 20) in said
+        assert await client.process_list() == {}
+
+
+async def test_a_command_line_that_is_too_long_is_refused_with_the_bound(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        for args, bound in ((["x"] * 1024, "1024"), (["x" * 131_071], "131071")):
+            spec = pb.ProcessSpec(name="a", binary="/bin/true", args=args)
+            assert bound in await refused(client.process_create(spec), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_the_longest_command_line_there_may_be_is_executed(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        longest = "x" * (131_071 - len("/bin/true"))
+        await client.process_create(pb.ProcessSpec(name="a", binary="/bin/true", args=[longest]))
+        await watch.state("a", "stopped")
+
+
+async def test_processes_are_refused_over_the_bound_until_one_is_gone(tmp_path: Path) -> None:
+    async with (
+        running_daemon(tmp_path, "--max-processes", "2") as daemon,
+        daemon.client() as client,
+        Watch(client) as watch,
+    ):
+        for name in ("a", "b"):
+            await client.process_create(sleeper(name))
+            await watch.state(name, "running")
+        said = await refused(client.process_create(sleeper("c")), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert "--max-processes is 2" in said
+        said = await refused(
+            client.process_replace(pb.ProcessSpec(name="a", binary="/bin/true")),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+        assert "--max-processes is 2" in said
+        assert sorted(await client.process_list()) == ["a", "b"]
+        await client.process_delete("a")
+        await watch.state("a", "deleted")
+        await client.process_create(sleeper("c"))
+        await watch.state("c", "running")
+
+
+async def test_all_command_lines_together_never_make_the_list_too_long_for_a_client(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+
+        def big(number: int) -> pb.ProcessSpec:
+            return pb.ProcessSpec(name=f"p{number}", binary="/no/such/program", args=["x" * 130_000])
+
+        for number in range(16):
+            await client.process_create(big(number))
+        said = await refused(client.process_create(big(16)), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert str(2 << 20) in said
+        listed = pb.ProcessListResponse(processes=await client.process_list())
+        assert listed.ByteSize() < 4 << 20
+
+
+async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--max-streams", "2") as daemon, daemon.client() as client:
+        first = client.process_watch()
+        async with Watch(client):
+            await first.begun()
+            said = await refused(anext(aiter(client.process_watch())), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            assert "--max-streams is 2" in said
+            first.cancel()
+            async with asyncio.timeout(20):
+                while True:
+                    again = client.process_watch()
+                    try:
+                        await again.begun()
+                    except grpc.aio.AioRpcError:
+                        continue
+                    break
+            again.cancel()
+
+
+async def one_after_the_other(client: Client, count: int) -> list[float]:
+    """Create and delete processes; return how many seconds each delete took."""
+    took = []
+    for number in range(count):
+        await client.process_create(sleeper(f"p{number}"))
+        begin = time.perf_counter()
+        await client.process_delete(f"p{number}")
+        took.append(time.perf_counter() - begin)
+    return took
+
+
+@pytest.mark.timeout(300)
+async def test_a_delete_does_not_wait_for_clients_that_list_without_pause(
+    daemon: Daemon, sized: Sized
+) -> None:
+    """The lists that are under way all the time would take seconds if they all went first."""
+    depth = sized(20, 40)
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    target = daemon.url.replace("unix://", "unix:")
+    channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(50)]
+    answered = 0
+
+    async def hammer(channel: grpc.aio.Channel) -> None:
+        nonlocal answered
+        call: Any = channel.unary_unary("/ProcessManagerService/ProcessList")
+        while True:
+            await call(b"", wait_for_ready=True)
+            answered += 1
+
+    greedy = [asyncio.create_task(hammer(channel)) for channel in channels for _ in range(depth)]
+    try:
+        async with daemon.client() as client:
+            begin = time.perf_counter()
+            took = await one_after_the_other(client, sized(40, 300))
+            round_trip = len(greedy) / (answered / (time.perf_counter() - begin))
+    finally:
+        for task in greedy:
+            task.cancel()
+        await asyncio.gather(*greedy, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+    # First in, first out, a delete would take as long as a list does.
+    assert statistics.median(took) < round_trip / 3, (statistics.median(took), round_trip)

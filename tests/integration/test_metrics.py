@@ -1,0 +1,229 @@
+"""Metrics, liveness and readiness of the installed daemon."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness import BIN, Daemon, Watch, running_daemon, shell, sleeper, stub
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "metrics.txt"
+DOCUMENT = ROOT / "docs" / "metrics.md"
+BEGIN, END = "<!-- metrics -->\n", "<!-- /metrics -->"
+CHANCE = re.compile(r"process_.*_(bytes|fds|seconds|total)$|instance_manager_event_loop_.*|.*_sum$")
+"""Samples whose values differ from run to run."""
+
+
+async def scenario(daemon: Daemon) -> str:
+    """Let a little of everything happen and return the metrics."""
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("vol-e-0"))
+        await watch.state("vol-e-0", "running")
+        await client.process_create(stub("vol-r-1"))
+        await watch.state("vol-r-1", "running")
+        bad = sleeper("vol-r-2")
+        bad.binary = "/nonexistent/replica"
+        await client.process_create(bad)
+        await watch.state("vol-r-2", "error")
+        with pytest.raises(Exception, match="ALREADY_EXISTS"):
+            await client.process_create(bad)
+        await client.process_get("vol-r-1")
+        await client.process_delete("vol-e-0")
+        await watch.state("vol-e-0", "deleted")
+        return (await daemon.http("/metrics"))[1]
+
+
+def normalised(text: str) -> str:
+    """Return metrics with `#` for whatever differs from run to run."""
+    lines = []
+    for line in text.splitlines():
+        sample, _, value = line.rpartition(" ")
+        name, _, labels = sample.partition("{")
+        if line.startswith("#"):
+            lines.append(line)
+        elif name == "instance_manager_build_info":
+            lines.append(re.sub(r'"[^"]*"', '"#"', line))
+        elif CHANCE.match(name) or (name.endswith("_bucket") and 'le="+Inf"' not in labels):
+            lines.append(f"{sample} #")
+        else:
+            lines.append(f"{sample} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def table(text: str) -> str:
+    """Return the metrics as the table of docs/metrics.md."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        named = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation} |")
+    return "\n".join(rows) + "\n"
+
+
+async def test_the_metrics_are_those_written_down_and_documented(
+    daemon: Daemon, request: pytest.FixtureRequest
+) -> None:
+    text = await scenario(daemon)
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    documented, _, after = rest.partition(END)
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(normalised(text))
+        DOCUMENT.write_text(f"{before}{BEGIN}{table(text)}{END}{after}")
+        return
+    hint = "run pytest with --update-golden and look at the difference"
+    assert normalised(text) == GOLDEN.read_text(), hint
+    assert table(text) == documented, hint
+
+
+@contextlib.contextmanager
+def locked(journal: Path) -> Iterator[None]:
+    """Keep everyone else from writing a journal."""
+    with contextlib.closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+async def test_a_journal_that_cannot_be_written_shows_and_the_daemon_is_ready_all_the_same(
+    daemon: Daemon,
+) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("a"))
+        await watch.state("a", "running")
+        assert "\ninstance_manager_journal_up 1.0\n" in (await daemon.http("/metrics"))[1]
+        with locked(daemon.folder / "state" / "journal.db"):
+            await client.process_create(sleeper("b"))
+            await watch.state("b", "running")
+            metrics = (await daemon.http("/metrics"))[1]
+            assert "\ninstance_manager_journal_up 0.0\n" in metrics
+            assert re.search(r"^instance_manager_journal_failures_total [1-9]", metrics, re.MULTILINE)
+            status, body = await daemon.http("/readyz")
+            assert status == 200
+            assert "cannot write the journal" in json.loads(body)["journal"]
+
+
+async def test_it_is_not_ready_while_it_ends_and_alive_to_the_end(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(stub("a", "--ignore", "SIGINT"))
+        await watch.state("a", "running")
+        assert await daemon.http("/readyz") == (
+            200,
+            '{"ready": true, "phase": "serving", "journal": "ok"}\n',
+        )
+        daemon.process.terminate()
+        await watch.state("a", "stopping")
+        status, body = await daemon.http("/readyz")
+        assert status == 503
+        assert json.loads(body)["phase"] == "draining"
+        assert (await daemon.http("/healthz"))[0] == 200
+        assert "\ninstance_manager_ready 0.0\n" in (await daemon.http("/metrics"))[1]
+        daemon.process.terminate()
+        assert await daemon.ended() == 0
+
+
+async def test_how_processes_go_wrong_is_counted_by_cause(tmp_path: Path) -> None:
+    async with (
+        running_daemon(tmp_path, "--ready-timeout", "0.2", "--stop-timeout", "0.2") as daemon,
+        daemon.client() as client,
+        Watch(client) as watch,
+    ):
+        await client.process_create(stub("unready", "--never-ready"))
+        await watch.state("unready", "error")
+        await client.process_delete("unready")
+        await watch.state("unready", "deleted")
+        await client.process_create(shell("crashes", "exit 3"))
+        await watch.state("crashes", "error")
+        await client.process_create(shell("deaf", "trap '' INT; echo deaf; while :; do sleep 1; done"))
+        await watch.state("deaf", "running")
+        async for line in client.process_log("deaf", follow=True):
+            if line == "deaf":
+                break
+        await client.process_delete("deaf")
+        await watch.state("deaf", "deleted")
+        metrics = (await daemon.http("/metrics"))[1]
+        for cause in ("readiness", "exit"):
+            assert f'\ninstance_manager_process_errors_total{{cause="{cause}"}} 1.0\n' in metrics
+        assert "\ninstance_manager_process_kills_total 1.0\n" in metrics
+
+
+async def test_a_daemon_that_takes_over_counts_only_what_happens_under_it(tmp_path: Path) -> None:
+    first = Daemon(tmp_path, "--on-stop", "leave")
+    daemon = Daemon(tmp_path)
+    daemon.marker = first.marker
+    try:
+        await first.start()
+        async with first.client() as client, Watch(client) as watch:
+            await client.process_create(sleeper("a"))
+            await watch.state("a", "running")
+        await first.stop()
+        await daemon.start()
+        async with daemon.client() as client, Watch(client) as watch:
+            metrics = (await daemon.http("/metrics"))[1]
+            assert '\ninstance_manager_processes{state="running",type="replica"} 1.0\n' in metrics
+            assert '\ninstance_manager_process_transitions_total{state="running"} 0.0\n' in metrics
+            assert "\ninstance_manager_event_revision 2.0\n" in metrics
+            assert "\ninstance_manager_events_published_total 0.0\n" in metrics
+            await client.process_delete("a")
+            await watch.state("a", "deleted")
+            metrics = (await daemon.http("/metrics"))[1]
+            assert "\ninstance_manager_process_start_seconds_count 0.0\n" in metrics
+            assert "\ninstance_manager_process_stop_seconds_count 1.0\n" in metrics
+    finally:
+        assert await daemon.clean_up() == []
+
+
+async def test_without_an_address_nothing_is_told(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--metrics-listen", "") as daemon:
+        assert not [line for line in daemon.lines if "metrics" in line["event"]]
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """An address on which somebody listens already."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+async def test_an_address_that_was_asked_for_and_is_taken_is_refused(
+    tmp_path: Path, taken: str, how: str
+) -> None:
+    listen = f"unix://{tmp_path}/im.sock"
+    folders = ("--state-dir", str(tmp_path), "--logs-dir", str(tmp_path))
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", "--listen", listen, *folders),
+        *(("--metrics-listen", taken) if how == "option" else ()),
+        env={"PATH": "/bin"} | ({"INSTANCE_MANAGER_DAEMON_METRICS_LISTEN": taken} if how != "option" else {}),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        _, err = await process.communicate()
+    assert process.returncode == 2
+    assert f"cannot serve metrics on {taken}: " in err.decode()
+    assert "--metrics-listen" in err.decode()
+
+
+async def test_the_default_address_being_taken_stops_no_volume(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # taken already: just as well
+            stack.enter_context(socket.create_server(("127.0.0.1", 9500)))
+        daemon = Daemon(tmp_path)
+        daemon.metrics = []
+        try:
+            await daemon.start()
+            line = await daemon.logged(lambda line: line["event"] == "no metrics are served")
+            assert line["level"] == "warning"
+            assert "cannot serve metrics on 127.0.0.1:9500: " in line["reason"]
+            async with daemon.client() as client:
+                assert await client.health() == "SERVING"
+        finally:
+            assert await daemon.clean_up() == []

@@ -1,0 +1,387 @@
+"""Mutual TLS of the installed daemon: who is refused, where and when; certificates renewed as it serves."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from instance_manager.client import Client
+from instance_manager.core.certificates import PEER_NAME, CertificateSet
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.certificates import Authority, expired, fill, not_yet_valid
+from tests.harness import BIN, Daemon, Watch, running_daemon, sleeper
+
+OURS = Authority()
+FOREIGN = Authority()
+REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+
+
+def replaced(**parts: bytes) -> CertificateSet:
+    return dataclasses.replace(OURS.signed(), **parts)
+
+
+@contextlib.asynccontextmanager
+async def secured(folder: Path, certificates: CertificateSet | None = None) -> AsyncIterator[Daemon]:
+    """Run a daemon with certificates on two ports, and a client that fits."""
+    tls = fill(folder / "tls", certificates or OURS.signed())
+    options = ("--listen", "127.0.0.1:0", "--tls-dir", str(tls), "--stop-timeout", "2")
+    async with running_daemon(folder, *options) as daemon:
+        daemon.tls = OURS.signed()
+        yield daemon
+
+
+@pytest.fixture
+async def tls_daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    async with secured(tmp_path) as daemon:
+        yield daemon
+
+
+def addresses(daemon: Daemon) -> list[str]:
+    found = list(daemon.serving[-1]["addresses"])
+    assert len(found) == 2
+    return found
+
+
+# --- the start ---
+
+
+def no_file(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def noise_in(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(b"\0noise")
+
+    return change
+
+
+def other(make: Callable[[], CertificateSet]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        fill(folder, make())
+
+    return change
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no ca.crt": (no_file("ca.crt"), "ca.crt: no such file"),
+    "no tls.crt": (no_file("tls.crt"), "tls.crt: no such file"),
+    "no tls.key": (no_file("tls.key"), "tls.key: no such file"),
+    "noise as ca.crt": (noise_in("ca.crt"), "ca.crt: it holds no certificate"),
+    "noise as tls.crt": (noise_in("tls.crt"), "tls.crt: it holds no certificate"),
+    "noise as tls.key": (noise_in("tls.key"), "tls.key: it holds no private key"),
+    "wrong key": (other(lambda: replaced(key=OURS.signed().key)), "is not the key of"),
+    "expired": (other(lambda: OURS.signed(**expired())), "it expired on"),
+    "not yet valid": (other(lambda: OURS.signed(**not_yet_valid())), "it is not valid before"),
+    "wrong CA": (other(lambda: replaced(ca=FOREIGN.pem)), "it was not signed by the CA"),
+    "wrong name": (other(lambda: OURS.signed("other.example")), "names other.example and not"),
+}
+
+
+async def ended(
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, before: tuple[str, ...] = ()
+) -> tuple[int, str, bool]:
+    """Start a daemon that must not serve; return exit code, stderr, and whether a port was ever open."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    listen = [] if "--listen" in arguments else ["--listen", f"127.0.0.1:{port}"]
+    paths = ["--logs-dir", str(folder / "logs"), "--state-dir", str(folder / "state")]
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), *before, "daemon", *listen, *paths, *arguments),
+        env=os.environ | (env or {}),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    ending = asyncio.create_task(process.communicate())
+    opened = False
+    try:
+        async with asyncio.timeout(40):
+            while not ending.done():
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    opened = True
+                    writer.close()
+                await asyncio.wait([ending], timeout=0.01)
+            _, err = await ending
+    except TimeoutError:
+        process.terminate()
+        await ending
+        raise AssertionError("it serves") from None
+    assert process.returncode is not None
+    return process.returncode, err.decode(), opened
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+async def test_certificates_that_cannot_be_used_end_the_start_before_a_port_is_open(
+    tmp_path: Path, case: str
+) -> None:
+    spoil, told = UNUSABLE[case]
+    tls = fill(tmp_path / "tls", OURS.signed())
+    spoil(tls)
+    code, err, opened = await ended(tmp_path, "--tls-dir", str(tls))
+    # Not 2, with which a guard would give up at once and take the processes with it.
+    assert code == 1, err
+    assert not opened
+    assert err.startswith("Error: cannot ")
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "state").exists(), "nothing else was touched before"
+
+
+async def test_a_missing_directory_ends_the_start_whoever_names_it(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no")
+    for arguments, env, before in (
+        (("--tls-dir", missing), {}, ()),
+        (("--tls-dir", missing, "--insecure"), {}, ()),
+        ((), {}, ("--tls-dir", missing)),
+        ((), {"TLS_DIR": missing}, ()),
+        ((), {"INSTANCE_MANAGER_TLS_DIR": missing}, ()),
+    ):
+        code, err, opened = await ended(tmp_path, *arguments, env=env, before=before)
+        assert (code, opened) == (1, False)
+        assert "no/ca.crt: no such file or directory; the TLS directory has to hold" in err
+
+
+async def test_an_empty_directory_of_the_environment_is_plain_text_only_with_insecure(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    env = {"TLS_DIR": str(tmp_path / "tls"), "INSTANCE_MANAGER_DAEMON_INSECURE": "true"}
+    async with running_daemon(tmp_path, "--listen", "0.0.0.0:0", environment=env) as daemon:
+        assert daemon.serving[-1]["tls"] is False
+        assert [line for line in daemon.lines if line["event"].startswith("plain text")]
+        daemon.url = daemon.url.replace("0.0.0.0", "127.0.0.1")
+        async with daemon.client() as client:
+            assert await client.health() == "SERVING"
+    # One file is enough to say that there are to be certificates.
+    (tmp_path / "tls" / "ca.crt").write_bytes(OURS.pem)
+    code, err, opened = await ended(tmp_path, env=env)
+    assert (code, opened) == (1, False)
+    assert "tls.crt: no such file" in err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", ""])
+async def test_plain_text_beyond_this_machine_has_to_be_asked_for(tmp_path: Path, host: str) -> None:
+    code, err, opened = await ended(tmp_path, "--listen", f"{host}:0")
+    assert (code, opened) == (2, False)
+    for way in ("cannot serve plain text", "--tls-dir", "localhost", "--insecure"):
+        assert way in err
+    assert not (tmp_path / "state").exists()
+
+
+# --- who is refused ---
+
+
+BAD_CLIENTS: dict[str, Callable[[], CertificateSet | None]] = {
+    "plain text": lambda: None,
+    "no certificate": lambda: replaced(certificate=b"", key=b""),
+    "expired": lambda: OURS.signed(**expired()),
+    "not yet valid": lambda: OURS.signed(**not_yet_valid()),
+    "foreign CA": lambda: dataclasses.replace(FOREIGN.signed(), ca=OURS.pem),
+}
+
+
+def channel(address: str, shown: CertificateSet | None) -> grpc.aio.Channel:
+    if shown is None:
+        return grpc.aio.insecure_channel(address)
+    credentials = grpc.ssl_channel_credentials(shown.ca, shown.key or None, shown.certificate or None)
+    return grpc.aio.secure_channel(
+        address, credentials, options=[("grpc.ssl_target_name_override", PEER_NAME)]
+    )
+
+
+async def every_method(address: str) -> dict[str, Any]:
+    """Return every method that a server tells of by reflection, with its descriptor."""
+    methods: dict[str, Any] = {}
+    async with channel(address, OURS.signed()) as connection:
+        call: Any = connection.stream_stream(
+            f"/{REFLECTION[0]}/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        stream = call(timeout=20)
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        services = [each.name for each in (await stream.read()).list_services_response.service]
+        for service in services:
+            await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service))
+            answer = await stream.read()
+            for raw in answer.file_descriptor_response.file_descriptor_proto:
+                file = descriptor_pb2.FileDescriptorProto.FromString(raw)
+                for each in file.service:
+                    full_name = f"{file.package}.{each.name}".lstrip(".")
+                    methods |= {f"/{full_name}/{method.name}": method for method in each.method}
+        await stream.done_writing()
+    v1 = methods[f"/{REFLECTION[0]}/ServerReflectionInfo"]
+    return methods | {f"/{REFLECTION[1]}/ServerReflectionInfo": v1}
+
+
+async def called(connection: grpc.aio.Channel, path: str, method: Any) -> None:
+    """Call a method with the empty message."""
+    call: Any
+    if method.client_streaming:
+        call = connection.stream_stream(path)
+        answers = call(iter([b""]), timeout=20)
+    elif method.server_streaming:
+        call = connection.unary_stream(path)
+        answers = call(b"", timeout=20)
+    else:
+        call = connection.unary_unary(path)
+        await call(b"", timeout=20)
+        return
+    async for _ in answers:
+        pass
+
+
+async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_port(
+    tls_daemon: Daemon,
+) -> None:
+    wrong = OURS.signed("other.example", common_name="somebody")
+    for address in addresses(tls_daemon):
+        methods = await every_method(address)
+        assert {"/ProcessManagerService/ProcessCreate", "/imrpc.InstanceService/InstanceCreate"} <= set(
+            methods
+        )
+        assert {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"} <= set(methods)
+        assert len(methods) > 20
+        async with channel(address, wrong) as connection:
+            for path, method in methods.items():
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await called(connection, path, method)
+                error = caught.value
+                assert error.code() is grpc.StatusCode.PERMISSION_DENIED, path
+                assert "names other.example, somebody and not" in (error.details() or "")
+                assert "--tls-peer-name" in (error.details() or "")
+    line = await tls_daemon.logged(lambda line: line["event"].startswith("call refused"))
+    assert line["names"] == ["other.example", "somebody"]
+    assert line["caller"].startswith("other.example at ipv4:127.0.0.1:")
+
+
+@pytest.mark.parametrize("kind", BAD_CLIENTS)
+async def test_a_client_without_a_good_certificate_is_refused_on_every_port(
+    tls_daemon: Daemon, kind: str
+) -> None:
+    for address in addresses(tls_daemon):
+        async with channel(address, BAD_CLIENTS[kind]()) as connection:
+            for path in ("/ProcessManagerService/ProcessCreate", "/grpc.health.v1.Health/Check"):
+                call: Any = connection.unary_unary(path)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(b"", timeout=20)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_no_handler_runs_for_a_client_that_is_refused(tls_daemon: Daemon) -> None:
+    wrong = [OURS.signed("other.example"), *(make() for make in BAD_CLIENTS.values())]
+    for address in addresses(tls_daemon):
+        for shown in wrong:
+            async with channel(address, shown) as connection:
+                call: Any = connection.unary_unary("/ProcessManagerService/ProcessCreate")
+                request = pb.ProcessCreateRequest(spec=sleeper("intruder"))
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call(request.SerializeToString(), timeout=20)
+    async with tls_daemon.client() as client:
+        assert await client.process_list() == {}
+    assert tls_daemon.descendants() == []
+
+
+@pytest.mark.parametrize("where", ["SAN", "CN", "SAN in capitals"])
+async def test_the_name_counts_in_the_alternative_names_and_in_the_common_name(
+    tls_daemon: Daemon, where: str
+) -> None:
+    tls_daemon.tls = {
+        "SAN": lambda: OURS.signed("x.example", PEER_NAME, common_name="y"),
+        "CN": lambda: OURS.special(common_name=PEER_NAME),
+        "SAN in capitals": lambda: OURS.signed(PEER_NAME.upper()),
+    }[where]()
+    for address in addresses(tls_daemon):
+        async with Client(f"tcp://{address}", tls_daemon.tls) as client:
+            assert await client.health() == "SERVING"
+            assert await client.process_list() == {}
+
+
+async def test_another_peer_name_is_asked_of_clients_instead(tmp_path: Path) -> None:
+    tls = fill(tmp_path / "tls", OURS.signed("storage.example"))
+    options = ("--listen", "127.0.0.1:0", "--tls-dir", str(tls), "--tls-peer-name", "storage.example")
+    async with running_daemon(tmp_path, *options) as daemon:
+        async with Client(daemon.url, OURS.signed("storage.example"), peer_name="storage.example") as client:
+            assert await client.health() == "SERVING"
+        async with Client(daemon.url, OURS.signed(), peer_name="storage.example") as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
+                await client.health()
+
+
+async def test_a_unix_socket_is_no_way_around(tmp_path: Path) -> None:
+    tls = fill(tmp_path / "tls", OURS.signed())
+    async with running_daemon(tmp_path, "--tls-dir", str(tls)) as daemon:
+        async with daemon.client() as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await client.process_list()
+        async with Client(daemon.url, OURS.signed()) as client:
+            assert await client.process_list() == {}
+
+
+# --- renewal ---
+
+
+async def until_health(client: Client, wanted: str, within: float = 60) -> None:
+    """Follow the health of the certificates until it is as wanted."""
+    watching = client._stream(
+        "grpc.health.v1.Health/Watch",
+        health_pb2.HealthCheckRequest(service="certificates"),
+        health_pb2.HealthCheckResponse,
+    )
+    async with asyncio.timeout(within):
+        async for answer in watching:
+            if answer.status == health_pb2.HealthCheckResponse.ServingStatus.Value(wanted):
+                break
+    watching.cancel()
+
+
+@pytest.mark.timeout(180)
+async def test_renewed_certificates_are_used_within_a_minute_and_streams_stay_up(tls_daemon: Daemon) -> None:
+    newer = Authority()
+    async with tls_daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("before"))
+        await watch.state("before", "running")
+
+        fill(tls_daemon.folder / "tls", newer.signed())
+        await tls_daemon.logged(lambda line: line["event"] == "certificates renewed", within=60)
+
+        for address in addresses(tls_daemon):
+            async with Client(f"tcp://{address}", newer.signed()) as renewed:
+                await renewed.process_create(sleeper(f"after-{address.rpartition(':')[2]}"))
+            # The CA that was replaced is not trusted any more, on no port.
+            for old in (OURS.signed(), dataclasses.replace(OURS.signed(), ca=newer.pem)):
+                async with Client(f"tcp://{address}", old) as former:
+                    with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                        await former.process_list()
+            # What was open before is open still.
+            await watch.state(f"after-{address.rpartition(':')[2]}", "running")
+        assert len(await client.process_list()) == 3
+
+
+@pytest.mark.timeout(180)
+async def test_a_broken_renewal_keeps_what_was_good_and_is_shown_until_it_is_mended(
+    tls_daemon: Daemon,
+) -> None:
+    folder = tls_daemon.folder / "tls"
+    async with tls_daemon.client() as client:
+        await until_health(client, "SERVING")
+        (folder / "tls.key").write_bytes(b"noise")
+        await until_health(client, "NOT_SERVING")
+        line = await tls_daemon.logged(lambda line: "renewed certificates are not used" in line["event"])
+        assert "tls.key: it holds no private key" in line["reason"]
+        for address in addresses(tls_daemon):
+            async with Client(f"tcp://{address}", OURS.signed()) as another:
+                assert await another.health() == "SERVING"
+        fill(folder, OURS.signed())
+        await until_health(client, "SERVING")
