@@ -176,7 +176,7 @@ async def test_an_orphan_whose_owner_stays_away_is_deleted_each_time() -> None:
 
 
 class Trouble:
-    """An owner source that is well, unreachable or empty by error, and changes its mind between any two reads."""
+    """An owner source that is well, unreachable or empty by error, and changes between any two reads."""
 
     def __init__(self, world: OrphanWorld, chance: random.Random, kinds: tuple[str, ...]) -> None:
         self.world = world

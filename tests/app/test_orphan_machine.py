@@ -6,7 +6,7 @@ read again, every orphan has its record, or is gone where auto-deletion is on.
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,6 +29,8 @@ from instance_manager.core.orphans import Observed, Orphan, Owner
 from instance_manager.core.process import State
 from tests.explorer.world import BYSTANDER, MANAGER, Life, Script, instance_of, is_orphan, moves, owner_of
 
+Value = TypeVar("Value")
+
 SCRIPTS = (
     Script("a", fails=True, status=True, reused=True),
     Script("b", abandoned=True, fails=True),
@@ -41,10 +43,10 @@ picks = st.integers(0, 1000)
 
 
 class OrphanMachine(RuleBasedStateMachine):
-    @initialize(auto_deletion=st.booleans())
-    def begin(self, auto_deletion: bool) -> None:
+    @initialize(auto_deletion=st.booleans(), begun=st.tuples(*(st.integers(0, 4) for _ in SCRIPTS)))
+    def begin(self, auto_deletion: bool, begun: tuple[int, ...]) -> None:
         self.now = 1000.0
-        self.settings = OrphanSettings(auto_deletion=auto_deletion, grace=60.0)
+        self.settings = OrphanSettings(wait=1.0, retry=5.0, auto_deletion=auto_deletion, grace=20.0)
         self.lives = [Life() for _ in SCRIPTS]
         self.owners: list[list[Owner | None]] = [[None] for _ in SCRIPTS]
         self.instances: list[list[Observed | None]] = [[None] for _ in SCRIPTS]
@@ -53,11 +55,17 @@ class OrphanMachine(RuleBasedStateMachine):
         self.sent: list[Work] = []
         self.answered: list[tuple[Work, Hashable]] = []
         self._new_agent()
+        for number, steps in enumerate(begun):
+            self.the_world_moves_on(number, [0] * (steps + 1), told=True)
 
     def _new_agent(self) -> None:
         self.agent = Reconciler(self.settings, [MANAGER])
         self.agent.start(self.now)
         self.sent, self.answered = [], []
+        for work in self.agent.take(self.now):
+            self.agent.told(work, self._serve(work), self.now)
+        self.agent.owners_listed(_there(self.owners, BYSTANDER), self.now)
+        self.agent.instances_listed(MANAGER, _there(self.instances), self.now)
 
     # --- the world ---
 
@@ -70,11 +78,15 @@ class OrphanMachine(RuleBasedStateMachine):
         if instance and is_orphan(life, instance.uuid, script):
             self.true_orphans.add(instance.uuid)
 
-    @rule(number=numbers, pick=picks)
-    def the_world_moves_on(self, number: int, pick: int) -> None:
-        possible = list(moves(self.lives[number], SCRIPTS[number]))
-        if possible:
-            self._change(number, possible[pick % len(possible)][1])
+    @rule(number=numbers, pick_each=st.lists(picks, min_size=1, max_size=5), told=st.booleans())
+    def the_world_moves_on(self, number: int, pick_each: list[int], told: bool) -> None:
+        for pick in pick_each:
+            possible = list(moves(self.lives[number], SCRIPTS[number]))
+            if possible:
+                self._change(number, possible[pick % len(possible)][1])
+            if told:
+                self.news_of_an_owner(number, -1)
+                self.news_of_an_instance(number, -1)
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, 60.0, 300.0]))
     def time_passes(self, seconds: float) -> None:
@@ -85,7 +97,8 @@ class OrphanMachine(RuleBasedStateMachine):
     @rule(number=numbers, pick=picks)
     def news_of_an_owner(self, number: int, pick: int) -> None:
         history = self.owners[number]
-        self.agent.owner_changed(SCRIPTS[number].name, history[pick % len(history)], self.now)
+        seen = history[pick % len(history)]
+        self.agent.owner_changed(SCRIPTS[number].name, seen, self.now)
 
     @rule(number=numbers, pick=picks)
     def news_of_an_instance(self, number: int, pick: int) -> None:
@@ -102,13 +115,12 @@ class OrphanMachine(RuleBasedStateMachine):
         told = [history[pick % len(history)] for history, pick in zip(self.instances, picked, strict=True)]
         self.agent.instances_listed(MANAGER, [i for i in told if i], self.now)
 
-    @rule()
-    def the_owner_source_is_lost(self) -> None:
-        self.agent.owners_lost("cut off", self.now)
-
-    @rule()
-    def the_instance_manager_is_lost(self) -> None:
-        self.agent.manager_lost(MANAGER, "cut off", self.now)
+    @rule(owners=st.booleans())
+    def a_source_is_lost(self, owners: bool) -> None:
+        if owners:
+            self.agent.owners_lost("cut off", self.now)
+        else:
+            self.agent.manager_lost(MANAGER, "cut off", self.now)
 
     @rule(pick=picks)
     @precondition(lambda self: self.records)
@@ -132,7 +144,17 @@ class OrphanMachine(RuleBasedStateMachine):
             if isinstance(work, Delete):
                 assert work.seen.uuid in self.true_orphans, work
 
-    @rule(pick=picks, fails=st.sampled_from([False, False, False, True]))
+    @rule(turns=st.integers(1, 12), pause=st.sampled_from([0.0, 0.5, 10.0]))
+    def the_agent_works_on(self, turns: int, pause: float) -> None:
+        for _ in range(turns):
+            self.now += pause
+            self.the_agent_takes_what_is_due()
+            if self.sent:
+                self.a_server_answers(0, fails=False)
+            if self.answered:
+                self.an_answer_arrives(0)
+
+    @rule(pick=picks, fails=st.booleans())
     @precondition(lambda self: self.sent)
     def a_server_answers(self, pick: int, fails: bool) -> None:
         work = self.sent.pop(pick % len(self.sent))
@@ -207,6 +229,11 @@ class OrphanMachine(RuleBasedStateMachine):
         assert {record.instance.uuid for record in self.records.values()} == left
         if self.settings.auto_deletion:
             assert not left
+
+
+def _there(histories: list[list[Value | None]], *more: Value) -> list[Value]:
+    """Return what is there now."""
+    return [*more, *(history[-1] for history in histories if history[-1] is not None)]
 
 
 def _asked(record: Orphan, who: str, when: float) -> Orphan:

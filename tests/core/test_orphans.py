@@ -96,9 +96,9 @@ def test_every_owner_there_can_be_gives_the_verdict_of_the_table() -> None:
             expected = Verdict.OWNER_IN_TRANSITION
         elif owner.current_state == "running" and owner.instance_manager == HERE:
             expected = Verdict.OWNED
-        elif owner.current_state == "running" and owner.instance_manager == ELSEWHERE:
-            expected = Verdict.ORPHAN
-        elif owner.current_state == "stopped":
+        elif (
+            owner.current_state == "running" and owner.instance_manager == ELSEWHERE
+        ) or owner.current_state == "stopped":
             expected = Verdict.ORPHAN
         else:
             expected = Verdict.OWNER_IN_TRANSITION

@@ -12,7 +12,7 @@ from instance_manager.core.orphans import DataEngine, Kind, Observed, Orphan, Ow
 from tests.explorer.world import MANAGER
 
 NEVER = 1e9
-NOW = 0.0  # time stands still: what waits for time has none to wait for, and what is repeated is a step of its own
+NOW = 0.0  # time stands still: nothing has to wait, and what is repeated is a step of its own
 SETTINGS = OrphanSettings(wait=0.0, resync=NEVER, poll=NEVER, retry=0.0, limit=1000)
 
 

@@ -1,12 +1,12 @@
 """Runs an agent through every order in which a world may move and its reads and notifications may come.
 
-What may happen at each point: an owner or a process moves on; a notification arrives, late, merged with later
-ones, or out of an older cache; a read reaches its server; an answer reaches the agent; the agent takes what is
-due; the agent crashes and begins again with nothing but its records. Each is a step, and every order of them is
-a schedule. Schedules that lead to the same state go on together; they are counted all the same.
+What may happen at each point: an owner or a process moves on; a notification arrives, late, merged with
+later ones, or out of an older cache; a read reaches its server; an answer reaches the agent; the agent takes
+what is due; the agent crashes and begins again with nothing but its records. Each is a step, and every order
+of them is a schedule. Schedules that lead to the same state go on together; they are counted all the same.
 
-A state is a tuple of small numbers, each of which stands for a value (`Names`). What a part does from a state of
-its own is worked out once, by the real code, and remembered.
+A state is a tuple of small numbers, each of which stands for a value (`Names`). What a part does from a state
+of its own is worked out once, by the real code, and remembered.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -134,6 +134,8 @@ class Explorer:
         self._told: dict[tuple[int, int], int] = {}
         self._taken: dict[int, tuple[int, Numbers]] = {}
         self._served: dict[tuple[int, Numbers, int], tuple[int, int]] = {}
+        self._busy: dict[int, bool] = {}
+        self._labels: dict[int, str] = {}
         self._begun: dict[tuple[int, Numbers], int] = {}
 
     def run(self) -> Findings:
@@ -170,30 +172,30 @@ class Explorer:
     # --- steps ---
 
     def _steps(self, point: Point) -> Iterator[Step]:
-        ended = True
-        for step in self._all_steps(point):
-            ended = False
-            yield step
-        if ended:
-            self._end(point)
-
-    def _all_steps(self, point: Point) -> Iterator[Step]:
-        for number, place in enumerate(point.places):
+        """Return every step that may come next; without one, look at what is left."""
+        places, calls, records, agent, rewinds, crashes = point
+        steps: list[Step] = []
+        for number, place in enumerate(places):
             for label, after in self._world(number, place):
-                yield label, point._replace(places=_put(point.places, number, after))
-            for label, after, agent, rewound in self._notifications(number, place, point):
-                yield (
-                    label,
-                    point._replace(
-                        places=_put(point.places, number, after), agent=agent, rewinds=point.rewinds - rewound
-                    ),
-                )
-        for position in range(len(point.calls)):
-            yield self._call(point, position)
-        if self.agents.values[point.agent].has_work():
-            yield "the agent takes what is due", self._take(point)
-        if point.crashes:
-            yield "the agent crashes", self._crash(point)
+                moved = _put(places, number, after)
+                steps.append((label, Point(moved, calls, records, agent, rewinds, crashes)))
+            for label, after, told, rewound in self._notifications(number, place, point):
+                moved = _put(places, number, after)
+                steps.append((label, Point(moved, calls, records, told, rewinds - rewound, crashes)))
+        steps += [self._call(point, position) for position in range(len(calls))]
+        if self._has_work(agent):
+            steps.append(("the agent takes what is due", self._take(point)))
+        if crashes:
+            steps.append(("the agent crashes", self._crash(point)))
+        if not steps:
+            self._end(point)
+        return iter(steps)
+
+    def _has_work(self, agent: int) -> bool:
+        known = self._busy.get(agent)
+        if known is None:
+            known = self._busy[agent] = self.agents.values[agent].has_work()
+        return known
 
     def _world(self, number: int, place: int) -> list[tuple[str, int]]:
         known = self._moves.get((number, place))
@@ -230,12 +232,16 @@ class Explorer:
             yield f"news {to} of {name}'s process", after, self._agent(agent), to < now.told_instance
 
     def _call(self, point: Point, position: int) -> Step:
-        number = point.calls[position]
+        places, calls, records, agent, rewinds, crashes = point
+        number = calls[position]
         call = self.calls.values[number]
-        others = point.calls[:position] + point.calls[position + 1 :]
+        others = calls[:position] + calls[position + 1 :]
+        label = self._labels.get(number)
+        if label is None:
+            label = self._labels[number] = _describe(call)
         if call.served:
-            return f"answer to {_describe(call.work)}", self._answer(point, others, number)
-        key = (number, point.places, point.records)
+            return label, self._answer(point, others, number)
+        key = (number, places, records)
         known = self._served.get(key)
         if known is None:
             answer, after = self._serve(point, call.work)
@@ -244,9 +250,8 @@ class Explorer:
         answered, records = known
         if isinstance(call.work, Write | Remove):
             # What is written is written; nobody else reads it while the answer is on its way.
-            return _describe(call.work), self._answer(point._replace(records=records), others, answered)
-        calls = tuple(sorted((*others, answered)))
-        return f"{_describe(call.work)} is served", point._replace(calls=calls)
+            return label, self._answer(point._replace(records=records), others, answered)
+        return label, Point(places, tuple(sorted((*others, answered))), records, agent, rewinds, crashes)
 
     def _answer(self, point: Point, others: Numbers, number: int) -> Point:
         after = self._told.get((point.agent, number))
@@ -330,7 +335,7 @@ class Explorer:
             self._remember(f"declares {record.instance.uuid} an orphan")
 
     def _end(self, point: Point) -> None:
-        """Nothing can happen any more: a look at everything has to leave a record of every true orphan only."""
+        """Nothing can happen any more: a look at everything has to leave records of the true orphans only."""
         agent = self.agents.values[point.agent].fork()
         agent.resync()
         left = self._drained(point._replace(agent=self._agent(agent)))
@@ -346,7 +351,7 @@ class Explorer:
             self._remember(f"ends with records of {sorted(recorded)}, orphans are {sorted(orphans)}")
 
     def _drained(self, point: Point) -> Point:
-        while point.calls or self.agents.values[point.agent].has_work():
+        while point.calls or self._has_work(point.agent):
             point = self._call(point, 0)[1] if point.calls else self._take(point)
         return point
 
@@ -377,8 +382,7 @@ def _appended(history: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
     return history if history[-1] == value else (*history, value)
 
 
-def _describe(work: Work) -> str:
-    name = (
-        work.name if isinstance(work, ReadOwner) else work.seen.name if isinstance(work, ReadInstance) else ""
-    )
-    return f"{type(work).__name__} {name}".rstrip()
+def _describe(call: Call) -> str:
+    work = call.work
+    name = getattr(work, "name", "") or getattr(getattr(work, "seen", None), "name", "")
+    return f"{'answer to' if call.served else 'a server takes'} {type(work).__name__} {name}".rstrip()

@@ -5,7 +5,7 @@ calls the instance manager first, waits for its answer, and removes the owner se
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from instance_manager.core.orphans import Kind, Observed, Owner
@@ -13,8 +13,15 @@ from instance_manager.core.process import State
 
 MANAGER = "im-1"
 NODE = "node-1"
-BYSTANDER = Owner("z-e-0", Kind.ENGINE, node_id=NODE, owner_id=NODE, desired_state="running",
-                  current_state="running", instance_manager=MANAGER)  # fmt: skip
+BYSTANDER = Owner(
+    "z-e-0",
+    Kind.ENGINE,
+    node_id=NODE,
+    owner_id=NODE,
+    desired_state="running",
+    current_state="running",
+    instance_manager=MANAGER,
+)
 """An owner that is there all the time: an owner source that shows nothing at all is another matter."""
 
 
@@ -93,9 +100,9 @@ def owner_of(life: Life, script: Script) -> Owner | None:
     """Return the owner as the source of truth has it."""
     if life.owner not in {"waiting", "running"}:
         return None
-    here = life.owner == "running"
-    return Owner(script.name, Kind.ENGINE, node_id=NODE, owner_id=NODE, desired_state="running",
-                 current_state="running" if here else "", instance_manager=MANAGER if here else "")  # fmt: skip
+    if life.owner == "waiting":
+        return replace(BYSTANDER, name=script.name, current_state="", instance_manager="")
+    return replace(BYSTANDER, name=script.name)
 
 
 def instance_of(life: Life, script: Script) -> Observed | None:
