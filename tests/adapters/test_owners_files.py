@@ -300,6 +300,39 @@ async def test_a_watch_ends_with_an_error_when_a_file_stays_senseless_and_the_ne
         assert await told.next() == ["b"]
 
 
+async def test_a_watch_is_not_held_up_by_what_goes_on_beside_the_file(file: Path) -> None:
+    noise = asyncio.create_task(make_noise(file.with_name("noise")))
+    try:
+        async with watching(FileOwners(file)) as told:
+            assert await told.next() == ["a"]
+            write(file, replica("b"))
+            assert await told.next() == ["b"]
+            overwrite(file, "{")
+            assert "cannot understand" in await told.trouble()
+    finally:
+        noise.cancel()
+
+
+async def test_a_file_that_never_comes_to_rest_is_an_error_in_the_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instance_manager.adapters.owners.owners._SETTLE_AT_MOST", 1.0)
+    overwrite(file, "{")
+    noise = asyncio.create_task(make_noise(file))
+    try:
+        async with watching(FileOwners(file)) as told:
+            await told.trouble()
+    finally:
+        noise.cancel()
+
+
+async def make_noise(file: Path) -> None:
+    """Change a file all the time, into nothing that makes sense."""
+    while True:
+        overwrite(file, "{")
+        await asyncio.sleep(0.01)  # more often than changes are merged
+
+
 async def test_a_watch_ends_with_an_error_when_the_directory_goes_away(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

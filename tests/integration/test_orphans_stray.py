@@ -139,3 +139,23 @@ async def test_a_wrong_name_of_the_instance_manager_is_told_and_never_deletes_ev
             await judged(right, lambda: client.process_create(sleeper("stray")), "stray")
             assert right.declared() == ["stray"]
         assert (await client.process_get("v1-r-1")).status.state == "running"
+
+
+async def test_a_wish_that_could_not_be_carried_out_is_carried_out_by_the_next_agent(
+    daemon: Daemon, owners: Path, tmp_path: Path
+) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        stray = await client.process_create(sleeper("stray"))
+        async with running_agent(tmp_path, owners, {"im-1": daemon.url}) as first:
+            await first.logged("orphan", name="stray")
+            name = (await first.listed())["stray"]["name"]
+        os.truncate(owners, 20)
+        refused = await first.orphans("delete", name)
+        assert refused.code == 1
+        assert (await first.listed())["stray"]["requested_by"]
+        write(owners, replica("v1-r-1"))
+        async with running_agent(tmp_path, owners, {"im-1": daemon.url}) as second:
+            await second.logged("orphan deleted", uuid=stray.status.uuid)
+            await watch.state("stray", "deleted")
+            await second.logged("orphan record ended", name="stray", fate="deleted")
+            assert second.declared() == []

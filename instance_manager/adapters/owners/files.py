@@ -49,26 +49,31 @@ def read(path: Path) -> Content:
     raise UnreadableFilesError(f"cannot read {path} as a whole: it changes again and again")
 
 
-def directories(path: Path) -> set[Path]:
-    """Return the directories in which a change of what `read` returns can be seen.
+def places(path: Path) -> dict[Path, set[str] | None]:
+    """Return where a change of what `read` returns can be seen: names by directory, None for any name in it.
 
     A file may be a link to another directory, and so may a directory on the way to it: Kubernetes replaces
     the files of a ConfigMap by turning such a link.
     """
-    found = {path} if path.is_dir() else set()
+    found: dict[Path, set[str] | None] = {}
     for file in {path, *_files(path)}:
-        found |= _places(Path(os.path.abspath(file)), set())  # noqa: PTH100 - without following links
-    return {directory for directory in found if directory.is_dir()}
+        for place in _on_the_way(Path(os.path.abspath(file)), set()):  # noqa: PTH100 - without following links
+            names = found.setdefault(place.parent, set())
+            if names is not None:
+                names.add(place.name)
+    if path.is_dir():
+        found[path] = None
+    return {directory: names for directory, names in found.items() if directory.is_dir()}
 
 
-def _places(path: Path, passed: set[Path]) -> set[Path]:
-    """Return the directory of a file and of each link on the way to it."""
-    found = {path.parent}
+def _on_the_way(path: Path, passed: set[Path]) -> set[Path]:
+    """Return the path of a file, each link on the way to it, and what those lead to."""
+    found = {path}
     for part in (path, *path.parents):
         if part.is_symlink() and part not in passed:
             passed.add(part)
             target = part.parent / part.readlink() / path.relative_to(part)
-            found |= {part.parent} | _places(Path(os.path.abspath(target)), passed)  # noqa: PTH100
+            found |= {part} | _on_the_way(Path(os.path.abspath(target)), passed)  # noqa: PTH100
     return found
 
 

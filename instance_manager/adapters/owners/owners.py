@@ -1,35 +1,20 @@
 """The owners in files, as the agent asks for them."""
 
 import asyncio
-import contextlib
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-import structlog
-from asyncinotify import Inotify, Mask
-
 from instance_manager.adapters.owners import files
+from instance_manager.adapters.owners.changes import Changes
 from instance_manager.adapters.owners.parse import InvalidOwnersError, parse
 from instance_manager.app.orphans.interfaces import CannotReadError, OwnerNews, OwnersListed
 from instance_manager.core.orphans import Owner
 
-log = structlog.get_logger(__name__)
-
-_MERGE = 0.05
-"""Seconds in which changes count as one."""
-_SETTLE = 1.0
-"""Seconds without a change after which files that make no sense are not merely being written."""
-_CHANGES = (
-    Mask.MODIFY
-    | Mask.CLOSE_WRITE
-    | Mask.ATTRIB
-    | Mask.CREATE
-    | Mask.DELETE
-    | Mask.MOVED_FROM
-    | Mask.MOVED_TO
-    | Mask.DELETE_SELF
-    | Mask.MOVE_SELF
-)
+_MERGE, _MERGE_AT_MOST = 0.05, 1.0
+"""Seconds without a change, and seconds at most, in which changes count as one."""
+_SETTLE, _SETTLE_AT_MOST = 1.0, 10.0
+"""The same for files that make no sense: after that they are not merely being written."""
 
 
 class FileOwners:
@@ -66,41 +51,32 @@ class FileOwners:
         Raises:
             CannotReadError: when the files cannot be read or understood, and do not change any more.
         """
-        with self._inotify() as inotify:
-            told: Mapping[str, Owner] | None = None
-            while True:
-                # Before reading: what changes from here on is an event.
-                self._follow(inotify)
-                owners = await self._read_settled(inotify)
-                if owners != told:
-                    told = owners
-                    yield OwnersListed(tuple(owners.values()))
-                await inotify.get()
-                await _drain(inotify, _MERGE)
-
-    def _inotify(self) -> Inotify:
         try:
-            return Inotify()
-        except OSError as error:
-            raise CannotReadError(f"cannot watch {self._path}: {error.strerror}") from error
-
-    def _follow(self, inotify: Inotify) -> None:
-        """Watch every directory that matters now; one that is watched already stays so."""
-        try:
-            for directory in files.directories(self._path):
-                inotify.add_watch(directory, _CHANGES)
+            with Changes(self._path) as changes:
+                told: Mapping[str, Owner] | None = None
+                while True:
+                    # Before reading: what changes from here on is told.
+                    changes.follow()
+                    owners = await self._read_settled(changes)
+                    if owners != told:
+                        told = owners
+                        yield OwnersListed(tuple(owners.values()))
+                    await changes.next()
+                    await changes.settle(_MERGE, _MERGE_AT_MOST)
         except OSError as error:
             raise CannotReadError(f"cannot watch {self._path}: {error.strerror or error}") from error
 
-    async def _read_settled(self, inotify: Inotify) -> Mapping[str, Owner]:
+    async def _read_settled(self, changes: Changes) -> Mapping[str, Owner]:
         """Read; what makes no sense is read again until nothing changes any more."""
+        end = time.monotonic() + _SETTLE_AT_MOST
         while True:
             try:
                 return await self._read()
             except CannotReadError:
-                if not await _drain(inotify, _SETTLE):
+                left = end - time.monotonic()
+                if left <= 0 or not await changes.settle(_SETTLE, left):
                     raise
-                self._follow(inotify)
+                changes.follow()
 
     async def _read(self) -> Mapping[str, Owner]:
         """Return all owners by name, from what the files hold this moment."""
@@ -136,15 +112,3 @@ def _parse(content: files.Content) -> dict[str, Owner]:
                 )
             owners[owner.name], homes[owner.name] = owner, path
     return owners
-
-
-async def _drain(inotify: Inotify, seconds: float) -> bool:
-    """Take events off until none has come for some time; tell whether there were any."""
-    some = False
-    with contextlib.suppress(TimeoutError):
-        while True:
-            async with asyncio.timeout(seconds):
-                await inotify.get()
-            some = True
-            seconds = min(seconds, _MERGE)
-    return some
