@@ -1,7 +1,7 @@
 """What every call of every service goes through: its turn, the number of streams, the audit trail."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -36,8 +36,22 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 class Entrance:
     """Stands in front of services."""
 
-    def __init__(self, trail: AuditTrail, *, max_streams: int = DEFAULT_MAX_STREAMS) -> None:
+    def __init__(
+        self,
+        trail: AuditTrail,
+        *,
+        max_streams: int = DEFAULT_MAX_STREAMS,
+        no_sockets: Callable[[], Container[int]] = tuple,
+    ) -> None:
+        """Let calls through and write down what they change.
+
+        Args:
+            trail: of what was changed.
+            max_streams: that may be open at once.
+            no_sockets: returns descriptors of this process that no client is at the other end of.
+        """
         self._trail = trail
+        self._no_sockets = no_sockets
         self._max_streams = max_streams
         self._turns = Turns()
         self.streams = 0
@@ -95,6 +109,8 @@ class Entrance:
 
         async def audited(raw: bytes, context: Context) -> bytes:
             answer: bytes = b""
+            # Now: at the end it may be gone.
+            who = caller(context, self._no_sockets())
             code: str | None = None
             try:
                 answer = await call(raw, context)
@@ -108,7 +124,7 @@ class Entrance:
                     method=full_name,
                     name=name,
                     uuid=uuid,
-                    caller=caller(context),
+                    caller=who,
                     code=code or _code_name(context.code()),
                     detail=_text(context.details()),
                 )
