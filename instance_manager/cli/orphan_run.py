@@ -1,5 +1,6 @@
 """`instance-manager orphans run`: the agent."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def run(
     instance. Only what is an orphan in all three gets a record. Without --auto-delete nothing is deleted
     unless a person says so.
     """
+    if not options.debug:
+        # What gRPC has to say goes between the lines of JSON otherwise.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from instance_manager import agent, log
     from instance_manager.app.orphans.interfaces import CannotReadError
     from instance_manager.app.orphans.settings import OrphanSettings

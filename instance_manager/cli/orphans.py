@@ -137,7 +137,7 @@ async def explain(desk: Desk, instance: str, output: str) -> None:
     """
     from instance_manager.app.orphans import by_hand
     from instance_manager.cli.orphan_views import finding_as_dict, record_in_words, show_finding
-    from instance_manager.core.orphans import Verdict
+    from instance_manager.core.orphans import Unreadable, Verdict
 
     owners = await desk.owners()
     findings: list[Finding] = []
@@ -151,11 +151,15 @@ async def explain(desk: Desk, instance: str, output: str) -> None:
     else:
         shown = [finding_as_dict(instance, each, records[each.manager]) for each in findings]
         render.show_data({"findings": shown}, output)
-    unread = [each.judgement.reason for each in findings if each.judgement.verdict is Verdict.UNKNOWN]
     if not findings:
         raise Failure(f"cannot find an instance named {instance!r}", ExitCode.NOT_FOUND)
-    if unread:
-        raise Failure(f"cannot judge {instance}: {'; '.join(unread)}", ExitCode.FAILURE)
+    unknown = [each for each in findings if each.judgement.verdict is Verdict.UNKNOWN]
+    if unknown:
+        away = any(isinstance(each.conclusion.instance, Unreadable) for each in unknown)
+        reasons = "; ".join(each.judgement.reason for each in unknown)
+        raise Failure(
+            f"cannot judge {instance}: {reasons}", ExitCode.UNREACHABLE if away else ExitCode.FAILURE
+        )
 
 
 async def _record_of(desk: Desk, finding: "Finding") -> "Orphan | None":
@@ -186,7 +190,6 @@ async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> 
     is untouched. If it cannot be deleted now, the wish is kept and the agent tries again. The record leaves
     the list when the instance is gone.
     """
-    import getpass
     import time
 
     from instance_manager.app.orphans import by_hand
@@ -207,12 +210,23 @@ async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> 
         click.echo(render.printable(f"  {would}: {record.instance.name}, UUID {record.instance.uuid}"))
         return
     done = await by_hand.delete(
-        record, getpass.getuser(), source=source, owners=owners, records=desk.records(), now=time.time
+        record, _person(), source=source, owners=owners, records=desk.records(), now=time.time
     )
     if done is None:
         raise Failure(f"cannot find the orphan {orphan}: its record has just ended", ExitCode.NOT_FOUND)
     _refuse(done)
     show_record(done.record, output)
+
+
+def _person() -> str:
+    """Return who gives the order; in a container a user may have no name."""
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _refuse(done: "Deletion") -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import getpass
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import yaml
 
 from instance_manager.adapters.orphan_records import Sources, SqliteRecords
 from instance_manager.core.orphans import DataEngine, Fate, Observed, Orphan
-from tests.cli.program import ESCAPES, Result, on_terminal, run
+from tests.cli.program import ESCAPES, Result, executed, on_terminal, run
 from tests.harness import Daemon, Watch, sleeper
 from tests.owner_files import replica, write
 
@@ -241,6 +243,25 @@ async def test_what_cannot_be_read_is_no_verdict(daemon: Daemon, folder: Folder)
     assert told.code == 1
     assert "verdict: unknown: the owner could not be read: cannot understand" in told.out
     assert "cannot judge stray" in told.error
+
+
+async def test_an_instance_manager_that_is_away_is_part_of_the_explanation(folder: Folder) -> None:
+    await folder.looks_at(im_1=NOWHERE)
+    told = await folder.orphans("explain", "r1")
+    assert told.code == 5
+    assert "1. the instance manager: no answer: cannot read instance manager im-1" in told.out
+    assert "cannot judge r1: cannot read instance manager im-1" in told.error
+
+
+async def test_a_person_without_a_name_is_told_by_number(folder: Folder) -> None:
+    await folder.looks_at(im_1=NOWHERE)
+    await folder.agent.put(orphan("r1"))
+    command = ("orphans", "delete", orphan("r1").name, "--records", str(folder.records))
+    nobody = "import pwd; pwd.getpwuid = {}.__getitem__; from instance_manager.cli import main; main()"
+    env = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")
+    refused = await executed(sys.executable, "-c", nobody, *command, env=env)
+    assert refused.code == 5
+    assert [record.requested_by for record in await folder.agent.list()] == [f"user {os.getuid()}"]
 
 
 async def test_where_to_look_is_said_by_options_if_no_agent_has(daemon: Daemon, folder: Folder) -> None:
