@@ -19,6 +19,9 @@ SETTINGS = OrphanSettings(wait=0.0, resync=NEVER, poll=NEVER, retry=0.0, limit=1
 class Agent(Protocol):
     """What the explorer drives."""
 
+    follows: bool
+    """Whether it wants to be told what changes."""
+
     def fork(self) -> Self: ...
 
     def key(self) -> Hashable: ...
@@ -42,6 +45,8 @@ class Agent(Protocol):
 
 class RealAgent:
     """The reconciler itself, with time standing still."""
+
+    follows = True
 
     def __init__(self, plan: Plan = THREE_READS) -> None:
         self.reconciler = Reconciler(SETTINGS, [MANAGER], plan=plan)
@@ -116,6 +121,7 @@ class RealAgent:
 class OwnerFirstAgent:
     """Looks at each name once, whenever it likes: its owner first, its process second."""
 
+    follows = False
     PLAN: Plan = (Read.OWNER, Read.INSTANCE)
 
     def __init__(self, names: Sequence[str]) -> None:

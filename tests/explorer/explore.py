@@ -212,6 +212,8 @@ class Explorer:
         return known
 
     def _notifications(self, number: int, place: int, point: Point) -> list[tuple[str, int, int, bool]]:
+        if not self.agents.values[point.agent].follows:
+            return []
         key = (number, place, point.agent, bool(point.rewinds))
         known = self._news.get(key)
         if known is None:

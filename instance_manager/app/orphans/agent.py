@@ -211,7 +211,7 @@ class OrphanAgent:
         failed = answer.reason if isinstance(answer, Failed) else ""
         match work:
             case Write() | Remove() if failed:
-                log.error("record not written, trying again", record=work.record.name, reason=failed)
+                log.error("record not written", record=work.record.name, reason=failed)
                 self.counts["records_failed"] += 1
             case Write(declares=True):
                 record = work.record

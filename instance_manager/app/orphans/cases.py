@@ -218,7 +218,8 @@ class Cases:
             if self.limiter.halted:
                 self._wait(key, case, now, self.settings.wait)
                 return
-            record = Orphan(found.instance, case.manager, now, found.judgement.reason)
+            instance = replace(case.instance, state=found.instance.state)
+            record = Orphan(instance, case.manager, now, found.judgement.reason)
             self._write(key, case, record, declares=True)
         elif found.judgement.verdict is Verdict.UNKNOWN:
             self._wait(key, case, now, self.settings.retry)
