@@ -7,6 +7,7 @@ import struct
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc.aio
 
@@ -37,8 +38,8 @@ def caller(context: Context, no_sockets: Container[int] = ()) -> str:
         context: of the call.
         no_sockets: descriptors that are known to be none, and need no look.
     """
-    address = context.peer()
-    if address.startswith("unix"):
+    kind, _, address = unquote(context.peer()).partition(":")
+    if kind == "unix":
         address = _told(sorted(set(unix_peers(no_sockets))))
     names = certificate_names(context)
     return f"{names[0]} at {address}" if names else address
