@@ -43,10 +43,10 @@ class Authority:
         return CertificateSet(self.pem, chain, leaf.private_key_pem.bytes())
 
     def special(
-        self, *, common_name: str = "", usage: Any = None, dns: tuple[str, ...] = ()
+        self, *, common_name: str = "", usage: Any = None, dns: tuple[str, ...] = (), key: Any = None
     ) -> CertificateSet:
         """Return a certificate that trustme would not issue: with a common name only, or for one purpose."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
         builder = (
             x509.CertificateBuilder()

@@ -30,7 +30,11 @@ LOCKS: list[TextIO] = []
 
 @functools.cache
 def port_span() -> tuple[int, int]:
-    """Return ports that no other test process on this machine uses: they are locked while this one lives."""
+    """Return ports that no other test process on this machine uses: they are locked while this one lives.
+
+    What a run that was interrupted has left may still listen on some.
+    """
+    taken = listening()
     for first in range(10_000, 31_000, 3_000):
         lock = Path(tempfile.gettempdir(), f"instance-manager-test-ports-{first}").open("w")  # noqa: SIM115
         try:
@@ -38,9 +42,19 @@ def port_span() -> tuple[int, int]:
         except BlockingIOError:
             lock.close()
             continue
+        if taken.intersection(range(first, first + 3_000)):
+            lock.close()
+            continue
         LOCKS.append(lock)
         return first, first + 2_999
     raise RuntimeError("every span of ports is used by another test process")
+
+
+def listening() -> set[int]:
+    """Return the ports of this machine on which somebody listens."""
+    tables = [Path("/proc/net", table).read_text() for table in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
 def marked(marker: str) -> list[int]:

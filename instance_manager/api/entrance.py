@@ -1,22 +1,25 @@
 """What every call of every service goes through: its turn, the number of streams, the audit trail."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import caller
-from instance_manager.api.methods import STATUS, Context
+from instance_manager.api.methods import Context
 from instance_manager.api.turns import Turns
 from instance_manager.app.audit import AuditTrail
-from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
+from instance_manager.core.errors import ResourceExhaustedError
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_MAX_STREAMS = 1000
 """Watches and logs; one that lags holds memory, one that reads a log a descriptor."""
@@ -30,18 +33,37 @@ CHANGES = frozenset(
 )  # fmt: skip
 """Methods that change something, of any service: they are audited and go first."""
 
+_QUIET_SECONDS = 10.0
+"""Refused calls within so long are counted, not logged one by one."""
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Entrance:
     """Stands in front of services."""
 
-    def __init__(self, trail: AuditTrail, *, max_streams: int = DEFAULT_MAX_STREAMS) -> None:
+    def __init__(
+        self,
+        trail: AuditTrail,
+        *,
+        max_streams: int = DEFAULT_MAX_STREAMS,
+        no_sockets: Callable[[], Container[int]] = tuple,
+    ) -> None:
+        """Let calls through and write down what they change.
+
+        Args:
+            trail: of what was changed.
+            max_streams: that may be open at once.
+            no_sockets: returns descriptors of this process that no client is at the other end of.
+        """
         self._trail = trail
+        self._no_sockets = no_sockets
         self._max_streams = max_streams
         self._turns = Turns()
         self.streams = 0
         """How many are open."""
+        self.refused = 0
+        """Calls that were refused because a limit was reached."""
+        self._told = -_QUIET_SECONDS
 
     def before(self, services: Mapping[str, grpc.GenericRpcHandler]) -> dict[str, grpc.GenericRpcHandler]:
         """Return handlers that let calls through to these services, by their full names."""
@@ -60,8 +82,8 @@ class Entrance:
             try:
                 with self._counted():
                     await call(raw, context)
-            except InstanceManagerError as error:
-                await context.abort(STATUS[type(error)], str(error))
+            except ResourceExhaustedError as error:
+                await self._refuse(context, error)
 
         return stream
 
@@ -82,11 +104,19 @@ class Entrance:
         async def unary(raw: bytes, context: Context) -> bytes:
             try:
                 await self._turns.wait(context.peer(), change=change, size=len(raw))
-            except InstanceManagerError as error:
-                await context.abort(STATUS[type(error)], str(error))
+            except ResourceExhaustedError as error:
+                await self._refuse(context, error)
             return cast("bytes", await call(raw, context))
 
         return unary
+
+    async def _refuse(self, context: Context, error: ResourceExhaustedError) -> None:
+        self.refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._told + _QUIET_SECONDS:
+            self._told = now
+            log.warning("call refused: limit reached", reason=str(error), refused=self.refused)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _audited(self, method: MethodDescriptor, call: Any) -> Any:
         service = method.containing_service
@@ -95,6 +125,8 @@ class Entrance:
 
         async def audited(raw: bytes, context: Context) -> bytes:
             answer: bytes = b""
+            # Now: at the end it may be gone.
+            who = caller(context, self._no_sockets())
             code: str | None = None
             try:
                 answer = await call(raw, context)
@@ -108,7 +140,7 @@ class Entrance:
                     method=full_name,
                     name=name,
                     uuid=uuid,
-                    caller=caller(context),
+                    caller=who,
                     code=code or _code_name(context.code()),
                     detail=_text(context.details()),
                 )

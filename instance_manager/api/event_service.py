@@ -91,7 +91,8 @@ class EventService:
         wanted = filter_from_wire(request.filter)
         if request.limit < 0:
             raise InvalidArgumentError(f"cannot tell the last {request.limit} events: use 0 for all of them")
-        since = request.since_time.ToNanoseconds() / 1e9 if request.HasField("since_time") else 0.0
+        # Not ToNanoseconds(): it raises on what is no time, such as negative nanoseconds.
+        since = request.since_time.seconds + request.since_time.nanos / 1e9
         remembered = await self._events.history.all()
         told = [
             change

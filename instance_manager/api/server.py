@@ -13,8 +13,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from instance_manager.api.reflection import SymbolPool
-from instance_manager.api.tls import PeerGate, ServerTls, credentials, is_private
+from instance_manager.api.tls import PeerGate, ServerTls, credentials
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.loopback import is_private
 
 INSTANCE_SERVICE_OFFSET = 3
 """InstanceService is looked for on the process manager's port plus this."""

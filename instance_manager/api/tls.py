@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import inspect
-import ipaddress
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -140,12 +138,3 @@ def _checked(function: Any, check: Check) -> Any:
         return await answer if inspect.isawaitable(answer) else answer
 
     return answering
-
-
-def is_private(host: str) -> bool:
-    """Tell whether only this machine reaches an address: every address of the host is a loopback one."""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]") or "::", None)}
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)

@@ -20,7 +20,7 @@ _COME_PER_ANSWER = 2
 """New calls for each that is answered while they come in, so that what gRPC holds back is taken soon."""
 _AT_ONCE = 8
 """Calls answered when no more follow, until it is looked again."""
-_FREE_READS, _FREE_CHANGES = 16, 64
+_FREE_READS, _FREE_CHANGES = 32, 64
 """Calls answered without a look after one that has found hardly any waiting."""
 _HARDLY_ANY = 2
 MAX_WAITING_BYTES = 64 << 20

@@ -7,25 +7,23 @@ effects, so there is no state in between that a caller could see.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import structlog
 
+from instance_manager.app.effects import Effects, Patience
 from instance_manager.app.entry import Entry
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import (
     Cancellable,
-    CannotExecuteError,
     Clock,
     Journal,
     JournalRecord,
     Logs,
     Readiness,
     Spawner,
-    SpawnOrder,
 )
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
 from instance_manager.core import conditions
@@ -39,32 +37,17 @@ from instance_manager.core.errors import (
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
-    Arm,
-    AwaitReady,
-    Body,
     ConditionObserved,
     Effect,
     Event,
-    Exited,
     Forget,
-    KillTree,
-    NotReady,
-    Overdue,
     Process,
     Publish,
-    Ready,
-    Signal,
-    Spawn,
-    Spawned,
     SpawnFailed,
     State,
     StopRequested,
-    Timer,
-    TreeGone,
-    TreeRemains,
 )
-from instance_manager.core.recovery import envelope
-from instance_manager.core.spec import ProcessSpec, command_line, validate_spec
+from instance_manager.core.spec import ProcessSpec, validate_spec
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +90,6 @@ class Supervisor:
         self.events = events
         self.logs = logs
         self._spawner = spawner
-        self._readiness = readiness
         self._clock = clock
         self._journal = journal
         self._new_uuid = new_uuid
@@ -115,17 +97,24 @@ class Supervisor:
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._ending: float | None = None
+        self._ending = False
         self._empty = asyncio.Event()
         self._giving_up: Cancellable | None = None
+        self._effects = Effects(
+            Patience(settings.stop_timeout, settings.ready_timeout, settings.retry_interval),
+            spawner=spawner,
+            readiness=readiness,
+            logs=logs,
+            clock=clock,
+            report=self.handle,
+        )
 
     # --- what callers ask for ---
 
     @property
     def draining(self) -> bool:
         """Whether the supervisor is ending and starts nothing any more."""
-        return self._ending is not None
+        return self._ending
 
     @property
     def left(self) -> list[Process]:
@@ -200,7 +189,7 @@ class Supervisor:
 
     def stop_starting(self) -> None:
         """Start nothing any more; what runs is left alone."""
-        self._ending = self.settings.stop_timeout
+        self._ending = True
 
     async def shutdown(self, grace: float) -> list[Process]:
         """Start nothing any more and end every process in parallel.
@@ -211,12 +200,14 @@ class Supervisor:
         Returns:
             The processes that could not be ended.
         """
-        grace = self._ending = grace if self._ending is None else min(grace, self._ending)
+        # Somebody may have hurried already.
+        grace = min(grace, self._effects.patience.stop) if self._ending else grace
+        self._end_within(grace)
         for entry in self.registry.entries():
             self.handle(entry, StopRequested())
             # One that was killed already is tried again soon; only the first wait depends on the grace.
             if entry.timer is not None and not entry.process.killed:
-                self._arm(entry, grace)
+                self._effects.arm(entry, grace)
         if self.registry.entries():
             self._empty.clear()
             self._give_up_in(grace + _LAST_WAIT)
@@ -227,11 +218,15 @@ class Supervisor:
 
     def hurry(self) -> None:
         """During a shutdown, or just before it: do not wait for the grace period."""
-        self._ending = 0
+        self._end_within(0)
         self._give_up_in(_LAST_WAIT)
         for entry in self.registry.entries():
             if entry.timer is not None:
-                self._arm(entry, 0)
+                self._effects.arm(entry, 0)
+
+    def _end_within(self, grace: float) -> None:
+        self._ending = True
+        self._effects.patience = replace(self._effects.patience, stop=grace)
 
     def _give_up_in(self, seconds: float) -> None:
         if self._giving_up is not None:
@@ -327,85 +322,11 @@ class Supervisor:
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         match effect:
             case Publish():
-                self._log_state(entry.process)
-            case Spawn():
-                self._spawn(entry)
-            case AwaitReady():
-                self._await_ready(entry)
-            case Signal(name, session):
-                if entry.child is not None:
-                    entry.child.signal(name, session=session)
-            case Arm(timer):
-                self._arm(entry, self._grace if timer is Timer.GRACE else self.settings.retry_interval)
-            case KillTree(retry):
-                self._run(self._kill_tree(entry, self.settings.retry_interval if retry else 0))
+                _log_state(entry.process)
             case Forget():
                 self._forget(entry)
-
-    @property
-    def _grace(self) -> float:
-        return self.settings.stop_timeout if self._ending is None else self._ending
-
-    def _log_state(self, process: Process) -> None:
-        level = log.warning if process.error_msg else log.info
-        level(
-            f"process {process.state}",
-            name=process.name,
-            uuid=process.uuid,
-            **{"pid": process.identity.pid} if process.identity else {},
-            **{"exit": str(process.exit)} if process.exit else {},
-            **{"reason": process.error_msg} if process.error_msg else {},
-        )
-
-    def _spawn(self, entry: Entry) -> None:
-        process = entry.process
-        with self.logs.writer(process.name) as output:
-            entry.logs = True
-            order = SpawnOrder(
-                name=process.name,
-                uuid=process.uuid,
-                command=command_line(process.spec, process.ports),
-                envelope=envelope(process, entry.replaces),
-                output=output,
-            )
-            try:
-                entry.child = self._spawner.spawn(order, lambda status: self.handle(entry, Exited(status)))
-            except CannotExecuteError as error:
-                self.handle(entry, SpawnFailed(str(error)))
-                return
-        self.handle(entry, Spawned(entry.child.identity))
-
-    def _await_ready(self, entry: Entry) -> None:
-        ports = entry.process.ports
-        if ports is None:
-            entry.readiness = self._clock.call_later(0, lambda: self.handle(entry, Ready()))
-        else:
-            entry.readiness = self._run(self._probe(entry, ports.start))
-
-    async def _probe(self, entry: Entry, port: int) -> None:
-        reason = await self._readiness.wait(port, self.settings.ready_timeout)
-        self.handle(entry, Ready() if reason is None else NotReady(reason))
-
-    def _arm(self, entry: Entry, delay: float) -> None:
-        if entry.timer is not None:
-            entry.timer.cancel()
-        entry.timer = self._clock.call_later(delay, lambda: self._overdue(entry))
-
-    def _overdue(self, entry: Entry) -> None:
-        entry.timer = None
-        if entry.process.body is Body.ALIVE and entry.child is not None:
-            self.handle(entry, Overdue(entry.child.describe()))
-
-    async def _kill_tree(self, entry: Entry, delay: float) -> None:
-        if delay:
-            waited = asyncio.Event()
-            self._clock.call_later(delay, waited.set)
-            await waited.wait()
-        try:
-            remains = await entry.child.end_tree() if entry.child is not None else None
-        except OSError as error:
-            remains = f"looking for descendants failed: {error}"
-        self.handle(entry, TreeGone() if remains is None else TreeRemains(remains))
+            case _:
+                self._effects.carry_out(entry, effect)
 
     def _forget(self, entry: Entry) -> None:
         process = entry.process
@@ -417,13 +338,14 @@ class Supervisor:
         if not self.registry.entries():
             self._empty.set()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("supervision failed", exc_info=error)
+def _log_state(process: Process) -> None:
+    level = log.warning if process.error_msg else log.info
+    level(
+        f"process {process.state}",
+        name=process.name,
+        uuid=process.uuid,
+        **{"pid": process.identity.pid} if process.identity else {},
+        **{"exit": str(process.exit)} if process.exit else {},
+        **{"reason": process.error_msg} if process.error_msg else {},
+    )

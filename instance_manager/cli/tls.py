@@ -69,15 +69,13 @@ def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | Non
     Raises:
         Failure: if the certificates cannot be used.
     """
-    if choice.folder is None:
+    if choice.folder is None or (choice.absent and _is_local(target)):
         return None
     import time
 
     from instance_manager.adapters.tls import Side, load
     from instance_manager.core.certificates import CertificateError
 
-    if choice.absent and _is_local(target):
-        return None
     try:
         return load(choice.folder, Side.CLIENT, choice.peer_name, time.time()).certificates
     except CertificateError as error:
@@ -94,6 +92,6 @@ def explain(target: str, shown: "CertificateSet | None", choice: TlsChoice, with
 
 
 def _is_local(target: str) -> bool:
-    from instance_manager.api.tls import is_private
+    from instance_manager.loopback import is_private
 
     return target.startswith("unix:") or is_private(target.rpartition(":")[0])

@@ -8,8 +8,8 @@ from instance_manager.app.interfaces import Cancellable
 
 _LATE = 0.1
 """Seconds by which a timer may be late on a busy machine."""
-_SECOND_CHANCE = 1.0
-"""Seconds that are waited at most after the daemon has stood still."""
+_SECOND_CHANCE = 5.0
+"""Seconds that are waited at most after the daemon has stood still; its instances may have, too."""
 
 
 class LoopClock:

@@ -12,7 +12,7 @@ from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, Pages,
 from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
-from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.api import audit_service, event_service, instance_service, process_service
 from instance_manager.api.audit_service import AuditService
 from instance_manager.api.entrance import Entrance
@@ -87,7 +87,11 @@ def assemble(
         supervisor=supervisor,
         pings=pings,
         v2=v2,
-        services=Entrance(trail, max_streams=settings.max_streams).before(
+        services=Entrance(
+            trail,
+            max_streams=settings.max_streams,
+            no_sockets=lambda: spawner.descriptors() | survivors.descriptors(),
+        ).before(
             {
                 process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
                 instance_service.SERVICE.full_name: instances.handler(calls),

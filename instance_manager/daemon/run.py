@@ -15,7 +15,7 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
 from instance_manager.adapters.metrics import EndpointError, MetricsServer, Pages, Phase
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.tls import CertificateKeeper
+from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.api.server import (
     INSTANCE_SERVICE_OFFSET,
     Address,

@@ -25,7 +25,7 @@ processes = st.builds(
     Process,
     spec=st.builds(
         ProcessSpec,
-        name=words,
+        name=st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True),
         binary=words,
         args=st.lists(words, max_size=3).map(tuple),
         port_count=st.integers(0, 10),

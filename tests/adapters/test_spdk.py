@@ -144,11 +144,32 @@ async def test_a_service_that_is_away_is_unavailable_at_once_and_found_again_soo
         assert f"the SPDK service at {spdk.address} is unavailable" in str(error.value)
         assert "--spdk-service-address" in str(error.value)
     assert time.monotonic() - begin < 10
-    # Long enough away for the pauses between attempts to grow as far as they do.
-    await asyncio.sleep(2)
     await spdk.start()
     assert await comes_back(service) < 2
     assert (await service.get(InstanceType.ENGINE, "v-e-0")).name == "v-e-0"
+
+
+async def test_a_service_that_is_away_for_long_is_still_looked_for_often() -> None:
+    attempts = asyncio.Semaphore(0)
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.release()
+        writer.close()
+
+    listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    host, port = listener.sockets[0].getsockname()
+    channel = SpdkChannel(f"{host}:{port}")
+    try:
+        with pytest.raises(UpstreamError):
+            await SpdkService(channel).log_get_level()
+        # If the pauses between them grew on, so many would take half a minute.
+        async with asyncio.timeout(WITHIN / 2):
+            for _ in range(12):
+                await attempts.acquire()
+    finally:
+        await channel.close()
+        listener.close()
+        await listener.wait_closed()
 
 
 async def test_a_service_that_hangs_costs_a_caller_its_timeout(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.adapters.tls import CertificateKeeper, keeper
+from instance_manager.adapters.tls import keeper
+from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.core.certificates import PEER_NAME, CertificateError
 from tests.certificates import DAY, Authority, expired, fill, not_yet_valid, today
 

@@ -5,8 +5,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from instance_manager.adapters.tls import Loaded, Side, is_empty, load
 from instance_manager.core.certificates import PEER_NAME, CertificateError, CertificateSet
@@ -156,6 +158,20 @@ def test_a_certificate_for_clients_only_is_refused_for_a_server_and_the_other_wa
         folder = fill(tmp_path, OURS.special(dns=(PEER_NAME,), usage=usage))
         loaded(folder, fits)
         assert "extended key usage" in refusal(folder, other)
+
+
+@pytest.mark.parametrize(
+    "key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP521R1())]
+)
+def test_a_key_with_which_grpc_would_refuse_everybody_is_refused_at_once(tmp_path: Path, key: Any) -> None:
+    assert "kind of key" in refusal(fill(tmp_path, OURS.special(dns=(PEER_NAME,), key=key)))
+
+
+@pytest.mark.parametrize(
+    "key", [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
+)
+def test_the_usual_keys_are_good(tmp_path: Path, key: Any) -> None:
+    loaded(fill(tmp_path, OURS.special(dns=(PEER_NAME,), key=key)))
 
 
 def test_another_peer_name_is_held_against_the_certificate(tmp_path: Path) -> None:

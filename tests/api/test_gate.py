@@ -9,7 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.api.tls import gated, is_private
+from instance_manager.api.tls import gated
+from instance_manager.loopback import is_private
 
 PATH = "/S/M"
 
@@ -64,11 +65,12 @@ class Server:
         )
         self._server.add_insecure_port(self.target)
 
-    async def answers(self) -> list[bytes]:
+    async def answers(self, requests: Any = (b"ab", b"ab")) -> list[bytes]:
         await self._server.start()
         try:
             async with grpc.aio.insecure_channel(self.target) as channel:
-                given = iter([b"ab", b"ab"]) if self.kind.startswith("stream") else b"ab"
+                given = aiter(requests) if hasattr(requests, "__aiter__") else iter(requests)
+                given = given if self.kind.startswith("stream") else b"ab"
                 call = getattr(channel, self.kind)(PATH)(given, timeout=20)
                 if self.kind.endswith("unary"):
                     return [await call]
@@ -79,6 +81,12 @@ class Server:
 
 async def passes(_: Any) -> None:
     await asyncio.sleep(0)
+
+
+async def silence() -> AsyncIterator[bytes]:
+    """Requests that never come: a client that writes while it is refused would fail on its side first."""
+    await asyncio.Event().wait()
+    yield b""
 
 
 async def refuses(context: Any) -> None:
@@ -112,7 +120,7 @@ async def test_behind_a_check_that_fails_no_kind_of_handler_runs(
 
     for each in (handler, generator) if kind.endswith("stream") else (handler,):
         with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
-            await Server(tmp_path, each, kind, refuses).answers()
+            await Server(tmp_path, each, kind, refuses).answers(silence())
     assert ran == []
 
 

@@ -111,7 +111,7 @@ class BrokenSpawner:
 async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
     served: Served,
 ) -> None:
-    served.supervisor._spawner = BrokenSpawner()
+    served.supervisor._effects._spawner = BrokenSpawner()
     with capture_logs() as logs:
         async with served.serving() as client:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -220,7 +220,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("a"))
         with capture_logs():
-            served.supervisor._spawner = BrokenSpawner()
+            served.supervisor._effects._spawner = BrokenSpawner()
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,6 +27,9 @@ from instance_manager.core.errors import InstanceManagerError, ResourceExhausted
 from instance_manager.core.process import Body, ExitStatus, Process
 from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
 from tests.app.conftest import World, spec
+
+pytestmark = pytest.mark.timeout(300)
+"""Tens of thousands of steps take a while on a busy machine."""
 
 PORTS = 10
 TURNS = 12  # of the event loop: the longest chain of callbacks takes fewer

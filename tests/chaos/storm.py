@@ -117,8 +117,8 @@ class Storm:
 
     async def run(self, rounds: int) -> Summary:
         """Fill the node, storm it, and look at what is left in the end."""
-        await self.daemon.start()
         try:
+            await self.daemon.start()
             await self._fill()
             for _ in range(rounds):
                 await self._round()

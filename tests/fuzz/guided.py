@@ -4,9 +4,11 @@ Ends with status 0 when the time (`-max_total_time=SECONDS`) is over. What a tar
 `crash-…`; put it into the corpus once it is mended.
 """
 
+import logging
 import sys
 
 import atheris
+import structlog
 
 with atheris.instrument_imports(include=["instance_manager.core", "instance_manager.adapters.journal"]):
     from tests.fuzz.targets import TARGETS
@@ -15,6 +17,7 @@ with atheris.instrument_imports(include=["instance_manager.core", "instance_mana
 def main() -> None:
     """Run until the time is over."""
     target = TARGETS[sys.argv[1]]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
     atheris.Fuzz()
 

@@ -2,12 +2,9 @@
 
 import contextlib
 import json
-import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import structlog
 
 from instance_manager.adapters.journal import SqliteJournal, codec
 from instance_manager.app.interfaces import JournalRecord
@@ -22,8 +19,6 @@ BOOT_ID = "this-boot"
 IDENTITY = Identity(pid=4711, start_time=1)
 _SEPARATOR = "\x1f"
 _PORT_DIGITS = 5
-
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def validation(data: bytes) -> None:

@@ -12,8 +12,10 @@ import grpc
 import grpc.aio
 import pytest
 
+from instance_manager.api.entrance import CHANGES
+from instance_manager.pb.imrpc import imrpc_pb2, instance_pb2
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from instance_manager.pb.instance_manager.v1 import audit_pb2
+from instance_manager.pb.instance_manager.v1 import audit_pb2, events_pb2
 from tests.harness import BIN, Daemon, Watch, sleeper, stub
 
 
@@ -118,3 +120,31 @@ async def ask(daemon: Daemon, *options: str) -> str:
     out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode()
+
+
+async def test_changes_of_instances_and_of_the_log_level_are_told_too(daemon: Daemon) -> None:
+    spec = instance_pb2.InstanceSpec(name="vol-r-1", type="replica")
+    spec.process_instance_spec.binary = "/bin/sleep"
+    async with daemon.client() as client:
+        uuid = (await client.instance_create(spec)).status.uuid
+        await client.instance_delete("vol-r-1", uuid)
+        await client.set_log_level("info")
+        told = [short(entry) for entry in (await client.audit()).entries]
+    assert told == [
+        ("InstanceCreate", "vol-r-1", uuid, "OK"),
+        ("InstanceDelete", "vol-r-1", uuid, "OK"),
+        ("LogSetLevel", "", "", "OK"),
+    ]
+
+
+def test_every_method_of_the_services_is_known_to_change_something_or_not_to() -> None:
+    """A method that is new here has to be thought about: one that changes something is audited."""
+    services = [
+        imrpc_pb2.DESCRIPTOR.services_by_name["ProcessManagerService"],
+        instance_pb2.DESCRIPTOR.services_by_name["InstanceService"],
+        events_pb2.DESCRIPTOR.services_by_name["EventService"],
+        audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    ]
+    names = {method.name for service in services for method in service.methods}
+    looks = ("Get", "List", "Log", "Watch", "GetLevel", "GetFlags", "History")
+    assert {name for name in names if not name.endswith(looks)} | {"LogSetLevel", "LogSetFlags"} == CHANGES

@@ -9,6 +9,7 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc import instance_pb2
 from tests.harness import Daemon, Watch, running_daemon
 
 
@@ -81,3 +82,17 @@ async def test_a_process_below_a_root_is_taken_over_without_the_journal(rooted: 
         found = await client.process_get("a")
         assert found.spec == created.spec
         assert (found.status.uuid, found.status.state) == (created.status.uuid, "running")
+
+
+async def test_an_instance_outside_the_roots_is_denied_too(rooted: Daemon) -> None:
+    async with rooted.client() as client:
+        for replace in (False, True):
+            spec = instance_pb2.InstanceSpec(name="vol-r-1", type="replica")
+            spec.process_instance_spec.binary = str(rooted.folder / "root/sleeper")
+            if replace:
+                await client.instance_create(spec)
+            spec.process_instance_spec.binary = "/bin/sleep"
+            call = client.instance_replace(spec) if replace else client.instance_create(spec)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call
+            assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED

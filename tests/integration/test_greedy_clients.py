@@ -91,6 +91,9 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
             await first.begun()
             said = await refused(anext(aiter(client.process_watch())), grpc.StatusCode.RESOURCE_EXHAUSTED)
             assert "--max-streams is 2" in said
+            assert (await daemon.logged(lambda line: line["event"].startswith("call refused")))[
+                "refused"
+            ] == 1
             first.cancel()
             async with asyncio.timeout(20):
                 while True:

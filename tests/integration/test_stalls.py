@@ -37,10 +37,9 @@ async def stall(daemon: Daemon, seconds: float, *others: int) -> None:
 
 
 @pytest.fixture
-async def hasty(tmp_path: Path) -> AsyncIterator[Daemon]:
-    """A daemon that gives its instances little time."""
-    timeouts = ("--ready-timeout", str(TIMEOUT), "--stop-timeout", str(TIMEOUT))
-    async with running_daemon(tmp_path, *timeouts) as running:
+async def hasty(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Daemon]:
+    """A daemon that gives its instances little time for something."""
+    async with running_daemon(tmp_path, request.param, str(TIMEOUT)) as running:
         yield running
 
 
@@ -49,25 +48,27 @@ def seconds(sized: Callable[[int, int], int]) -> int:
     return sized(3, 10)
 
 
+@pytest.mark.parametrize("hasty", ["--ready-timeout"], indirect=True)
 async def test_instances_that_got_ready_while_the_daemon_stood_still_run(hasty: Daemon, seconds: int) -> None:
     async with hasty.client() as client, Watch(client) as watch:
-        for number in range(5):
+        for number in range(3):
             await client.process_create(stub(f"late-{number}", "--ready-after", "0.5"))
         await client.process_create(stub("never", "--never-ready"))
         await stall(hasty, seconds)
-        for number in range(5):
+        for number in range(3):
             await watch.state(f"late-{number}", "running")
         assert {c.spec.name for c in watch.seen if c.status.state == "error"} <= {"never"}
         # A stall is no excuse for ever.
         assert "not ready" in (await watch.state("never", "error", 30)).status.error_msg
 
 
+@pytest.mark.parametrize("hasty", ["--stop-timeout"], indirect=True)
 @pytest.mark.parametrize("frozen", ["the daemon", "everything"])
 async def test_instances_that_were_ending_when_the_daemon_stood_still_are_not_killed(
     hasty: Daemon, seconds: int, frozen: str
 ) -> None:
     async with hasty.client() as client, Watch(client) as watch:
-        names = [f"slow-{number}" for number in range(5)]
+        names = [f"slow-{number}" for number in range(3)]
         for name in names:
             await client.process_create(stub(name, "--stop-after", "0.5"))
         for name in names:
@@ -83,26 +84,26 @@ async def test_instances_that_were_ending_when_the_daemon_stood_still_are_not_ki
 
 
 async def test_a_stall_shows_in_the_log_the_metrics_and_the_health_of_the_daemon(
-    hasty: Daemon, seconds: int
+    daemon: Daemon, seconds: int
 ) -> None:
-    async with hasty.client() as client, Watch(client) as watch:
+    async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(sleeper("a"))
         await watch.state("a", "running")
         # The machine may have stalled it already.
-        before = value((await hasty.http("/metrics"))[1], "instance_manager_event_loop_stalls_total")
-        await stall(hasty, seconds)
-        line = await hasty.logged(
+        before = value((await daemon.http("/metrics"))[1], "instance_manager_event_loop_stalls_total")
+        await stall(daemon, seconds)
+        line = await daemon.logged(
             lambda line: "event loop stood still" in line["event"] and line["seconds"] > seconds - 1
         )
         assert line["level"] == "warning"
         assert line["cpu_seconds"] < 1
         assert await client.health() == "SERVING"
-        metrics = (await hasty.http("/metrics"))[1]
+        metrics = (await daemon.http("/metrics"))[1]
         assert value(metrics, "instance_manager_event_loop_stalls_total") > before
         assert value(metrics, "instance_manager_event_loop_longest_lag_seconds") > seconds - 1
         total = value(metrics, 'instance_manager_event_loop_lag_seconds_bucket{le="+Inf"}')
         assert value(metrics, 'instance_manager_event_loop_lag_seconds_bucket{le="1.0"}') < total
-        status, body = await hasty.http("/healthz")
+        status, body = await daemon.http("/healthz")
         assert status == 200
         assert '"event_loop_stalls": ' in body
         assert (await client.process_get("a")).status.state == "running"

@@ -225,12 +225,18 @@ async def every_method(address: str) -> dict[str, Any]:
     return methods | {f"/{REFLECTION[1]}/ServerReflectionInfo": v1}
 
 
+async def silence() -> AsyncIterator[bytes]:
+    """Requests that never come: a client that writes while it is refused would fail on its side first."""
+    await asyncio.Event().wait()
+    yield b""
+
+
 async def called(connection: grpc.aio.Channel, path: str, method: Any) -> None:
     """Call a method with the empty message."""
     call: Any
     if method.client_streaming:
         call = connection.stream_stream(path)
-        answers = call(iter([b""]), timeout=20)
+        answers = call(silence(), timeout=20)
     elif method.server_streaming:
         call = connection.unary_stream(path)
         answers = call(b"", timeout=20)
@@ -263,7 +269,7 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
                 assert "--tls-peer-name" in (error.details() or "")
     line = await tls_daemon.logged(lambda line: line["event"].startswith("call refused"))
     assert line["names"] == ["other.example", "somebody"]
-    assert line["caller"].startswith("other.example at ipv4:127.0.0.1:")
+    assert line["caller"].startswith("other.example at 127.0.0.1:")
 
 
 @pytest.mark.parametrize("kind", BAD_CLIENTS)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import instance_manager
@@ -81,6 +82,10 @@ class OnAHost:
         daemon.prefix = (str(self._installed.path),)
         return daemon
 
+    @property
+    def pid(self) -> int:
+        return self.daemon.pid
+
     async def replace(self) -> None:
         """End the daemon and start what is installed now."""
         assert await self.daemon.stop() == 0
@@ -97,6 +102,10 @@ class UnderGuard:
         self._guarded = Guarded(folder)
         self._guarded.prefix = (str(installed.path), *self._guarded.prefix[1:])
         self.daemon: Daemon = self._guarded
+
+    @property
+    def pid(self) -> int:
+        return self._guarded.daemon_pid()
 
     async def replace(self) -> None:
         """Kill the daemon; the guard starts what is installed now."""
@@ -184,17 +193,20 @@ async def test_a_later_version_takes_over_and_gives_back_and_no_process_notices(
     present, before = await state(node.daemon)
     before_pids = instances(node.daemon)
     journal = node.daemon.folder / "state" / "journal.db"
-    took = []
+    took, cpu = [], []
     for program, version in ((later, LATER), (BIN, present)):
         installed.install(program)
         begun = time.monotonic()
         await node.replace()
         now, listed = await state(node.daemon)
         took.append(round(time.monotonic() - begun, 2))
+        used = psutil.Process(node.pid).cpu_times()
+        cpu.append(round(used.user + used.system, 2))
         assert (now, listed.keys()) == (version, before.keys())
         await as_before(node.daemon, before)
         await go_on_working(node.daemon)
     record_property("no_control_seconds", took)
+    record_property("cpu_seconds", cpu)
     assert instances(node.daemon) == before_pids
     assert len(before_pids) == len(before) == count
     # The earlier version cannot read the journal of the later one: it went by the processes themselves.

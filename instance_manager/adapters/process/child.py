@@ -22,6 +22,11 @@ class PidfdProcess:
         self._pidfd: int | None = pidfd
         asyncio.get_running_loop().add_reader(pidfd, on_end)
 
+    @property
+    def descriptor(self) -> int:
+        """The pidfd, -1 when it was let go of."""
+        return -1 if self._pidfd is None else self._pidfd
+
     def close(self) -> None:
         """Let go of the process without ending it."""
         if self._pidfd is not None:

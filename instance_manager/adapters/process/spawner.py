@@ -77,6 +77,10 @@ class ProcessSpawner:
         self._children.clear()
         os.close(self._devnull)
 
+    def descriptors(self) -> set[int]:
+        """Return the pidfds of all children."""
+        return {child.descriptor for child in self._children.values()}
+
     def permit(self, program: str) -> None:
         """Look whether a program may be started.
 

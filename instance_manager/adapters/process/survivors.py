@@ -98,6 +98,10 @@ class ProcessSurvivors:
             process.close()
         self._adopted.clear()
 
+    def descriptors(self) -> set[int]:
+        """Return the pidfds of all processes that were taken over."""
+        return {process.descriptor for process in self._adopted}
+
     @property
     def guarded(self) -> bool:
         """Whether a guard will write down how a process ended."""

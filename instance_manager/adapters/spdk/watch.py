@@ -75,12 +75,6 @@ class SpdkWatch:
                 self._ping()
         except grpc.aio.AioRpcError as error:
             return error.code()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            # The library raises this too when the service ends the stream with CANCELLED.
-            if task is None or task.cancelling():
-                raise
-            return grpc.StatusCode.CANCELLED
         finally:
             settled.cancel()
             call.cancel()

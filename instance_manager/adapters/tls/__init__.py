@@ -7,7 +7,8 @@ known to work.
 
 from instance_manager.adapters.tls.diagnosis import Attempt, diagnose
 from instance_manager.adapters.tls.files import is_empty
-from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.adapters.tls.loading import Loaded, Side, load
 
-__all__ = ["Attempt", "CertificateKeeper", "Loaded", "Side", "diagnose", "is_empty", "load"]
+# `keeper` is for the daemon; a client does without.
+
+__all__ = ["Attempt", "Loaded", "Side", "diagnose", "is_empty", "load"]

@@ -16,6 +16,16 @@ _EXPIRED = (9, 10)
 _WRONG_CA = (2, 7, 18, 19, 20, 21, 24, 30)
 """OpenSSL's codes for a chain that does not lead to a certificate of the CA."""
 _WRONG_PURPOSE = 26
+_USUAL_KEYS = tuple(
+    bytes.fromhex(algorithm)
+    for algorithm in (
+        "300d06092a864886f70d0101010500",  # RSA
+        "301306072a8648ce3d020106082a8648ce3d030107",  # ECDSA on P-256
+        "301006072a8648ce3d020106052b81040022",  # ECDSA on P-384
+    )
+)
+"""How public keys begin in a certificate (RFC 3279, RFC 5480), of the kinds that gRPC's TLS library takes. It
+refuses others that OpenSSL takes, Ed25519 and P-521 among them."""
 
 
 class NoCertificateError(Exception):
@@ -100,6 +110,11 @@ def described(shown: dict[str, Any]) -> Certificate:
         not_before=ssl.cert_time_to_seconds(shown["notBefore"]),
         not_after=ssl.cert_time_to_seconds(shown["notAfter"]),
     )
+
+
+def has_usual_key(der: bytes) -> bool:
+    """Tell whether gRPC can use the key of a certificate."""
+    return any(algorithm in der for algorithm in _USUAL_KEYS)
 
 
 def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:

@@ -98,10 +98,13 @@ def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certifi
         raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
     except ssl.SSLError as error:
         raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
-    shown = ends[1 if side is Side.SERVER else 0].getpeercert()
-    if not shown:
-        raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}")
-    return handshake.described(shown)
+    end = ends[1 if side is Side.SERVER else 0]
+    if not handshake.has_usual_key(end.getpeercert(binary_form=True) or b""):
+        raise CertificateError(
+            f"cannot use {path}: gRPC does not work with its kind of key; "
+            "issue one with a key of RSA, or ECDSA on P-256 or P-384"
+        )
+    return handshake.described(end.getpeercert() or {})
 
 
 def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> float:
