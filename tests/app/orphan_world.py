@@ -11,6 +11,8 @@ from instance_manager.app.orphans.fakes import FakeManager, MemoryOwners, Memory
 from instance_manager.app.orphans.settings import OrphanSettings
 from instance_manager.core.orphans import Kind, Observed, Orphan, Owner
 
+_MOST = 1_000_000  # turns; one that waits for a read to run into its timeout takes many
+
 MANAGER = "im-1"
 NEIGHBOUR = "z-e-0"
 _QUIET = 4  # turns of the event loop in which nothing happened, after which nothing will
@@ -74,10 +76,11 @@ class OrphanWorld:
     async def settle(self) -> None:
         """Let the agent do all it can at this time."""
         assert self.task is not None
-        quiet = 0
+        quiet = turns = 0
         while quiet < _QUIET:
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self._idle() else 0
+            quiet, turns = quiet + 1 if self._idle() else 0, turns + 1
+            assert turns < _MOST, "the agent never comes to rest"
         assert not self.task.done(), self.task.exception()
 
     def _idle(self) -> bool:

@@ -25,7 +25,7 @@ THREE_READS: Sequence[Scenario] = (
 """No false orphan may come out of these, and no true one may be missed."""
 
 TWO_READS: Sequence[Scenario] = (
-    Scenario("process, then owner", (A, B), partial(RealAgent, PROCESS_THEN_OWNER), rewinds=0, crashes=0),
+    Scenario("process, then owner", (Script("a"),), partial(RealAgent, PROCESS_THEN_OWNER)),
     Scenario("owner, then process", (A, B), partial(OwnerFirstAgent, ("a", "b")), rewinds=0, crashes=0),
     Scenario(
         "three reads, not told that a failed one is being deleted",
