@@ -77,10 +77,10 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
 
 def alone(process: Process) -> bytes:
     """Return the InstanceResponse that tells of a process."""
-    return instance_to_wire(process).SerializeToString()
+    return instance_to_wire(process, deleted=process.deleting).SerializeToString()
 
 
 def in_list(process: Process) -> bytes:
     """Return the InstanceListResponse that has only this process."""
-    listed = instance_pb2.InstanceListResponse(instances={process.name: instance_to_wire(process)})
-    return listed.SerializeToString()
+    told = instance_to_wire(process, deleted=process.deleting)
+    return instance_pb2.InstanceListResponse(instances={process.name: told}).SerializeToString()

@@ -100,8 +100,9 @@ def _told(change: Change) -> bytes:
 
 
 def _alone(process: Process) -> bytes:
-    return process_to_wire(process).SerializeToString()
+    return process_to_wire(process, deleted=process.deleting).SerializeToString()
 
 
 def _in_list(process: Process) -> bytes:
-    return pb.ProcessListResponse(processes={process.name: process_to_wire(process)}).SerializeToString()
+    told = process_to_wire(process, deleted=process.deleting)
+    return pb.ProcessListResponse(processes={process.name: told}).SerializeToString()

@@ -295,6 +295,9 @@ class Supervisor:
                 entry.process, effects = step(before, event)
                 if entry.process is not before:
                     self._commit(entry, before.state, effects)
+                if entry.process.deleting and not before.deleting:
+                    # No transition, so nothing to publish; but whoever asks has to learn of it.
+                    self.events.notify(entry.process.name)
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)

@@ -97,6 +97,11 @@ class Process:
         """What a client is told: why it failed and what hinders its end."""
         return "; ".join(filter(None, (self.failure, self.hindrance)))
 
+    @property
+    def deleting(self) -> bool:
+        """Whether a delete is under way that the state does not tell: what has failed stays in `error`."""
+        return self.doomed and self.state is State.ERROR
+
 
 # --- events: what happened ---
 

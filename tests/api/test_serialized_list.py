@@ -1,6 +1,9 @@
 """The list that is serialized already is right and stays small, asked for or not."""
 
-from instance_manager.api.wire import SerializedList
+from instance_manager.api.instance_wire import alone, in_list
+from instance_manager.api.wire import SerializedList, SerializedProcesses
+from instance_manager.core.process import ExitStatus
+from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
 from tests.app.conftest import World
 
 
@@ -25,3 +28,24 @@ async def test_what_was_listed_and_is_gone_is_not_forgotten() -> None:
     for number in range(10_000):
         world.events.notify(f"gone-{number}")
     assert served.get() == b""
+
+
+async def test_who_asks_about_a_failed_process_learns_that_it_is_being_deleted() -> None:
+    world = World()
+    each, served = SerializedProcesses(world.supervisor, alone), SerializedList(world.supervisor, in_list)
+    process = await world.running("failed")
+    child = world.spawner.child(process.uuid)
+    child.tree.clear()
+    child.exit(ExitStatus(code=1))
+    await world.told(process, "error")
+    assert not InstanceResponse.FromString(each.get("failed")).deleted
+    assert not InstanceListResponse.FromString(served.get()).instances["failed"].deleted
+    told = len(world.events.changes)
+    world.supervisor.delete("failed")
+    answer = InstanceResponse.FromString(each.get("failed"))
+    assert (answer.status.state, answer.deleted) == ("error", True)
+    assert InstanceListResponse.FromString(served.get()).instances["failed"].deleted
+    # It is no transition: watchers are told of the deletion when nothing is left.
+    assert len(world.events.changes) == told
+    child.tree.set()
+    await world.told(process, "deleted")

@@ -1,0 +1,184 @@
+"""Decides what to read and what to do about orphans; does none of it.
+
+`take` says what has to be done now, `told` brings an answer, the other methods bring news. Nothing here
+waits, so that a check can drive it through every order in which news and answers may come.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from instance_manager.app.orphans.cases import Cases
+from instance_manager.app.orphans.settings import OrphanSettings
+from instance_manager.app.orphans.view import Views
+from instance_manager.app.orphans.work import (
+    Delete,
+    Failed,
+    ListInstances,
+    ListOwners,
+    ListRecords,
+    Lists,
+    ReadInstance,
+    ReadOwner,
+    Remove,
+    Work,
+    Write,
+)
+from instance_manager.core.inquiry import THREE_READS, Plan
+from instance_manager.core.orphans import Observed, Orphan, Owner
+
+_NEVER = float("inf")
+
+
+class Reconciler:
+    """Knows what was told, the suspects and the records, and what comes next."""
+
+    def __init__(
+        self, settings: OrphanSettings, managers: Iterable[str], *, plan: Plan = THREE_READS
+    ) -> None:
+        """Begin with nothing known.
+
+        Args:
+            settings: that a person has chosen.
+            managers: names of the instance managers that are followed.
+            plan: the reads before an orphan is declared; fewer only for checks that have to be able to fail.
+        """
+        self.settings = settings
+        self.views = Views(managers, settings.wait)
+        self.cases = Cases(settings, self.views, plan)
+        self.records_known = False
+        """Whether the records of an earlier agent have been read; before that nothing is judged."""
+        self.records_trouble = ""
+        """Why the records could not be read the last time."""
+        # Notifications bring the first owners and instances; a list has its turn when they are slow.
+        self._due: dict[Lists, float] = {ListRecords(): 0.0}
+
+    def start(self, now: float) -> None:
+        """Set the time of the first look at everything."""
+        for what in self._everything():
+            self._due[what] = now + self.settings.wait
+
+    def _everything(self) -> list[Lists]:
+        managers = (ListInstances(name) for name, view in self.views.managers.items() if not view.left)
+        return [ListOwners(), *managers]
+
+    # --- news ---
+
+    def owners_listed(self, owners: Sequence[Owner], now: float) -> None:
+        """Take all the owners there are."""
+        self.views.owners.list(owners, now)
+        if self.views.owners.wants_second_look:
+            self._hasten(ListOwners(), now + self.settings.wait)
+        self._consider_all(now)
+
+    def owner_changed(self, name: str, owner: Owner | None, now: float) -> None:
+        """Take the change of one owner; None: it is gone."""
+        self.views.owners.change(name, owner)
+        for manager in self.views.managers:
+            self.cases.consider(manager, name, now)
+
+    def owners_lost(self, reason: str, now: float) -> None:
+        """Know nothing about owners until they are listed again."""
+        self.views.owners.lose(reason)
+        self._hasten(ListOwners(), now + self.settings.retry)
+
+    def instances_listed(self, manager: str, instances: Sequence[Observed], now: float) -> None:
+        """Take all the instances of an instance manager."""
+        self.views.managers[manager].list(instances)
+        self._consider_all(now)
+
+    def instance_changed(self, manager: str, name: str, instance: Observed | None, now: float) -> None:
+        """Take the change of one instance; None: it is gone."""
+        self.views.managers[manager].change(name, instance)
+        self.cases.consider(manager, name, now)
+
+    def manager_lost(self, manager: str, reason: str, now: float) -> None:
+        """Know nothing about an instance manager until it has listed its instances again."""
+        self.views.managers[manager].lose(reason)
+        self._hasten(ListInstances(manager), now + self.settings.retry)
+
+    def manager_left(self, manager: str, now: float) -> None:
+        """End all the records of an instance manager that is going away; nothing of it is touched."""
+        self.views.managers[manager].leave()
+        self._due.pop(ListInstances(manager), None)
+        self.cases.manager_left(manager, now)
+
+    def _consider_all(self, now: float) -> None:
+        for manager, view in self.views.managers.items():
+            for name in sorted(self.cases.names(manager) | set(view.instances or ())):
+                self.cases.consider(manager, name, now)
+
+    # --- what is due ---
+
+    def take(self, now: float) -> list[Work]:
+        """Return what has to be done now; each item once, its answer goes to `told`."""
+        work: list[Work] = []
+        for what, due in self._due.items():
+            if due <= now and (self.records_known or what == ListRecords()):
+                self._due[what] = _NEVER
+                work.append(what)
+        if ListRecords() in work:
+            self.cases.records_asked()
+        if self.records_known:
+            self.cases.begin(now)
+        work += self.cases.work
+        self.cases.work.clear()
+        return work
+
+    def next_due(self) -> float:
+        """Return when `take` will have something to say unless there is news before."""
+        lists = self._due.values() if self.records_known else [self._due[ListRecords()]]
+        cases = self.cases.open.values() if self.records_known else ()
+        return min([*lists, *(case.due for case in cases if not case.busy)], default=_NEVER)
+
+    def resync(self, now: float) -> None:
+        """Look at everything soon, whatever notifications have told."""
+        for what in self._everything():
+            self._hasten(what, now)
+
+    def _hasten(self, what: Lists, due: float) -> None:
+        # One that is under way is due again when its answer comes.
+        if self._due.get(what) != _NEVER:
+            self._due[what] = min(self._due.get(what, due), due)
+
+    # --- answers ---
+
+    def told(self, work: Work, answer: object, now: float) -> None:
+        """Take the answer to something that `take` returned, `Failed` if it could not be done."""
+        failed = answer.reason if isinstance(answer, Failed) else ""
+        match work:
+            case ListRecords() | ListInstances() | ListOwners(case=""):
+                self._told_list(work, answer, failed, now)
+            case ListOwners():
+                if not failed:
+                    self.views.owners.note_count(len(cast("Sequence[Owner]", answer)), now)
+                self.cases.told_read(work, answer, now)
+            case ReadOwner() | ReadInstance():
+                self.cases.told_read(work, answer, now)
+            case Write():
+                self.cases.told_written(work, failed, now)
+            case Remove():
+                self.cases.told_removed(work, failed, now)
+            case Delete():
+                self.cases.told_deleted(work, answer)
+
+    def _told_list(self, work: Lists, answer: object, failed: str, now: float) -> None:
+        self._due[work] = now + (self.settings.retry if failed else self._interval(work))
+        match work:
+            case ListRecords():
+                self.records_trouble = failed
+                if not failed:
+                    self.records_known = True
+                    self.cases.take_records(cast("Sequence[Orphan]", answer), now)
+            case ListInstances() if self.views.managers[work.manager].left:
+                del self._due[work]
+            case ListInstances() if failed:
+                self.manager_lost(work.manager, failed, now)
+            case ListInstances():
+                self.instances_listed(work.manager, cast("Sequence[Observed]", answer), now)
+            case _ if failed:
+                self.owners_lost(failed, now)
+            case _:
+                self.owners_listed(cast("Sequence[Owner]", answer), now)
+
+    def _interval(self, work: Lists) -> float:
+        return self.settings.poll if work == ListRecords() else self.settings.resync

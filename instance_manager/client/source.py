@@ -1,0 +1,170 @@
+"""An instance manager as the search for orphans asks it; one that knows processes only is asked for those."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from instance_manager.app.orphans.interfaces import (
+    CannotDeleteError,
+    CannotReadError,
+    InstanceNews,
+    InstancesListed,
+)
+from instance_manager.client.channel import DEFAULT_TIMEOUT
+from instance_manager.client.client import Client
+from instance_manager.client.instances import ENGINES
+from instance_manager.client.instances import DataEngine as EngineName
+from instance_manager.core.instance import type_of_process
+from instance_manager.core.orphans import DataEngine, Observed
+from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
+
+_NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
+
+T = TypeVar("T")
+
+
+class GrpcInstanceManager:
+    """Implements `app.orphans.interfaces.InstanceManagerSource`."""
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        """Ask an instance manager.
+
+        Args:
+            name: by which owners know it.
+            connect: returns a new client of it. It is called again whenever a watch was lost, since
+                certificates may have been renewed; it raises CannotReadError if they cannot be used.
+        """
+        self.name = name
+        self._connect = connect
+        self._client = connect()
+        self._lost = False
+        """A watch has failed since the client was made."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def get_live(self, seen: Observed) -> Observed | None:
+        """Ask for the instance that has a name now; None if it says that there is none."""
+
+        async def instance() -> Observed:
+            engine = _NAMES[seen.data_engine]
+            return _of_instance(
+                await self._client.instance_get(seen.name, kind=seen.kind, data_engine=engine)
+            )
+
+        async def process() -> Observed:
+            return _of_process(await self._client.process_get(seen.name))
+
+        try:
+            return await _either(instance, process)
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return None
+            raise self._cannot_read(error) from error
+
+    async def list_live(self) -> Sequence[Observed]:
+        """Ask for all instances."""
+
+        async def instances() -> list[Observed]:
+            return [_of_instance(each) for each in (await self._client.instance_list()).values()]
+
+        async def processes() -> list[Observed]:
+            return [_of_process(each) for each in (await self._client.process_list()).values()]
+
+        try:
+            return await _either(instances, processes)
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+
+    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
+        """Tell all instances, now and whenever one has changed."""
+        if self._lost:
+            await self._connect_again()
+        stream: Any = None
+        try:
+            stream = await _either(
+                lambda: self._client.instance_watch().begun(), lambda: self._client.process_watch().begun()
+            )
+            yield InstancesListed(tuple(await self.list_live()))
+            async for _ in stream:
+                yield InstancesListed(tuple(await self.list_live()))
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+        finally:
+            self._lost = True
+            if stream is not None:
+                stream.cancel()
+        raise CannotReadError(f"cannot read {self._label}: it is ending")
+
+    async def delete(self, seen: Observed) -> bool:
+        """Order the deletion of exactly this instance; False if there is none of this name and UUID."""
+        if not seen.uuid:
+            raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
+
+        async def instance() -> object:
+            engine = _NAMES[seen.data_engine]
+            return await self._client.instance_delete(
+                seen.name, seen.uuid, kind=seen.kind, data_engine=engine
+            )
+
+        try:
+            await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return False
+            raise CannotDeleteError(
+                f"cannot delete {seen.name} on {self._label}: {_reason(error)}"
+            ) from error
+        return True
+
+    async def _connect_again(self) -> None:
+        before, self._client = self._client, self._connect()
+        self._lost = False
+        # What is still being asked is answered or runs into its deadline first: nothing is cut off.
+        await before.close(DEFAULT_TIMEOUT)
+
+    @property
+    def _label(self) -> str:
+        return f"instance manager {self.name} at {self._client.url}"
+
+    def _cannot_read(self, error: AioRpcError) -> CannotReadError:
+        return CannotReadError(f"cannot read {self._label}: {_reason(error)}")
+
+
+async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:
+    """Ask InstanceService, or ProcessManagerService where there is no such service.
+
+    That is found out each time: the instance manager behind an address may be replaced by a newer one.
+    """
+    try:
+        return await instances()
+    except AioRpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+    answer: T = await processes()
+    return answer
+
+
+def _of_instance(response: InstanceResponse) -> Observed:
+    spec, status = response.spec, response.status
+    engine = DataEngine.V2 if spec.data_engine == ENGINES["v2"] else DataEngine.V1
+    kind = spec.type or (type_of_process(spec.name, "") if engine is DataEngine.V1 else "")
+    return Observed(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
+
+
+def _of_process(response: ProcessResponse) -> Observed:
+    spec, status = response.spec, response.status
+    kind = str(type_of_process(spec.name, ""))
+    return Observed(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
+
+
+def _reason(error: AioRpcError) -> str:
+    """Return why a call has failed; of what gRPC says about connecting, the last words are the reason."""
+    details = " ".join((error.details() or "no reason given").split())
+    if not details.startswith("cannot ") and error.code() is StatusCode.UNAVAILABLE:
+        details = details.rpartition(" error: ")[2] or details
+    return f"{details} ({error.code().name})"

@@ -1,0 +1,288 @@
+"""Orphans: the judgement of one instance, the record that is kept of an orphan, and the record's life.
+
+An orphan is an instance that runs although nothing owns it. One look at the instance and one at its owner can
+always be fooled by what happens between the two; the order of reads that cannot is in `inquiry`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import StrEnum, auto
+
+from instance_manager.core.process import State
+
+
+class Kind(StrEnum):
+    """What an owner's instance is; an instance of another type has no owner to be judged by."""
+
+    ENGINE = auto()
+    REPLICA = auto()
+
+
+class DataEngine(StrEnum):
+    """Which data engine runs an instance."""
+
+    V1 = auto()
+    """A process of the operating system."""
+    V2 = auto()
+    """Something that SPDK holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The custom resource that an instance exists for."""
+
+    name: str
+    kind: Kind
+    deleting: bool = False
+    """Its deletion was asked for."""
+    node_id: str = ""
+    """Node on which the instance is wanted; empty: none in particular."""
+    owner_id: str = ""
+    """Node whose controller looks after it."""
+    desired_state: str = ""
+    current_state: str = ""
+    instance_manager: str = ""
+    """Where its instance is, as its controller has noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An instance as an instance manager tells of it."""
+
+    name: str
+    uuid: str
+    """Empty from an instance manager before 1.9."""
+    kind: str
+    """`engine`, `replica`, or a type that is not judged."""
+    state: str
+    data_engine: DataEngine = DataEngine.V1
+    deleting: bool = False
+    """A delete was asked for, whatever the state says: one that failed stays in `error` until it is gone."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is in a state that is judged."""
+        return self.state in {State.RUNNING, State.ERROR} and not self.deleting
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A read that brought no answer; never the same as an answer that there is nothing."""
+
+    reason: str
+
+
+class Verdict(StrEnum):
+    """What one look at an instance and its owner says."""
+
+    ORPHAN = auto()
+    OWNED = auto()
+    IN_TRANSITION = auto()
+    """The instance starts or ends."""
+    NO_IDENTITY = auto()
+    """It has no UUID: nothing could say later whether a process of this name is still the same."""
+    NOT_JUDGED = auto()
+    """Not of a type that has an owner, or its owner is of another kind."""
+    UNKNOWN = auto()
+    """The owner could not be read; the earlier verdict stands."""
+    OWNER_IN_TRANSITION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and why, in words."""
+
+    verdict: Verdict
+    reason: str
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the verdict is that nothing owns the instance."""
+        return self.verdict is Verdict.ORPHAN
+
+
+def judge(instance: Observed, owner: Owner | Unreadable | None, manager: str) -> Judgement:
+    """Judge an instance by its owner.
+
+    Args:
+        instance: as it was seen.
+        owner: of its name, None if there is none.
+        manager: name of the instance manager it was seen on.
+    """
+    if not instance.settled:
+        doing = "being deleted" if instance.deleting else instance.state or "in no state"
+        return Judgement(Verdict.IN_TRANSITION, f"the instance is {doing}: only running and error are judged")
+    if not instance.uuid:
+        return Judgement(
+            Verdict.NO_IDENTITY, "the instance has no UUID: its instance manager is older than 1.9"
+        )
+    if instance.kind not in set(Kind):
+        return Judgement(
+            Verdict.NOT_JUDGED, f"an instance of type {instance.kind!r} has no owner to look for"
+        )
+    if isinstance(owner, Unreadable):
+        return Judgement(Verdict.UNKNOWN, f"the owner could not be read: {owner.reason}")
+    if owner is None:
+        return Judgement(Verdict.ORPHAN, "the instance has no owner")
+    if owner.kind != instance.kind:
+        return Judgement(
+            Verdict.NOT_JUDGED, f"its owner's kind is {owner.kind}, its own type {instance.kind}"
+        )
+    return _judge_by_present(owner, manager)
+
+
+def _judge_by_present(owner: Owner, manager: str) -> Judgement:
+    if transition := _transition(owner):
+        return Judgement(Verdict.OWNER_IN_TRANSITION, transition)
+    if owner.current_state == State.STOPPED:
+        return Judgement(Verdict.ORPHAN, "its owner is stopped: no instance is expected anywhere")
+    if owner.current_state != State.RUNNING:
+        return Judgement(Verdict.OWNER_IN_TRANSITION, f"its owner is in state {owner.current_state}")
+    if owner.instance_manager != manager:
+        return Judgement(Verdict.ORPHAN, f"its owner runs on instance manager {owner.instance_manager}")
+    return Judgement(Verdict.OWNED, "its owner runs here")
+
+
+def _transition(owner: Owner) -> str:
+    """Return what is still to happen to an owner, empty if nothing is."""
+    if owner.deleting:
+        return "its owner is being deleted"
+    if not owner.current_state or not owner.owner_id:
+        return "its owner's status is not filled in yet"
+    if owner.current_state == State.RUNNING and not owner.instance_manager:
+        return "its owner's status does not say yet where it runs"
+    if owner.current_state != owner.desired_state:
+        return f"its owner is {owner.current_state} and wanted {owner.desired_state or 'in no state'}"
+    if owner.node_id and owner.node_id != owner.owner_id:
+        return f"its owner is scheduled to node {owner.node_id}, which does not look after it yet"
+    return ""
+
+
+def is_back(owner: Owner | Unreadable | None, instance: Observed, manager: str) -> bool:
+    """Tell whether an instance that was an orphan has an owner on its instance manager again."""
+    return (
+        isinstance(owner, Owner)
+        and owner.kind == instance.kind
+        and owner.instance_manager == manager
+        and not _judge_by_present(owner, manager).is_orphan
+    )
+
+
+class Fate(StrEnum):
+    """What has become of a record."""
+
+    OPEN = auto()
+    """The instance is an orphan, as far as is known."""
+    GONE = auto()
+    """The instance went away by itself or by somebody else's hand."""
+    REPLACED = auto()
+    """Its name belongs to an instance with another UUID."""
+    OWNED = auto()
+    """It has an owner on this instance manager again."""
+    MANAGER_LEFT = auto()
+    """The instance manager itself is going away, or is no longer followed."""
+    DELETED = auto()
+    """It was deleted because of this record."""
+
+
+AUTO_DELETION = "auto-deletion"
+"""Who deletes when no person does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """The record of one orphan."""
+
+    instance: Observed
+    """As it was when it was declared an orphan."""
+    manager: str
+    """Name of the instance manager it was seen on."""
+    created: float
+    """Seconds since the epoch."""
+    reason: str
+    """Why it was declared an orphan."""
+    exists: bool = True
+    """The condition `InstanceExist`: whether the instance was there when it was last looked at."""
+    fate: Fate = Fate.OPEN
+    ended: float = 0.0
+    """When it ceased to be open, in seconds since the epoch."""
+    outcome: str = ""
+    """What became of it, in words."""
+    requested_by: str = ""
+    """Person who asked that the instance be deleted."""
+    requested_at: float = 0.0
+    deleted_by: str = ""
+    """Who had it deleted: set once the instance manager has taken the order."""
+    attempts: int = 0
+    """How often a delete was tried and failed."""
+    trouble: str = ""
+    """Why the last attempt to delete has failed, or did not take place."""
+
+    @property
+    def name(self) -> str:
+        """The name of the record; another instance, or the same one elsewhere, has another."""
+        return record_name(self.instance, self.manager)
+
+    @property
+    def type(self) -> str:
+        """`engine-instance` or `replica-instance`."""
+        return f"{self.instance.kind}-instance"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Which instance the record was made for."""
+        return {
+            "InstanceName": self.instance.name,
+            "InstanceUUID": self.instance.uuid,
+            "InstanceManager": self.manager,
+        }
+
+    def close(self, fate: Fate, now: float, outcome: str) -> "Orphan":
+        """Return the record with what became of it."""
+        exists = fate not in {Fate.GONE, Fate.REPLACED, Fate.DELETED}
+        return replace(self, exists=exists, fate=fate, ended=now, outcome=outcome)
+
+
+def record_name(instance: Observed, manager: str) -> str:
+    """Return the name of an instance's record: the same for the same instance, whoever computes it."""
+    key = f"{instance.name}-{instance.uuid}-{manager}-{instance.data_engine}"
+    return f"orphan-{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def review(
+    record: Orphan, instance: Observed | Unreadable | None, owner: Owner | Unreadable | None, now: float
+) -> Orphan:
+    """Return an open record as it is after a look at its instance and owner; the instance is not touched.
+
+    Args:
+        record: to look at.
+        instance: that has its name now, None if there is none.
+        owner: of that name, None if there is none.
+        now: seconds since the epoch.
+    """
+    if isinstance(instance, Unreadable):
+        return record
+    gone = instance is None or instance.uuid != record.instance.uuid
+    if gone and record.deleted_by:
+        return record.close(Fate.DELETED, now, f"deleted by {record.deleted_by}")
+    if instance is None:
+        return record.close(Fate.GONE, now, "the instance is gone")
+    if gone:
+        return record.close(Fate.REPLACED, now, f"the name belongs to an instance with UUID {instance.uuid}")
+    if is_back(owner, record.instance, record.manager):
+        return record.close(Fate.OWNED, now, "the owner is back on this instance manager")
+    return record
+
+
+def deleter(record: Orphan, now: float, *, auto_deletion: bool, grace: float) -> str:
+    """Return who wants the instance of an open record deleted by now, empty if nobody does.
+
+    Args:
+        record: of the instance.
+        now: seconds since the epoch.
+        auto_deletion: whether orphans are deleted without anybody asking.
+        grace: seconds that an orphan is left alone before that.
+    """
+    if record.requested_by:
+        return record.requested_by
+    return AUTO_DELETION if auto_deletion and now - record.created >= grace else ""
