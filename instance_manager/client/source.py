@@ -1,6 +1,7 @@
 """An instance manager as the search for orphans asks it; one that knows processes only is asked for those."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from grpc import StatusCode
@@ -9,17 +10,20 @@ from grpc.aio import AioRpcError
 from instance_manager.app.orphans.interfaces import (
     CannotDeleteError,
     CannotReadError,
+    InstanceChanged,
     InstanceNews,
     InstancesListed,
 )
-from instance_manager.client.channel import DEFAULT_TIMEOUT
+from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
 from instance_manager.client.client import Client
+from instance_manager.client.following import following
 from instance_manager.client.instances import ENGINES
 from instance_manager.client.instances import DataEngine as EngineName
 from instance_manager.core.instance import type_of_process
 from instance_manager.core.orphans import DataEngine, Observed
 from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
+from instance_manager.pb.instance_manager.v1.events_pb2 import Event, WatchResponse
 
 _NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
 
@@ -81,24 +85,45 @@ class GrpcInstanceManager:
             raise self._cannot_read(error) from error
 
     async def watch(self) -> AsyncGenerator[InstanceNews, None]:
-        """Tell all instances, now and whenever one has changed."""
+        """Tell all instances, and then what changes: by its events, or where it has none by its pings."""
         if self._lost:
             await self._connect_again()
-        stream: Any = None
+        streams: list[Stream[Any]] = []
         try:
-            stream = await _either(
+            pings = await _either(
                 lambda: self._client.instance_watch().begun(), lambda: self._client.process_watch().begun()
             )
+            streams.append(pings)
+            events = await self._events()
+            streams += [events] if events else []
             yield InstancesListed(tuple(await self.list_live()))
-            async for _ in stream:
-                yield InstancesListed(tuple(await self.list_live()))
+            async with aclosing(following(pings, events)) as changes:
+                async for change in changes:
+                    yield await self._told(change)
         except AioRpcError as error:
             raise self._cannot_read(error) from error
         finally:
             self._lost = True
-            if stream is not None:
+            for stream in streams:
                 stream.cancel()
         raise CannotReadError(f"cannot read {self._label}: it is ending")
+
+    async def _events(self) -> Stream[WatchResponse] | None:
+        """Return the stream of events, None from an instance manager that has none."""
+        try:
+            return await self._client.watch_events().begun()
+        except AioRpcError as error:
+            if error.code() is not StatusCode.UNIMPLEMENTED:
+                raise
+            return None
+
+    async def _told(self, change: Event | None) -> InstanceNews:
+        if change is None:
+            return InstancesListed(tuple(await self.list_live()))
+        told = change.instance
+        seen = Observed(told.name, told.uuid, told.type, told.state)
+        # A name may have gone to another instance already: whoever replaces one exists beside it for a while.
+        return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
 
     async def delete(self, seen: Observed) -> bool:
         """Order the deletion of exactly this instance; False if there is none of this name and UUID."""

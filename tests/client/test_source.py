@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from instance_manager.app.orphans.interfaces import (
     CannotDeleteError,
     CannotReadError,
+    InstanceChanged,
     InstanceNews,
     InstancesListed,
 )
@@ -62,24 +64,49 @@ async def test_a_delete_hits_only_the_instance_that_has_the_uuid(daemon: Daemon)
         assert not await source.delete(seen)
 
 
-async def test_a_watch_tells_all_instances_and_then_again_on_every_change(daemon: Daemon) -> None:
+async def test_a_watch_tells_all_instances_and_then_each_change(daemon: Daemon) -> None:
     async with daemon.client() as client, daemon.client() as watching:
-        await created(client, "r1")
+        known = await created(client, "r1")
         async with (
             aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as told,
             asyncio.timeout(40),
         ):
-            first = await anext(told)
-            assert isinstance(first, InstancesListed)
-            assert [each.name for each in first.instances] == ["r1"]
-            await created(client, "r2")
+            assert await anext(told) == InstancesListed((known,))
+            new = await created(client, "r2")
+            await client.process_delete("r2", new.uuid)
+            changes = []
             async for news in told:
-                assert isinstance(news, InstancesListed)
-                if {(each.name, each.state) for each in news.instances} == {
-                    ("r1", "running"),
-                    ("r2", "running"),
-                }:
-                    break
+                if isinstance(news, InstanceChanged):
+                    changes.append(news)
+                    if news.instance is None:
+                        break
+        states = ["starting", "running", "stopping", "stopped"]
+        assert changes == [
+            *(InstanceChanged("r2", replace(new, state=state)) for state in states),
+            InstanceChanged("r2", None),
+        ]
+
+
+async def test_a_ping_leads_to_another_list_for_what_no_event_tells(daemon: Daemon) -> None:
+    async with daemon.client() as client, daemon.client() as watching:
+        async with (
+            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as told,
+            asyncio.timeout(40),
+        ):
+            assert await anext(told) == InstancesListed(())
+            await client.process_create(sleeper("r1"))
+            listed = [news async for news in taken_until(told, InstancesListed)][-1]
+        assert isinstance(listed, InstancesListed)
+        assert [each.name for each in listed.instances] == ["r1"]
+
+
+async def taken_until(
+    told: AsyncGenerator[InstanceNews, None], kind: type[InstanceNews]
+) -> AsyncGenerator[InstanceNews, None]:
+    async for news in told:
+        yield news
+        if isinstance(news, kind):
+            return
 
 
 async def test_a_watch_ends_with_an_error_when_the_daemon_ends(daemon: Daemon) -> None:
