@@ -4,7 +4,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Container, Iterator
+import time
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ import grpc.aio
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CREDENTIALS = struct.Struct("3i")
+_FRESH_SECONDS = 0.1
 UNKNOWN = "unix socket, unknown process"
 
 
@@ -27,22 +29,39 @@ class Peer:
     gid: int
 
 
-def caller(context: Context, no_sockets: Container[int] = ()) -> str:
-    """Tell who makes a call, in a few words for a log.
+class Callers:
+    """Tells who makes calls. When many come at once it looks at the descriptors only now and then."""
 
-    With certificates the name in the client's, with its address; without, the address alone. gRPC does not
-    tell by which connection to a Unix socket a call came, so every process that is connected at the moment is
-    named: it is one of them. That takes some 3 ms for each 1,000 descriptors that have to be looked at.
+    def __init__(self, no_sockets: Callable[[], Container[int]] = tuple) -> None:
+        """Look at descriptors, but not at those that `no_sockets` returns: known to be none."""
+        self._no_sockets = no_sockets
+        self._peers = ""
+        self._fresh_until = 0.0
 
-    Args:
-        context: of the call.
-        no_sockets: descriptors that are known to be none, and need no look.
-    """
-    kind, _, address = unquote(context.peer()).partition(":")
-    if kind == "unix":
-        address = _told(sorted(set(unix_peers(no_sockets))))
-    names = certificate_names(context)
-    return f"{names[0]} at {address}" if names else address
+    def who(self, context: Context) -> str:
+        """Tell who makes a call, in a few words for a log.
+
+        With certificates the name in the client's, with its address; without, the address alone. gRPC does
+        not tell by which connection to a Unix socket a call came, so every process that is connected is
+        named: it is one of them, unless it has connected within a tenth of a second after another's call.
+        """
+        kind, _, address = unquote(context.peer()).partition(":")
+        names = certificate_names(context)
+        told = self._connected() if kind == "unix" else address
+        return f"{names[0]} at {told}" if names else told
+
+    def _connected(self) -> str:
+        now = time.monotonic()
+        if now >= self._fresh_until:
+            self._peers = _told(sorted(set(unix_peers(self._no_sockets()))))
+            # With 1,000 descriptors a look takes some 3 ms.
+            self._fresh_until = time.monotonic() + _FRESH_SECONDS
+        return self._peers
+
+
+def caller(context: Context) -> str:
+    """Tell who makes a call, after a look of its own; see `Callers.who`."""
+    return Callers().who(context)
 
 
 def certificate_names(context: Context) -> list[str]:

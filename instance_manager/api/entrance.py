@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from instance_manager.api.caller import caller
+from instance_manager.api.caller import Callers
 from instance_manager.api.methods import Context
 from instance_manager.api.turns import Turns
 from instance_manager.app.audit import AuditTrail
@@ -56,7 +56,7 @@ class Entrance:
             no_sockets: returns descriptors of this process that no client is at the other end of.
         """
         self._trail = trail
-        self._no_sockets = no_sockets
+        self._callers = Callers(no_sockets)
         self._max_streams = max_streams
         self._turns = Turns()
         self.streams = 0
@@ -126,7 +126,7 @@ class Entrance:
         async def audited(raw: bytes, context: Context) -> bytes:
             answer: bytes = b""
             # Now: at the end it may be gone.
-            who = caller(context, self._no_sockets())
+            who = self._callers.who(context)
             code: str | None = None
             try:
                 answer = await call(raw, context)

@@ -106,6 +106,15 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
             again.cancel()
 
 
+async def test_a_client_may_ask_for_more_at_once_than_a_connection_takes(daemon: Daemon) -> None:
+    """What is above the bound waits on the client's side; nothing is refused."""
+    async with daemon.client() as client:
+        await client.process_create(sleeper("a"))
+        for _ in range(5):
+            answers = await asyncio.gather(*(client.process_get("a") for _ in range(600)))
+            assert {answer.spec.name for answer in answers} == {"a"}
+
+
 async def one_after_the_other(client: Client, count: int) -> list[float]:
     """Create and delete processes; return how many seconds each delete took."""
     took = []
