@@ -5,9 +5,12 @@ detail whatever the level.
 """
 
 import logging
+import os
+import select
+import stat
 import sys
 from collections.abc import Collection
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -77,18 +80,63 @@ class LogControl:
 control = LogControl()
 
 
-class _Logger(structlog.WriteLogger):
+class Sink:
+    """Takes lines without ever making the daemon wait or fail.
+
+    What cannot be written is dropped and counted: nobody reads, the reader is gone, the disk is full.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = _own_description(fd)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._torn = False
+        self.lost = 0
+        """Lines dropped since the last one that was written."""
+
+    def write(self, line: str) -> None:
+        """Write a line, or drop it."""
+        data = b"\n" * self._torn + line.encode(errors="backslashreplace") + b"\n"
+        left = data
+        try:
+            while left and self._poll.poll(0):
+                left = left[os.write(self._fd, left[: select.PIPE_BUF]) :]
+        except OSError:
+            pass
+        self._torn = bool(left) and (self._torn or left != data)
+        self.lost = self.lost + 1 if left else 0
+
+
+def _own_description(fd: int) -> int:
+    """Open a pipe or terminal once more, so that it can be made not to block for this process alone."""
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it belongs to somebody else, or has no reader: looking before writing has to do
+        pass
+    return fd
+
+
+class _Logger:
     """Writes lines and knows in which module they were written."""
 
-    def __init__(self, file: TextIO, name: str) -> None:
-        super().__init__(file)
+    def __init__(self, sink: Sink, name: str) -> None:
+        self.sink = sink
         self.path = name.split(".")
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self.sink.write(line)
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 def configure(*, debug: bool) -> None:
     """Set up logging once, at the start."""
     control.set_level("debug" if debug else "info")
     terminal = sys.stderr.isatty()
+    sink = Sink(2)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     )
@@ -103,7 +151,7 @@ def configure(*, debug: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=lambda name="": _Logger(sys.stderr, name),
+        logger_factory=lambda name="": _Logger(sink, name),
         cache_logger_on_first_use=True,
     )
 
@@ -111,4 +159,6 @@ def configure(*, debug: bool) -> None:
 def _drop(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     if not control.passes(method, logger.path):
         raise structlog.DropEvent
+    if logger.sink.lost:
+        event["lines_lost"] = logger.sink.lost
     return event

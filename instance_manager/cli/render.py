@@ -91,10 +91,11 @@ def show(answer: "Listed | Mapping[str, Listed]", output: str | None, view: "Vie
         _show_table(listed, view.wide if wide else view.columns, wide=wide)
     else:
         by_name = {each.spec.name: as_dict(each) for each in listed}
-        _show_data(by_name if isinstance(answer, Mapping) else as_dict(answer), output)
+        show_data(by_name if isinstance(answer, Mapping) else as_dict(answer), output)
 
 
-def _show_data(data: dict[str, Any], output: str) -> None:
+def show_data(data: dict[str, Any], output: str) -> None:
+    """Print something as `yaml` or `json`."""
     if output == "yaml":
         import yaml
 
@@ -112,10 +113,15 @@ _NARROWEST_NAME = 20
 
 
 def _show_table(listed: "Sequence[Listed]", columns: "Columns[Listed]", *, wide: bool) -> None:
-    rows: list[list[str]] = [[printable(cell(each)) or "-" for cell in columns.values()] for each in listed]
+    show_rows(list(columns), [[cell(each) for cell in columns.values()] for each in listed], wide=wide)
+
+
+def show_rows(columns: Sequence[str], cells: Sequence[Sequence[str]], *, wide: bool) -> None:
+    """Print a table; where a terminal is too narrow, the first column gives way unless it is a wide one."""
+    rows = [[printable(cell) or "-" for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if on_terminal():
-        _show_rich(list(columns), rows, widths, foldable=0 if wide else widths[0] - _NARROWEST_NAME)
+        _show_rich(columns, rows, widths, foldable=0 if wide else widths[0] - _NARROWEST_NAME)
     else:
         for row in (columns, *rows):
             line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -139,9 +145,10 @@ def _show_rich(
     table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column != "NAME" or foldable <= 0)
-    state = columns.index("STATE")
     for row in rows:
         cells = [Text(cell) for cell in row]
-        cells[state].stylize(COLOURS.get(row[state], ""))
+        if "STATE" in columns:
+            state = columns.index("STATE")
+            cells[state].stylize(COLOURS.get(row[state], ""))
         table.add_row(*cells)
     console.print(table)

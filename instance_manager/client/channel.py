@@ -116,9 +116,9 @@ class Channel:
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
-        await self._channel.close()
+    async def close(self, grace: float | None = None) -> None:
+        """Close the connection; calls under way are cancelled, with a grace only after so many seconds."""
+        await self._channel.close(grace)
 
     async def health(self, service: str = "") -> str:
         """Return SERVING, NOT_SERVING or UNKNOWN for a service, or for the daemon as a whole."""

@@ -72,6 +72,10 @@ class EventCalls(Channel):
             request.since_time.FromDatetime(since_time)
         return await self._history(request)
 
+    def watch_events(self, *, snapshot: bool = False) -> Stream[pb.WatchResponse]:
+        """Stream changes as the daemon sends them, until the connection is lost; `events` makes it again."""
+        return self._watch_events(pb.WatchRequest(snapshot=snapshot), wait_for_ready=False)
+
     async def _history(self, request: pb.HistoryRequest) -> pb.HistoryResponse:
         return await self._unary("instance_manager.v1.EventService/History", request, pb.HistoryResponse)
 

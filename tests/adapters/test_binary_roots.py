@@ -145,6 +145,8 @@ async def test_a_program_below_a_root_sees_what_it_was_called_by_and_is_named_af
     (root / "sleeper").symlink_to("/bin/sleep")
     async with open_workshop(roots=[root, Path("/bin")]) as workshop:
         started = workshop.spawn(str(root / "sleeper"), "1000")
+        while not proc.read_command(started.pid):
+            pass  # it is in the middle of its execve
         assert proc.read_command(started.pid) == (str(root / "sleeper"), "1000")
         stat = proc.read_stat(started.pid)
         assert stat is not None

@@ -46,6 +46,7 @@ def test_every_command_is_here() -> None:
         *(f"process {name}" for name in both | {"wait"}),
         *(f"instance {name}" for name in both | of_v2),
         *(f"log-level {name}" for name in ("get", "set")),
+        *(f"orphans {name}" for name in ("run", "list", "get", "explain", "delete")),
     }
 
 

@@ -1,6 +1,8 @@
 """The daemon as a program: addresses, signals, and errors a person can cause."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -10,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from instance_manager.client import Client
 from tests.harness import BIN, Daemon, Watch, port_span, running_daemon, shell, sleeper
 
 
@@ -151,3 +154,35 @@ async def test_a_client_may_ping_every_10_s_without_a_stream(tmp_path: Path) -> 
             await channel.channel_ready()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 65)
+
+
+@pytest.mark.parametrize("reader", ["gone", "stuck"])
+async def test_a_daemon_whose_log_nobody_reads_goes_on_and_ends_when_it_is_told_to(
+    tmp_path: Path, reader: str
+) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    url = f"unix://{tmp_path}/im.sock"
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", "--listen", url, "--state-dir", str(tmp_path / "state")),
+        *("--logs-dir", str(tmp_path / "logs"), "--stop-timeout", "2"),
+        stderr=writing,
+    )
+    os.close(writing)
+    try:
+        async with Client(url) as client, asyncio.timeout(40):
+            while b'"serving"' not in await asyncio.to_thread(os.read, reading, 4096):
+                pass
+            if reader == "gone":
+                os.close(reading)
+            async with Watch(client) as watch:
+                for number in range(30):
+                    await client.process_create(sleeper(f"p{number}"))
+                await watch.until(lambda seen: sum(c.status.state == "running" for c in seen) == 30)
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        if reader == "stuck":
+            os.close(reading)

@@ -1,0 +1,295 @@
+"""Writing and reading records. The agent and people work on them at the same time, in processes of their own.
+
+Records that are lost are found again, so a file that cannot be used never stops the agent: it is moved aside.
+What a person had asked for is lost with it, which is why that is told as an error.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from instance_manager.adapters.orphan_records import codec
+from instance_manager.adapters.orphan_records.schema import NewerSchemaError, upgrade
+from instance_manager.app.orphans.interfaces import CannotReadError
+from instance_manager.core.orphans import Fate, Orphan
+
+log = structlog.get_logger(__name__)
+
+_ALL = ", ".join(codec.COLUMNS)
+_MARKS = ", ".join("?" * len(codec.COLUMNS))
+_KEPT = {
+    "requested_by": (
+        "CASE WHEN requested_at > excluded.requested_at THEN requested_by ELSE excluded.requested_by END"
+    ),
+    "requested_at": "max(requested_at, excluded.requested_at)",
+    "deleted_by": "CASE WHEN excluded.deleted_by = '' THEN deleted_by ELSE excluded.deleted_by END",
+}
+"""What another process may have written meanwhile, and the agent's older knowledge must not undo."""
+_CHANGES = ", ".join(f"{column} = {_KEPT.get(column, f'excluded.{column}')}" for column in codec.COLUMNS[1:])
+
+# Only names of columns are put into these, no value from outside.
+_LIST = f"SELECT {_ALL} FROM orphans ORDER BY created, name"  # noqa: S608
+_GET = f"SELECT {_ALL} FROM orphans WHERE name = ?"  # noqa: S608
+_PUT = f"INSERT INTO orphans ({_ALL}) VALUES ({_MARKS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
+_END = f"INSERT INTO history ({_ALL}) VALUES ({_MARKS})"  # noqa: S608
+_HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
+
+_BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another process that writes."""
+_UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+T = TypeVar("T")
+
+
+class SqliteRecords:
+    """Implements `app.orphans.interfaces.Records`."""
+
+    def __init__(self, path: Path, *, agent: bool = False, memory: int = 1000) -> None:
+        """Keep records in a file.
+
+        Args:
+            path: of the file.
+            agent: whether to begin them if there are none, and to move aside what cannot be used; there is
+                one agent at a time.
+            memory: how many records that have ended are kept.
+        """
+        self._path = path.absolute()
+        self._agent = agent
+        self._memory = memory
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Device and inode of what is open."""
+        self._lock = -1
+
+    def open(self) -> None:
+        """Be ready for work.
+
+        Raises:
+            CannotReadError: if that is not possible; the message says what to do.
+        """
+        if self._agent:
+            self._take_lock()
+            with contextlib.suppress(CannotReadError):
+                # A file that cannot be used is moved aside by this, and the next line begins a new one.
+                self._run(_check)
+        self._run(_check)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._disconnect()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def list(self) -> Sequence[Orphan]:
+        """Return the open records, oldest first."""
+        return self._run(lambda db: [codec.from_row(row) for row in db.execute(_LIST)])
+
+    async def get(self, name: str) -> Orphan | None:
+        """Return one open record."""
+        return self._run(lambda db: _get(db, name))
+
+    async def put(self, record: Orphan) -> None:
+        """Write an open record; a request for its deletion and who has deleted it are kept."""
+        self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+
+    async def remove(self, record: Orphan) -> None:
+        """End a record: from now on it is in the history."""
+        self._run(lambda db: self._end(db, record))
+
+    async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
+        """Note that a person wants an orphan deleted."""
+
+        def request(db: sqlite3.Connection) -> Orphan | None:
+            db.execute(
+                "UPDATE orphans SET requested_by = ?, requested_at = ? WHERE name = ?", (who, now, name)
+            )
+            return _get(db, name)
+
+        return self._run(request)
+
+    async def history(self) -> Sequence[Orphan]:
+        """Return the records that have ended, oldest first, as far as they are kept.
+
+        Raises:
+            CannotReadError: if they cannot be read.
+        """
+        return self._run(lambda db: [codec.from_row(row) for row in db.execute(_HISTORY)])
+
+    async def set_sources(self, sources: codec.Sources) -> None:
+        """Write down where the agent looks.
+
+        Raises:
+            CannotReadError: if that cannot be written.
+        """
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)",
+                codec.encode_sources(sources).items(),
+            )
+
+        self._run(write)
+
+    async def sources(self) -> codec.Sources | None:
+        """Return where the agent looks, or looked last; None if there has been none.
+
+        Raises:
+            CannotReadError: if that cannot be read.
+        """
+        return self._run(
+            lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+        )
+
+    # --- the file ---
+
+    def _end(self, db: sqlite3.Connection, record: Orphan) -> None:
+        known = _get(db, record.name)
+        if known is None:
+            return
+        db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
+        db.execute(_END, codec.to_row(_with_known(record, known)))
+        db.execute(
+            "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
+        )
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do some work, all or nothing of it.
+
+        Raises:
+            CannotReadError: if it cannot be done.
+        """
+        try:
+            with self._transaction() as db:
+                return work(db)
+        except (sqlite3.Error, OSError, ValueError, NewerSchemaError) as error:
+            self._disconnect()
+            if self._agent and _is_unusable(error):
+                self._move_aside(error)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise CannotReadError(f"cannot use the records {self._path}: {reason}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._connect()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection to the file that has the path now: somebody may have removed the one before."""
+        if self._connection is not None and _identity(self._path) == self._file:
+            return self._connection
+        self._disconnect()
+        if self._agent:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        elif not self._path.exists():
+            raise CannotReadError(
+                f"cannot find the records {self._path}: `orphans run` begins them; --records names others"
+            )
+        db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
+        db.execute("PRAGMA journal_mode = WAL")
+        upgrade(db)
+        self._file = _identity(self._path)
+        return db
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _take_lock(self) -> None:
+        path = Path(f"{self._path}.lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise CannotReadError(
+                f"cannot use the records {self._path}: another agent does; "
+                "end that one or give other --records"
+            ) from error
+        except OSError as error:
+            self.close()
+            raise CannotReadError(
+                f"cannot use the records {self._path}: {error.strerror}; "
+                "make the directory writable or give other --records"
+            ) from error
+
+    def _move_aside(self, error: Exception) -> None:
+        log.error(
+            "records moved aside: orphans are found again, but what people have asked for is lost",
+            path=str(self._path),
+            kept=f"{self._path}.unusable",
+            reason=str(error),
+        )
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
+
+
+def _with_known(ended: Orphan, known: Orphan) -> Orphan:
+    """Return a record that has ended with what another process has written about it meanwhile.
+
+    The agent may see an instance go before it has read that a person has deleted it.
+    """
+    if known.requested_at > ended.requested_at:
+        ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
+    if known.deleted_by and not ended.deleted_by:
+        ended = replace(ended, deleted_by=known.deleted_by)
+        if ended.fate in {Fate.GONE, Fate.REPLACED}:
+            ended = ended.close(Fate.DELETED, ended.ended, f"deleted by {known.deleted_by}")
+    return ended
+
+
+def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
+    row = db.execute(_GET, (name,)).fetchone()
+    return None if row is None else codec.from_row(row)
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Find out whether everything can be read.
+
+    Raises:
+        sqlite3.Error: if the file is damaged.
+        ValueError: if what it says makes no sense.
+    """
+    (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise ValueError(f"they are damaged: {answer}")
+    for query in (_LIST, _HISTORY):
+        for row in db.execute(query):
+            codec.from_row(row)
+    codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_unusable(error: Exception) -> bool:
+    """Tell whether a file will never be of use; being busy, full or forbidden passes."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        # A table that is missing from a file of the right version is damage too.
+        return (code is not None and code & 0xFF in _UNUSABLE) or "no such" in str(error)
+    return isinstance(error, (ValueError, NewerSchemaError))

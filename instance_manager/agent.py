@@ -1,0 +1,143 @@
+"""The agent that looks for orphans: the one place where its parts are put together."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from instance_manager.adapters.orphan_records import Sources, SqliteRecords
+from instance_manager.adapters.owners import FileOwners
+from instance_manager.app.interfaces import Cancellable
+from instance_manager.app.orphans.agent import OrphanAgent
+from instance_manager.app.orphans.interfaces import CannotReadError
+from instance_manager.app.orphans.naming import other_name
+from instance_manager.app.orphans.settings import OrphanSettings
+from instance_manager.client import Client
+from instance_manager.client.source import GrpcInstanceManager
+from instance_manager.core.orphans import Fate
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Everything a person can set."""
+
+    targets: Mapping[str, str]
+    """URL of each instance manager by the name that owners know it by."""
+    owners: Path
+    """File, or directory with files, of the owners."""
+    records: Path
+    orphans: OrphanSettings
+
+
+class MisnamedError(Exception):
+    """Owners know an instance manager by another name than the one it was given; the message says which."""
+
+
+class LoopClock:
+    """Real time; implements `app.interfaces.Clock`."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
+        """Do something in `delay` seconds."""
+        return asyncio.get_running_loop().call_later(delay, action)
+
+
+def run(settings: AgentSettings, connect: Callable[[str], Client] = Client) -> None:
+    """Look for orphans until a signal says otherwise.
+
+    Args:
+        settings: that a person has chosen.
+        connect: makes a client of a URL; raises CannotReadError if it cannot, for want of certificates.
+
+    Raises:
+        CannotReadError: if the records or certificates cannot be used at all.
+        MisnamedError: if orphans are to be deleted automatically under a name that is likely to be wrong.
+    """
+    asyncio.run(serve(settings, connect))
+
+
+async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> None:
+    """Look for orphans on the running event loop; see `run`."""
+    async with AsyncExitStack() as stack:
+        records = SqliteRecords(settings.records, agent=True)
+        stack.callback(records.close)
+        records.open()
+        await records.set_sources(
+            Sources(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
+        )
+        managers = []
+        for name, url in settings.targets.items():
+            managers.append(GrpcInstanceManager(name, functools.partial(connect, url)))
+            stack.push_async_callback(managers[-1].close)
+        owners = FileOwners(settings.owners)
+        await _end_forsaken(records, settings.targets)
+        for manager in managers:
+            await _check_name(manager, owners, settings)
+        agent = OrphanAgent(
+            settings.orphans,
+            owners=owners,
+            records=records,
+            managers=managers,
+            clock=LoopClock(),
+        )
+        work = asyncio.ensure_future(agent.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, work.cancel)
+        log.info(
+            "looking for orphans",
+            targets=dict(settings.targets),
+            owners=str(settings.owners),
+            records=str(settings.records),
+            auto_deletion=settings.orphans.auto_deletion,
+            pid=os.getpid(),
+        )
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        log.info("stopped")
+
+
+async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> None:
+    """End the records of instance managers that an earlier agent has followed and this one does not."""
+    for record in await records.list():
+        if record.manager not in targets:
+            outcome = "its instance manager is no longer followed"
+            await records.remove(record.close(Fate.MANAGER_LEFT, time.time(), outcome))
+            log.info("orphan record ended", record=record.name, name=record.instance.name, outcome=outcome)
+
+
+async def _check_name(manager: GrpcInstanceManager, owners: FileOwners, settings: AgentSettings) -> None:
+    """Look whether owners know an instance manager by the name it was given.
+
+    Under a wrong name every instance on it looks as if its owner had moved elsewhere.
+
+    Raises:
+        MisnamedError: if they do not, and orphans are to be deleted automatically.
+    """
+    try:
+        instances, owned = await manager.list_live(), await owners.list_live()
+    except CannotReadError:
+        return  # the agent tells of that
+    other = other_name(manager.name, instances, owned)
+    if not other or other in settings.targets:
+        return
+    reason = f"the owners of all instances on {manager.name} say that they run on {other}; is the name right?"
+    if settings.orphans.auto_deletion:
+        raise MisnamedError(
+            f"cannot delete orphans automatically: {reason} If so, start without --auto-delete, "
+            "or follow that one too"
+        )
+    log.warning("trouble", what=f"name of {manager.name}", reason=reason)

@@ -1,0 +1,111 @@
+"""`instance-manager orphans run`: the agent."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.orphan_sources import (
+    Target,
+    check_targets,
+    client_of,
+    owners_option,
+    records_option,
+    target_option,
+)
+from instance_manager.cli.parameters import examples
+from instance_manager.cli.root import Globals
+
+
+@click.command(
+    epilog=examples(
+        "orphans run --target node-1=tcp://localhost:8500 --owners owners.json",
+        "orphans run --target im-a=tcp://10.0.0.1:8500 --target im-b=tcp://10.0.0.2:8500 --owners /owners "
+        "--auto-delete",
+    )
+)
+@target_option(required=True)
+@owners_option(required=True)
+@records_option
+@click.option(
+    "--wait-interval",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From the first suspicion until an instance is judged.",
+)
+@click.option(
+    "--resync",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks at everything, whatever notifications have told.",
+)
+@click.option(
+    "--auto-delete",
+    is_flag=True,
+    help="Delete orphans when the grace period is over; without it, only people do.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an orphan is left alone before --auto-delete deletes it.",
+)
+@click.option(
+    "--max-per-minute",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="COUNT",
+    help="Orphans that may be declared in a minute; more stop the declaring: the owners may be wrong.",
+)
+@click.pass_obj
+def run(
+    options: Globals,
+    targets: Sequence[Target],
+    owners: Path,
+    records: Path,
+    wait_interval: float,
+    resync: float,
+    auto_delete: bool,
+    grace: float,
+    max_per_minute: int,
+) -> None:
+    """Look for orphans until SIGTERM.
+
+    Each instance that seems to have no owner is looked at again, live: the instance, then its owner, then the
+    instance. Only what is an orphan in all three gets a record. Without --auto-delete nothing is deleted
+    unless a person says so.
+    """
+    if not options.debug:
+        # What gRPC has to say goes between the lines of JSON otherwise.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from instance_manager import agent, log
+    from instance_manager.app.orphans.interfaces import CannotReadError
+    from instance_manager.app.orphans.settings import OrphanSettings
+
+    check_targets(targets)
+    settings = agent.AgentSettings(
+        targets={target.name: target.url for target in targets},
+        owners=owners.absolute(),
+        records=records,
+        orphans=OrphanSettings(
+            wait=wait_interval,
+            resync=resync,
+            auto_deletion=auto_delete,
+            grace=grace,
+            limit=max_per_minute,
+        ),
+    )
+    log.configure(debug=options.debug)
+    try:
+        agent.run(settings, lambda url: client_of(url, options.tls))
+    except (CannotReadError, agent.MisnamedError) as error:
+        raise Failure(str(error), ExitCode.FAILURE) from error

@@ -1,0 +1,195 @@
+"""An instance manager as the search for orphans asks it; one that knows processes only is asked for those."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from instance_manager.app.orphans.interfaces import (
+    CannotDeleteError,
+    CannotReadError,
+    InstanceChanged,
+    InstanceNews,
+    InstancesListed,
+)
+from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
+from instance_manager.client.client import Client
+from instance_manager.client.following import following
+from instance_manager.client.instances import ENGINES
+from instance_manager.client.instances import DataEngine as EngineName
+from instance_manager.core.instance import type_of_process
+from instance_manager.core.orphans import DataEngine, Observed
+from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
+from instance_manager.pb.instance_manager.v1.events_pb2 import Event, WatchResponse
+
+_NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
+
+T = TypeVar("T")
+
+
+class GrpcInstanceManager:
+    """Implements `app.orphans.interfaces.InstanceManagerSource`."""
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        """Ask an instance manager.
+
+        Args:
+            name: by which owners know it.
+            connect: returns a new client of it. It is called again whenever a watch was lost, since
+                certificates may have been renewed; it raises CannotReadError if they cannot be used.
+        """
+        self.name = name
+        self._connect = connect
+        self._client = connect()
+        self._lost = False
+        """A watch has failed since the client was made."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def get_live(self, seen: Observed) -> Observed | None:
+        """Ask for the instance that has a name now; None if it says that there is none."""
+
+        async def instance() -> Observed:
+            engine = _NAMES[seen.data_engine]
+            return _of_instance(
+                await self._client.instance_get(seen.name, kind=seen.kind, data_engine=engine)
+            )
+
+        async def process() -> Observed:
+            return _of_process(await self._client.process_get(seen.name))
+
+        try:
+            return await _either(instance, process)
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return None
+            raise self._cannot_read(error) from error
+
+    async def list_live(self) -> Sequence[Observed]:
+        """Ask for all instances."""
+
+        async def instances() -> list[Observed]:
+            return [_of_instance(each) for each in (await self._client.instance_list()).values()]
+
+        async def processes() -> list[Observed]:
+            return [_of_process(each) for each in (await self._client.process_list()).values()]
+
+        try:
+            return await _either(instances, processes)
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+
+    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
+        """Tell all instances, and then what changes: by its events, or where it has none by its pings."""
+        if self._lost:
+            await self._connect_again()
+        streams: list[Stream[Any]] = []
+        try:
+            pings = await _either(
+                lambda: self._client.instance_watch().begun(), lambda: self._client.process_watch().begun()
+            )
+            streams.append(pings)
+            events = await self._events()
+            streams += [events] if events else []
+            yield InstancesListed(tuple(await self.list_live()))
+            async with aclosing(following(pings, events)) as changes:
+                async for change in changes:
+                    yield await self._told(change)
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+        finally:
+            self._lost = True
+            for stream in streams:
+                stream.cancel()
+        raise CannotReadError(f"cannot read {self._label}: it is ending")
+
+    async def _events(self) -> Stream[WatchResponse] | None:
+        """Return the stream of events, None from an instance manager that has none."""
+        try:
+            return await self._client.watch_events().begun()
+        except AioRpcError as error:
+            if error.code() is not StatusCode.UNIMPLEMENTED:
+                raise
+            return None
+
+    async def _told(self, change: Event | None) -> InstanceNews:
+        if change is None:
+            return InstancesListed(tuple(await self.list_live()))
+        told = change.instance
+        seen = Observed(told.name, told.uuid, told.type, told.state)
+        # A name may have gone to another instance already: whoever replaces one exists beside it for a while.
+        return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
+
+    async def delete(self, seen: Observed) -> bool:
+        """Order the deletion of exactly this instance; False if there is none of this name and UUID."""
+        if not seen.uuid:
+            raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
+
+        async def instance() -> object:
+            engine = _NAMES[seen.data_engine]
+            return await self._client.instance_delete(
+                seen.name, seen.uuid, kind=seen.kind, data_engine=engine
+            )
+
+        try:
+            await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return False
+            raise CannotDeleteError(
+                f"cannot delete {seen.name} on {self._label}: {_reason(error)}"
+            ) from error
+        return True
+
+    async def _connect_again(self) -> None:
+        before, self._client = self._client, self._connect()
+        self._lost = False
+        # What is still being asked is answered or runs into its deadline first: nothing is cut off.
+        await before.close(DEFAULT_TIMEOUT)
+
+    @property
+    def _label(self) -> str:
+        return f"instance manager {self.name} at {self._client.url}"
+
+    def _cannot_read(self, error: AioRpcError) -> CannotReadError:
+        return CannotReadError(f"cannot read {self._label}: {_reason(error)}")
+
+
+async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:
+    """Ask InstanceService, or ProcessManagerService where there is no such service.
+
+    That is found out each time: the instance manager behind an address may be replaced by a newer one.
+    """
+    try:
+        return await instances()
+    except AioRpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+    answer: T = await processes()
+    return answer
+
+
+def _of_instance(response: InstanceResponse) -> Observed:
+    spec, status = response.spec, response.status
+    engine = DataEngine.V2 if spec.data_engine == ENGINES["v2"] else DataEngine.V1
+    kind = spec.type or (type_of_process(spec.name, "") if engine is DataEngine.V1 else "")
+    return Observed(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
+
+
+def _of_process(response: ProcessResponse) -> Observed:
+    spec, status = response.spec, response.status
+    kind = str(type_of_process(spec.name, ""))
+    return Observed(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
+
+
+def _reason(error: AioRpcError) -> str:
+    """Return why a call has failed; of what gRPC says about connecting, the last words are the reason."""
+    details = " ".join((error.details() or "no reason given").split())
+    if not details.startswith("cannot ") and error.code() is StatusCode.UNAVAILABLE:
+        details = details.rpartition(" error: ")[2] or details
+    return f"{details} ({error.code().name})"
