@@ -234,7 +234,8 @@ class SupervisionMachine(RuleBasedStateMachine):
     def the_list_that_is_served_is_the_listing(self) -> None:
         served = InstanceListResponse.FromString(self.served.get())
         listing = self.supervisor.processes().items()
-        assert dict(served.instances) == {name: instance_to_wire(process) for name, process in listing}
+        told = {name: instance_to_wire(each, deleted=each.deleting) for name, each in listing}
+        assert dict(served.instances) == told
         for name, instance in served.instances.items():
             assert InstanceResponse.FromString(self.single.get(name)) == instance
 
