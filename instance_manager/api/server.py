@@ -39,7 +39,7 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
-    # It counts calls that are answered but not yet tidied up, and resets those of clients that keep the bound.
+    # It counts calls that are answered and not yet tidied up: it resets those of clients that keep the bound.
     ("grpc.http.overload_protection", 0),
 )
 
