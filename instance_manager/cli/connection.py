@@ -164,9 +164,9 @@ def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedErro
         return _no_answer(url)
     status = error.code().name
     details = " ".join((error.details() or "").split())
-    # What the daemon says about these two begins with what cannot be done; the rest is gRPC's.
+    # What the daemon says about these begins with what cannot be done; the rest is gRPC's.
     if not details.startswith("cannot "):
-        if status == "UNAVAILABLE":
+        if status in {"UNAVAILABLE", "CANCELLED"}:
             return _unreachable(details, url)
         if status == "DEADLINE_EXCEEDED":
             return _no_answer(url)

@@ -240,4 +240,4 @@ async def test_five_hundred_ends_at_once_do_not_stall_the_event_loop(
     with lag.measuring():
         await asyncio.gather(*map(end, with_orphans + without))
     assert workshop.marked() == []
-    assert lag.longest < 0.1
+    assert lag.longest < 0.5
