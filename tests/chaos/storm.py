@@ -227,7 +227,9 @@ class Storm:
     async def _empty(self) -> None:
         async with self.daemon.client() as client:
             for name in await client.process_list():
-                await client.process_delete(name)
+                # One whose deletion was under way may be gone by now.
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await client.process_delete(name)
             async with asyncio.timeout(30):
                 while await client.process_list():
                     pass
