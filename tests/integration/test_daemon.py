@@ -171,8 +171,9 @@ async def test_a_daemon_whose_log_nobody_reads_goes_on_and_ends_when_it_is_told_
     os.close(writing)
     try:
         async with Client(url) as client, asyncio.timeout(40):
-            while b'"serving"' not in await asyncio.to_thread(os.read, reading, 4096):
-                pass
+            told = b""
+            while b'"serving"' not in told:
+                told += await asyncio.to_thread(os.read, reading, 4096)
             if reader == "gone":
                 os.close(reading)
             async with Watch(client) as watch:

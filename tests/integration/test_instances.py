@@ -129,7 +129,7 @@ async def test_the_life_of_a_volume(controller: Controller, tmp_path: Path) -> N
         assert answer.status.uuid != first[ENGINE]
         assert answer.status.state == "running"
         await processes.until(lambda seen: any(c.deleted and c.status.uuid == first[ENGINE] for c in seen))
-    assert (await controller.running(*REPLICAS, ENGINE))[ENGINE] == answer.status.uuid
+    await controller.until(lambda listed: listed[ENGINE].status.uuid == answer.status.uuid)
 
     with pytest.raises(grpc.aio.AioRpcError) as stale:
         await client.instance_delete(ENGINE, first[ENGINE])
