@@ -82,6 +82,10 @@ class Served:
         self.server = GrpcServer({SERVICE.full_name: service.handler(self.calls)})
         self.url = f"unix://{folder}/s"
 
+    def serving_more(self) -> Client:
+        """Return another connection."""
+        return Client(self.url)
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Client]:
         self.server.bind(parse_address(self.url))

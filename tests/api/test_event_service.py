@@ -1,0 +1,84 @@
+"""Event streams over a real channel: who does not read harms nobody, and can take up where it was."""
+
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from instance_manager.client import Client, Stream
+from instance_manager.core.process import Process
+from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
+from tests.api.test_process_service import Served
+from tests.app.test_events import tell
+from tests.harness import sleeper
+
+BACKLOG = 200
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> Served:
+    return Served(tmp_path, BACKLOG)
+
+
+async def created(client: Client, served: Served) -> Process:
+    await client.process_create(sleeper("a"))
+    return served.supervisor.get("a")
+
+
+def too_much(served: Served, process: Process) -> None:
+    """Let more happen at once than a watcher may leave unread."""
+    for _ in range(BACKLOG + 10):
+        tell(served.events, process)
+
+
+async def cut_off(stream: Stream[pb.WatchResponse]) -> list[pb.WatchResponse]:
+    """Read what was on its way and return it; the stream has to end with RESOURCE_EXHAUSTED."""
+    read: list[pb.WatchResponse] = []
+
+    async def read_all() -> None:
+        async for message in stream:
+            read.append(message)  # noqa: PERF401 - what was read counts although the stream fails
+
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await read_all()
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "last revision" in (error.value.details() or "")
+    return read
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_a_gap(served: Served) -> None:
+    async with served.serving() as client:
+        process = await created(client, served)
+        stuck = await client.watch_events().begun()
+        for _ in range(5):
+            tell(served.events, process)
+            await client.health()
+        too_much(served, process)
+        assert (served.events.cut_off, served.events.subscribers) == (1, 0)
+        read = await cut_off(stuck)
+        last = read[-1].event.revision
+        assert last < served.events.revision
+        again = client._watch_events(pb.WatchRequest(since_revision=last), False)
+        revisions = []
+        async for message in again:
+            if message.HasField("event"):
+                revisions.append(message.event.revision)
+                if message.event.revision == served.events.revision:
+                    break
+        again.cancel()
+    assert revisions == list(range(last + 1, served.events.revision + 1))
+
+
+async def test_others_are_told_at_once_while_one_does_not_read(served: Served) -> None:
+    async with served.serving() as client, served.serving_more() as other:
+        process = await created(client, served)
+        stuck = await client.watch_events().begun()
+        reading = await other.watch_events().begun()
+        told = aiter(reading)
+        assert (await anext(told)).HasField("bookmark")
+        for _ in range(2 * BACKLOG):
+            tell(served.events, process)
+            assert (await anext(told)).event.revision == served.events.revision
+        stuck.cancel()
+        reading.cancel()
