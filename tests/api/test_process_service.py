@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
+from instance_manager.api import event_service
 from instance_manager.api.process_service import SERVICE, ProcessService
 from instance_manager.api.server import GrpcServer, parse_address
 from instance_manager.api.wire import spec_from_wire
@@ -79,7 +80,12 @@ class Served:
         )
         service = ProcessService(self.supervisor, Replacer(self.supervisor))
         self.calls = RecordedCalls()
-        self.server = GrpcServer({SERVICE.full_name: service.handler(self.calls)})
+        self.server = GrpcServer(
+            {
+                SERVICE.full_name: service.handler(self.calls),
+                event_service.SERVICE.full_name: event_service.EventService(self.supervisor).handler(),
+            }
+        )
         self.url = f"unix://{folder}/s"
 
     def serving_more(self) -> Client:
