@@ -167,7 +167,7 @@ def cli(
 
     SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
     """
-    # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon has a use for.
+    # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon needs.
     sys.modules["rich"] = None  # type: ignore[assignment]
     from instance_manager import daemon, log
 
