@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -15,11 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import Callers
 from instance_manager.api.methods import Context
+from instance_manager.api.refusals import Refusals
 from instance_manager.api.turns import Turns
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import ResourceExhaustedError
-
-log = structlog.get_logger(__name__)
 
 DEFAULT_MAX_STREAMS = 1000
 """Watches and logs; one that lags holds memory, one that reads a log a descriptor."""
@@ -33,8 +31,6 @@ CHANGES = frozenset(
 )  # fmt: skip
 """Methods that change something, of any service: they are audited and go first."""
 
-_QUIET_SECONDS = 10.0
-"""Refused calls within so long are counted, not logged one by one."""
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -61,9 +57,7 @@ class Entrance:
         self._turns = Turns()
         self.streams = 0
         """How many are open."""
-        self.refused = 0
-        """Calls that were refused because a limit was reached."""
-        self._told = -_QUIET_SECONDS
+        self._refusals = Refusals("call refused: limit reached")
 
     def before(self, services: Mapping[str, grpc.GenericRpcHandler]) -> dict[str, grpc.GenericRpcHandler]:
         """Return handlers that let calls through to these services, by their full names."""
@@ -111,11 +105,7 @@ class Entrance:
         return unary
 
     async def _refuse(self, context: Context, error: ResourceExhaustedError) -> None:
-        self.refused += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._told + _QUIET_SECONDS:
-            self._told = now
-            log.warning("call refused: limit reached", reason=str(error), refused=self.refused)
+        self._refusals.add(lambda: {"reason": str(error)})
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _audited(self, method: MethodDescriptor, call: Any) -> Any:

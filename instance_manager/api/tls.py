@@ -3,28 +3,22 @@
 import contextlib
 import functools
 import inspect
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-import structlog
 
 from instance_manager.api.caller import Context, caller, certificate_names
+from instance_manager.api.refusals import Refusals
 from instance_manager.core.certificates import CertificateSet, listed, named
-
-log = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 else:
     Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
 Check = Callable[[Context], Awaitable[None]]
-
-_QUIET_SECONDS = 10.0
-"""Refused calls within so long are counted, not logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +64,7 @@ class PeerGate(grpc.aio.ServerInterceptor):
     def __init__(self, peer_name: str) -> None:
         self._peer_name = peer_name
         self._gated: dict[str, tuple[Handler, Handler]] = {}
-        self._quiet_until = 0.0
-        self.refused = 0
-        """Calls that were not let pass."""
+        self._refusals = Refusals("call refused: wrong name")
 
     async def intercept_service(
         self,
@@ -93,11 +85,7 @@ class PeerGate(grpc.aio.ServerInterceptor):
         names = certificate_names(context)
         if named(names, self._peer_name):
             return
-        self.refused += 1
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _QUIET_SECONDS
-            log.warning("call refused: wrong name", caller=caller(context), names=names, refused=self.refused)
+        self._refusals.add(lambda: {"caller": caller(context), "names": names})
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,
             f"cannot serve a client whose certificate names {listed(names)} and not {self._peer_name}; use "

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -41,32 +40,25 @@ from instance_manager.core.spec import command_line
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long things may take, in seconds."""
-
-    stop: float
-    """From the first signal of a stop to SIGKILL."""
-    ready: float
-    """From the spawn to an answer on the process's port."""
-    retry: float
-    """Between attempts to end what SIGKILL did not end."""
-
-
 class Effects:
     """Does to the machine what has been decided; every outcome is an event."""
 
     def __init__(
         self,
-        patience: Patience,
         *,
+        grace: float,
+        ready_timeout: float,
+        retry_interval: float,
         spawner: Spawner,
         readiness: Readiness,
         logs: Logs,
         clock: Clock,
         report: Callable[[Entry, Event], None],
     ) -> None:
-        self.patience = patience
+        self.grace = grace
+        """Seconds from the first signal of a stop to SIGKILL."""
+        self._ready_timeout = ready_timeout
+        self._retry_interval = retry_interval
         self._spawner = spawner
         self._readiness = readiness
         self._logs = logs
@@ -90,9 +82,9 @@ class Effects:
                 if entry.child is not None:
                     entry.child.signal(name, session=session)
             case Arm(timer):
-                self.arm(entry, self.patience.stop if timer is Timer.GRACE else self.patience.retry)
+                self.arm(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
             case KillTree(retry):
-                self._run(self._kill_tree(entry, self.patience.retry if retry else 0))
+                self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
 
     def arm(self, entry: Entry, delay: float) -> None:
         """Set the one timer of a process."""
@@ -126,7 +118,7 @@ class Effects:
             entry.readiness = self._run(self._probe(entry, ports.start))
 
     async def _probe(self, entry: Entry, port: int) -> None:
-        reason = await self._readiness.wait(port, self.patience.ready)
+        reason = await self._readiness.wait(port, self._ready_timeout)
         self._report(entry, Ready() if reason is None else NotReady(reason))
 
     def _overdue(self, entry: Entry) -> None:

@@ -9,11 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
-from instance_manager.app.effects import Effects, Patience
+from instance_manager.app.effects import Effects
 from instance_manager.app.entry import Entry
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import (
@@ -101,7 +101,9 @@ class Supervisor:
         self._empty = asyncio.Event()
         self._giving_up: Cancellable | None = None
         self._effects = Effects(
-            Patience(settings.stop_timeout, settings.ready_timeout, settings.retry_interval),
+            grace=settings.stop_timeout,
+            ready_timeout=settings.ready_timeout,
+            retry_interval=settings.retry_interval,
             spawner=spawner,
             readiness=readiness,
             logs=logs,
@@ -201,7 +203,7 @@ class Supervisor:
             The processes that could not be ended.
         """
         # Somebody may have hurried already.
-        grace = min(grace, self._effects.patience.stop) if self._ending else grace
+        grace = min(grace, self._effects.grace) if self._ending else grace
         self._end_within(grace)
         for entry in self.registry.entries():
             self.handle(entry, StopRequested())
@@ -226,7 +228,7 @@ class Supervisor:
 
     def _end_within(self, grace: float) -> None:
         self._ending = True
-        self._effects.patience = replace(self._effects.patience, stop=grace)
+        self._effects.grace = grace
 
     def _give_up_in(self, seconds: float) -> None:
         if self._giving_up is not None:
