@@ -99,10 +99,12 @@ class CertificateKeeper:
         except CertificateError as error:
             why = str(error)
         else:
-            if loaded.certificates != self.current:
+            renewed = loaded.certificates != self.current
+            self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
+            # Only now: whoever reads it may connect at once, and gRPC reads what is current in its own thread.
+            if renewed:
                 self.renewals += 1
                 log.info("certificates renewed", directory=str(self._folder), expires=day(loaded.expires_at))
-            self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
             return
         if found != self._suspect:
             self._suspect, self._told = found, False
