@@ -101,7 +101,7 @@ class CertificateKeeper:
         else:
             renewed = loaded.certificates != self.current
             self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
-            # Only now: whoever reads it may connect at once, and gRPC reads what is current in its own thread.
+            # Only now: who reads it may connect at once, and a thread of gRPC asks for what is current.
             if renewed:
                 self.renewals += 1
                 log.info("certificates renewed", directory=str(self._folder), expires=day(loaded.expires_at))
