@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,28 @@ async def told() -> AsyncIterator[Told]:
 
 
 class Attempts:
-    """Counts the attempts to write, and lets one wait for the next."""
+    """Counts the attempts to write, lets one wait for the next, and keeps them off the disk for a while."""
 
     def __init__(self, really: Callable[[Path], str]) -> None:
         self._really = really
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Semaphore(0)
+        self._under_way = threading.Lock()
+        self._resting = False
 
     def __call__(self, directory: Path) -> str:
-        reason = self._really(directory)
+        with self._under_way:
+            reason = "" if self._resting else self._really(directory)
         self._loop.call_soon_threadsafe(self._ended.release)
         return reason
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No attempt has a file open meanwhile: a file system is not remounted while one is written."""
+        with self._under_way:
+            self._resting = True
+        yield
+        self._resting = False
 
     async def some(self, count: int) -> None:
         async with asyncio.timeout(DEADLINE):
@@ -106,10 +118,13 @@ async def test_a_full_disk_is_counted_and_told_once_and_so_is_its_end(
     assert [event["event"] for event in told.events] == ["log trouble", "logs can be written again"]
 
 
-async def test_a_directory_that_has_become_read_only_is_told(logs: LogFiles, disk: Path, told: Told) -> None:
+async def test_a_directory_that_has_become_read_only_is_told(
+    logs: LogFiles, disk: Path, told: Told, attempts: Attempts
+) -> None:
     del logs
-    remount = await asyncio.create_subprocess_exec("mount", "-o", "remount,ro", str(disk))
-    assert await remount.wait() == 0
+    with attempts.resting():
+        remount = await asyncio.create_subprocess_exec("mount", "-o", "remount,ro", str(disk))
+        assert await remount.wait() == 0
     trouble = await told.event("log trouble")
     assert (trouble["kind"], trouble["reason"]) == ("write", os.strerror(errno.EROFS))
 
