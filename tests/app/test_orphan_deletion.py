@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.core.orphans import AUTO_DELETION, Fate
-from tests.app.orphan_world import OrphanWorld, instance, orphan_world, owner
+from tests.app.orphan_world import MANAGER, NEIGHBOUR, OrphanWorld, instance, orphan_world, owner
 
 Sized = Callable[[int, int], int]
 
@@ -137,6 +137,23 @@ async def test_nothing_is_deleted_automatically_while_there_are_too_many_suspect
         await world.passes(1000)
         assert not world.manager.asked
         assert "allowed" in world.orphans[0].trouble
+
+
+async def test_nothing_is_deleted_automatically_on_an_instance_manager_that_owners_call_otherwise() -> None:
+    async with orphan_world(auto_deletion=True, grace=60.0) as world:
+        for name in (NEIGHBOUR, "a-e-0"):
+            world.owners.put(owner(name, instance_manager="im-renamed"))
+        world.manager.put(instance("a-e-0"))
+        with capture_logs() as logs:
+            await world.passes(1000)
+        assert {record.instance.name for record in world.orphans} == {NEIGHBOUR, "a-e-0"}
+        assert not world.manager.asked
+        assert "is the name right?" in world.orphans[0].trouble
+        assert any(entry.get("what") == f"name of {MANAGER}" for entry in logs)
+        # As soon as the name is known to be right, what has moved is deleted.
+        world.owners.put(owner(NEIGHBOUR))
+        await world.passes(400)
+        assert world.manager.deleted == ["u1"]
 
 
 @pytest.mark.timeout(300)

@@ -236,8 +236,8 @@ class Cases:
         who = deleter(record, now, auto_deletion=auto, grace=grace)
         if not who:
             self._rest(key, case, record, now)
-        elif who == AUTO_DELETION and self.limiter.halted:
-            self._keep(key, case, record, f"not deleted: {self.limiter.halted}", now)
+        elif who == AUTO_DELETION and (against := self.limiter.halted or self.views.doubt(case.manager)):
+            self._keep(key, case, record, f"not deleted: {against}", now)
         elif found.judgement.is_orphan:
             self.open[key] = replace(case, busy=True)
             reason = f"{found.judgement.reason}; declared an orphan because {record.reason}"

@@ -20,6 +20,8 @@ class ManagerStatus:
     instances: int
     without_identity: int
     """Instances without a UUID: never judged, never deleted."""
+    doubt: str
+    """Why it is likely not the one of its name, empty if nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def status_of(reconciler: Reconciler) -> AgentStatus:
                 "" if view.instances is not None else view.trouble.reason,
                 len(view.instances or ()),
                 view.without_identity,
+                reconciler.views.doubt(name),
             )
             for name, view in reconciler.views.managers.items()
         ),
@@ -72,6 +75,7 @@ class Complaints:
         self._say("orphan limit", status.halted)
         for manager in status.managers:
             self._say(f"instance manager {manager.name}", manager.trouble)
+            self._say(f"name of {manager.name}", manager.doubt)
             count = manager.without_identity
             reason = f"{count} instances have no identity and are not judged" if count else ""
             self._say(f"identities on {manager.name}", reason)
