@@ -1,5 +1,6 @@
 """Deleting orphans: by auto-deletion or on a person's order, the right one, and never on a doubt."""
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -154,6 +155,27 @@ async def test_nothing_is_deleted_automatically_on_an_instance_manager_that_owne
         world.owners.put(owner(NEIGHBOUR))
         await world.passes(400)
         assert world.manager.deleted == ["u1"]
+
+
+async def test_an_order_that_had_to_wait_for_others_is_not_given_before_another_look() -> None:
+    async with orphan_world(auto_deletion=True, grace=60.0) as world:
+        for number in range(17):
+            await world.abandon(f"a{number}-e-0", f"u-{number}")
+        await world.passes(69)
+        world.manager.unheld.clear()
+        world.clock.advance(1)
+        async with asyncio.timeout(60):
+            while len(world.manager.asked) < 16:
+                await asyncio.sleep(0)
+        (waits,) = {record.instance.name for record in world.orphans} - dict(world.manager.asked).keys()
+        world.clock.advance(20)
+        world.owners.quiet = True
+        world.owners.put(owner(waits))
+        world.manager.unheld.set()
+        await world.passes(100)
+        assert len(world.manager.asked) == 16
+        assert waits not in dict(world.manager.asked)
+        assert [(each.instance.name, each.fate) for each in world.records.history] == [(waits, Fate.OWNED)]
 
 
 @pytest.mark.timeout(300)

@@ -47,6 +47,8 @@ READ_TIMEOUT = 30.0
 """Seconds after which a source that has not answered counts as away."""
 _AT_ONCE = 16
 """Reads and actions under way at the same time, for each source."""
+_FRESH = 5.0
+"""Seconds after which what was read before a delete is too old to delete for it."""
 
 
 class OrphanAgent:
@@ -166,8 +168,12 @@ class OrphanAgent:
     # --- work ---
 
     async def _carry_out(self, work: Work) -> None:
+        asked = self._clock.now()
         async with self._at_once[_source(work)]:
-            answer = await self._answer(work)
+            if isinstance(work, Delete) and self._clock.now() - asked > _FRESH:
+                answer: object = Failed("others took their time before it: it is looked at again first")
+            else:
+                answer = await self._answer(work)
         self.reconciler.told(work, answer, self._clock.now())
         self._tell(work, answer)
         self._news.set()
@@ -263,4 +269,7 @@ def _source(work: Work) -> str:
             return "owners"
         case ListRecords() | Write() | Remove():
             return "records"
+        case Delete():
+            # Not behind reads: its own are to be as fresh as can be.
+            return f"deletes on {work.manager}"
     return f"instance manager {work.manager}"

@@ -125,6 +125,9 @@ class FakeManager:
         """Why it does not answer; empty while it does."""
         self.refusal = ""
         """Why it takes no order to delete; empty while it does."""
+        self.unheld = asyncio.Event()
+        """Orders to delete are answered once it is set, as it is unless somebody clears it."""
+        self.unheld.set()
         self.quiet = False
         """Whether watchers are told nothing."""
         self.asked: list[tuple[str, str]] = []
@@ -180,6 +183,7 @@ class FakeManager:
     async def delete(self, seen: Observed) -> bool:
         """Begin to stop an instance; a test ends it."""
         self.asked.append((seen.name, seen.uuid))
+        await self.unheld.wait()
         if self.trouble or self.refusal:
             raise CannotDeleteError(self.trouble or self.refusal)
         instance = self.instances.get(seen.name)
