@@ -80,6 +80,18 @@ async def test_an_orphan_is_not_deleted_on_a_persons_order_if_its_owner_is_back(
         assert [record.fate for record in world.records.history] == [Fate.OWNED]
 
 
+async def test_a_persons_order_needs_two_looks_where_there_are_no_owners() -> None:
+    async with orphan_world(wait=10.0) as world:
+        await declared(world)
+        world.owners.owners.clear()
+        (record,) = world.orphans
+        await world.records.request_delete(record.name, "alice", world.clock.now())
+        await world.passes(9)
+        assert not world.manager.asked
+        await world.passes(60)
+        assert ("a-e-0", "u1") in world.manager.asked
+
+
 async def test_a_name_that_has_gone_to_another_process_is_not_deleted() -> None:
     async with orphan_world(auto_deletion=True, grace=60.0) as world:
         await declared(world)

@@ -97,8 +97,12 @@ class SqliteRecords:
         return self._run(lambda db: _get(db, name))
 
     async def put(self, record: Orphan) -> None:
-        """Write an open record; a request for its deletion and who has deleted it are kept."""
+        """Write a record; if it is there, a request for its deletion and who has deleted it are kept."""
         self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+
+    async def update(self, record: Orphan) -> None:
+        """Write what is new about an open record: one that another process has ended stays ended."""
+        self._run(lambda db: _get(db, record.name) and db.execute(_PUT, codec.to_row(record)))
 
     async def remove(self, record: Orphan) -> None:
         """End a record: from now on it is in the history."""

@@ -203,8 +203,10 @@ class OrphanAgent:
                 return self._owners.get_live(work.name)
             case ReadInstance():
                 return self._managers[work.manager].get_live(work.seen)
-            case Write():
+            case Write(declares=True):
                 return self._records.put(work.record)
+            case Write():
+                return self._records.update(work.record)
             case Remove():
                 return self._records.remove(work.record)
             case Delete():

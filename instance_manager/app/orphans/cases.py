@@ -154,8 +154,8 @@ class Cases:
             elif self.views.managers[case.manager].left:
                 self._remove(key, case.record.close(Fate.MANAGER_LEFT, now, "its instance manager has left"))
             else:
-                # A person who orders a deletion may know that there are no owners; nobody else does.
-                believe = bool(case.record.requested_by)
+                # Nothing is deleted for want of any owner unless a person has ordered it and two looks agree.
+                believe = bool(case.record.requested_by) and self.views.owners.believe_empty
                 self._ask(key, case, inquire_again(case.instance, case.manager, believe_empty=believe))
 
     def _begin_judging(self, key: str, case: Case, now: float) -> None:

@@ -227,6 +227,12 @@ class MemoryRecords:
             record = replace(record, requested_by=known.requested_by, requested_at=known.requested_at)
         self.open[record.name] = record
 
+    async def update(self, record: Orphan) -> None:
+        """Write a record that is open."""
+        self._check()
+        if record.name in self.open:
+            await self.put(record)
+
     async def remove(self, record: Orphan) -> None:
         """End a record."""
         self._check()

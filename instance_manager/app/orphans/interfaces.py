@@ -147,7 +147,14 @@ class Records(Protocol):
         """
 
     async def put(self, record: Orphan) -> None:
-        """Write an open record, new or changed; what a person has asked for meanwhile is kept.
+        """Write a new record; if there is one already, what a person has asked for is kept.
+
+        Raises:
+            CannotReadError: if it cannot be written.
+        """
+
+    async def update(self, record: Orphan) -> None:
+        """Write what is new about an open record, as `put`; nothing if it has ended meanwhile.
 
         Raises:
             CannotReadError: if it cannot be written.
