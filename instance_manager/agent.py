@@ -44,11 +44,21 @@ class MisnamedError(Exception):
 
 
 class LoopClock:
-    """Real time; implements `app.interfaces.Clock`."""
+    """Real time; implements `app.interfaces.Clock`.
+
+    It is set once: when somebody sets the machine's clock back, what is due would not be for as long, and
+    when it is set forward every grace period would be over at once.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._steady = steady
+        self._begun = wall() - steady()
 
     def now(self) -> float:
         """Return seconds since the epoch."""
-        return time.time()
+        return self._begun + self._steady()
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
         """Do something in `delay` seconds."""
