@@ -66,7 +66,8 @@ cli.add_command(run)
 async def list_(desk: Desk, everything: bool, history: bool, output: str | None) -> None:
     """Show the orphans that the agent has found; `ls` for short.
 
-    A table shows the beginning of a name, which every command understands; -o wide shows all of it.
+    A table shows the beginning of a name, which every command understands; -o wide shows all of it. Why some
+    may be missing, as the agent has told last, is printed as an error.
     """
     from instance_manager.cli.orphan_views import show_all, show_records
 
@@ -75,6 +76,9 @@ async def list_(desk: Desk, everything: bool, history: bool, output: str | None)
             "cannot show --all and --history at once: the past has no instances to ask for"
         )
     records = desk.records()
+    if not history:
+        for what, why in (await records.troubles()).items():
+            click.echo(render.printable(f"The agent has trouble: {what}: {why}"), err=True)
     if history:
         show_records(await records.history(), output, ended=True)
     elif everything:

@@ -6,9 +6,10 @@ What a person had asked for is lost with it, which is why that is told as an err
 
 import contextlib
 import fcntl
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -151,6 +152,28 @@ class SqliteRecords:
         return self._run(
             lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
         )
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Write down what is wrong with the search."""
+        self._run(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
+                (json.dumps(dict(troubles)),),
+            )
+        )
+
+    async def troubles(self) -> Mapping[str, str]:
+        """Return what is wrong with the search, as the agent has told last.
+
+        Raises:
+            CannotReadError: if it cannot be read.
+        """
+
+        def read(db: sqlite3.Connection) -> Mapping[str, str]:
+            found = db.execute("SELECT value FROM sources WHERE key = 'troubles'").fetchone()
+            return {str(what): str(why) for what, why in dict(json.loads(found[0])).items()} if found else {}
+
+        return self._run(read)
 
     # --- the file ---
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import structlog
@@ -77,6 +77,8 @@ class OrphanAgent:
         # One that is slow must not hold up the others.
         self._at_once: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._complaints = Complaints()
+        self._told: dict[str, str] | None = None
+        """What people were told is wrong."""
 
     async def run(self) -> None:
         """Follow everything and act on it; ends only by being cancelled."""
@@ -90,7 +92,15 @@ class OrphanAgent:
                 for work in self.reconciler.take(self._clock.now()):
                     group.create_task(self._carry_out(work))
                 self._complaints.hear(self.status())
+                await self._tell_people()
                 await self._until_due()
+
+    async def _tell_people(self) -> None:
+        troubles = self._complaints.current
+        if troubles != self._told:
+            with suppress(CannotReadError):  # told again the next time
+                await self._records.tell(troubles)
+                self._told = troubles
 
     async def _until_due(self) -> None:
         due = self.reconciler.next_due()

@@ -1,7 +1,7 @@
 """In-memory owners, instance managers and records: a test decides what is there, and what can be read."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -204,6 +204,8 @@ class MemoryRecords:
         """Those that have ended, oldest first."""
         self.trouble = ""
         """Why they cannot be read or written; empty while they can."""
+        self.troubles: dict[str, str] = {}
+        """What is wrong with the search, as it was told last."""
 
     def _check(self) -> None:
         if self.trouble:
@@ -246,3 +248,8 @@ class MemoryRecords:
             return None
         self.open[name] = replace(self.open[name], requested_by=who, requested_at=now)
         return self.open[name]
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Note what is wrong with the search."""
+        self._check()
+        self.troubles = dict(troubles)

@@ -1,6 +1,6 @@
 """What finding orphans needs of the outside world: owners, instance managers, and a place for records."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -169,6 +169,13 @@ class Records(Protocol):
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Note that a person wants the orphan of an open record deleted; None if there is no such record.
+
+        Raises:
+            CannotReadError: if it cannot be written.
+        """
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Write down for people what is wrong with the search itself: what, and why.
 
         Raises:
             CannotReadError: if it cannot be written.

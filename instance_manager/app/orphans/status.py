@@ -68,6 +68,11 @@ class Complaints:
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
+    @property
+    def current(self) -> dict[str, str]:
+        """What is wrong now, and why."""
+        return {what: reason for what, reason in self._said.items() if reason not in {"", NOT_LISTED.reason}}
+
     def hear(self, status: AgentStatus) -> None:
         """Log what differs from the last time."""
         self._say("owner source", status.owners_trouble)
@@ -75,7 +80,10 @@ class Complaints:
         self._say("orphan limit", status.halted)
         for manager in status.managers:
             self._say(f"instance manager {manager.name}", manager.trouble)
-            self._say(f"name of {manager.name}", manager.doubt)
+            if manager.trouble:
+                continue  # nothing is known, which is no end of what was known before
+            if not status.owners_trouble:
+                self._say(f"name of {manager.name}", manager.doubt)
             count = manager.without_identity
             reason = f"{count} instances have no identity and are not judged" if count else ""
             self._say(f"identities on {manager.name}", reason)
