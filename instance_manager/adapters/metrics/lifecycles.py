@@ -94,8 +94,8 @@ class Lifecycles:
             transitions.add_metric((state,), count)
         errors = CounterMetricFamily(
             "instance_manager_process_errors",
-            "Processes that entered the state error, by cause: they could not be spawned (spawn), were not ready "
-            "in time (readiness), or ended by themselves with a status other than 0 (exit).",
+            "Processes that entered the state error, by cause: they could not be spawned (spawn), were not "
+            "ready in time (readiness), or ended by themselves with a status other than 0 (exit).",
             labels=("cause",),
         )
         for cause, count in self._errors.items():
