@@ -7,7 +7,6 @@ detail whatever the level.
 import logging
 import os
 import select
-import stat
 import sys
 from collections.abc import Collection
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import structlog
 
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.linux import open_nonblocking
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -87,7 +87,7 @@ class Sink:
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = _own_description(fd)
+        self._fd = open_nonblocking(fd)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._torn = False
@@ -105,17 +105,6 @@ class Sink:
             pass
         self._torn = bool(left) and (self._torn or left != data)
         self.lost = self.lost + 1 if left else 0
-
-
-def _own_description(fd: int) -> int:
-    """Open a pipe or terminal once more, so that it can be made not to block for this process alone."""
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:  # it belongs to somebody else, or has no reader: looking before writing has to do
-        pass
-    return fd
 
 
 class _Logger:

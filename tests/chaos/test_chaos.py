@@ -1,4 +1,4 @@
-"""The daemon is killed while clients work, and nothing is lost: check 1."""
+"""The daemon is killed while clients work, and nothing is lost."""
 
 import statistics
 from collections.abc import Callable
