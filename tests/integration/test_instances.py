@@ -114,6 +114,7 @@ async def test_the_life_of_a_volume(controller: Controller, tmp_path: Path) -> N
     for name in REPLICAS:
         status = listed[name].status
         assert status.port_end - status.port_start == 9
+        assert (status.target_port_start, status.target_port_end) == (0, 0)
     engine = listed[ENGINE].status
     assert engine.port_start == engine.port_end == engine.target_port_start == engine.target_port_end
     assert engine.conditions == {"FilesystemReadOnly": False}
