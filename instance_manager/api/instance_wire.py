@@ -43,6 +43,7 @@ def spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
         port_count=spec.port_count,
         port_args=tuple(spec.port_args),
         instance_type=spec.type,
+        volume_name=spec.volume_name,
     )
 
 
@@ -59,6 +60,7 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
             data_engine=V1,
             name=spec.name,
             type=kind,
+            volume_name=spec.volume_name,
             port_count=spec.port_count,
             port_args=spec.port_args,
             process_instance_spec=instance_pb2.ProcessInstanceSpec(binary=spec.binary, args=spec.args),
