@@ -48,6 +48,9 @@ def cli() -> None:
         "instance create --name r2 --type replica --data-engine v2 --size 10Gi --disk-name d1 --port-count 5",
         "instance create --name e1 --type engine --data-engine v2 --volume-name v1 --size 10Gi "
         "--replica-address r2=10.0.0.1:20001",
+        "instance create --name g1 --type shardgroup --data-engine v2 --volume-name v1 --size 10Gi "
+        "--data-chunks 2 --parity-chunks 1 --strip-size-kb 64 --shard v1-0=10.0.0.1:20001,0 "
+        "--shard v1-1=10.0.0.2:20001,1 --shard v1-2=10.0.0.3:20001,2",
     ),
 )
 @spec_parameters
@@ -58,7 +61,8 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
     """Start an instance.
 
     v1: ARGS, best after --, are the arguments of the program. The answer comes at once, in state `starting`,
-    or `error` if the program cannot be executed.
+    or `error` if the program cannot be executed. v2: the SPDK service names a shard itself, by its volume and
+    slot.
     """
     render.show(await client.instance_create(spec, sharded=sharded), output, INSTANCES)
 
@@ -75,7 +79,10 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
 @data_engine_option()
 @uuid_option
 @click.option(
-    "--disk-uuid", default="", metavar="UUID", help="UUID of the disk that it is on (v2).  [default: none]"
+    "--disk-uuid",
+    default="",
+    metavar="UUID",
+    help="UUID of the disk that it is on (v2); nobody compares it.  [default: none]",
 )
 @click.option("--cleanup", "--cleanup-required", "cleanup", is_flag=True, help="Remove its data too (v2).")
 @render.output_option
