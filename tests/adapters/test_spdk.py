@@ -68,14 +68,13 @@ async def pings(channel: SpdkChannel) -> AsyncIterator[Pings]:
     await watch.close()
 
 
-async def comes_back(service: SpdkService) -> float:
-    """Call, as often as it takes, until the service answers; return how many seconds that took."""
-    begin = time.monotonic()
+async def comes_back(service: SpdkService) -> None:
+    """Call, as often as it takes, until the service answers."""
     async with asyncio.timeout(WITHIN):
         while True:
             with contextlib.suppress(UpstreamError):
                 await service.log_get_level()
-                return time.monotonic() - begin
+                return
 
 
 @pytest.mark.parametrize("kind", InstanceType)
@@ -131,7 +130,7 @@ async def test_an_error_keeps_its_code_and_says_where_it_comes_from(
     )
 
 
-async def test_a_service_that_is_away_is_unavailable_at_once_and_found_again_soon(
+async def test_a_service_that_is_away_is_unavailable_at_once_and_found_again(
     spdk: SpdkProcess, service: SpdkService
 ) -> None:
     await service.create(SPECS[InstanceType.ENGINE])
@@ -145,7 +144,8 @@ async def test_a_service_that_is_away_is_unavailable_at_once_and_found_again_soo
         assert "--spdk-service-address" in str(error.value)
     assert time.monotonic() - begin < 10
     await spdk.start()
-    assert await comes_back(service) < 2
+    # How soon, the next test tells.
+    await comes_back(service)
     assert (await service.get(InstanceType.ENGINE, "v-e-0")).name == "v-e-0"
 
 
