@@ -1,6 +1,7 @@
 """Replacing a process: the new one beside the old one, and a swap once it runs."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -61,7 +62,7 @@ class Replacer:
             raise AlreadyExistsError(
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
-        new = self._supervisor.start(spec, replaces=old.process.uuid)
+        new = self._supervisor.start(_completed(spec, old.process.spec), replaces=old.process.uuid)
         return await asyncio.shield(self.go_on(old, new))
 
     def go_on(self, old: Entry, new: Entry) -> asyncio.Task[Process]:
@@ -93,6 +94,15 @@ class Replacer:
     def _changed(self, old: Entry, before: State) -> bool:
         same = old.process.state is before or (before, old.process.state) == (State.STARTING, State.RUNNING)
         return old.process.doomed or not same or not self._supervisor.registry.is_listed(old)
+
+
+def _completed(spec: ProcessSpec, old: ProcessSpec) -> ProcessSpec:
+    """Return a spec with what its caller has no field for, or has left out, as it was."""
+    return replace(
+        spec,
+        instance_type=spec.instance_type or old.instance_type,
+        volume_name=spec.volume_name or old.volume_name,
+    )
 
 
 def _why_not(new: Process) -> InstanceManagerError:
