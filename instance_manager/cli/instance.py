@@ -61,8 +61,9 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
     """Start an instance.
 
     v1: ARGS are the arguments of the program; put them after --. The command returns at once, in state
-    `starting`, or `error` if the program cannot be executed. v2: the SPDK service names a shard itself, by its
-    volume and slot.
+    `starting`, or `error` if the program cannot be executed.
+
+    v2: the SPDK service names a shard itself, by its volume and slot.
     """
     render.show(await client.instance_create(spec, sharded=sharded), output, INSTANCES)
 
