@@ -89,7 +89,7 @@ class GrpcServer:
     def __init__(self, services: dict[str, grpc.GenericRpcHandler], tls: ServerTls | None = None) -> None:
         self._services = services
         self._tls = tls
-        self.gate = PeerGate(tls.peer_name) if tls else None
+        self.gate = PeerGate(tls) if tls else None
         """What every call has to pass; None in plain text."""
         self._server = grpc.aio.server(
             options=_OPTIONS,
