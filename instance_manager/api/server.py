@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +212,7 @@ def _listener(path: str) -> str:
         except (TimeoutError, BlockingIOError):
             return "another process listens on it and does not answer"
         except OSError as error:
-            return (error.strerror or str(error)).lower()
-        return "another process answers on it"
-
-
-__all__: Sequence[str] = ["Address", "AddressError", "GrpcServer", "parse_address", "refuse_exposed"]
+            reason = (error.strerror or str(error)).lower()
+        else:
+            reason = "another process answers on it"
+    raise AddressError(f"cannot listen on unix:{path}: {reason}")
