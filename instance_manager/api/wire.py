@@ -77,7 +77,7 @@ class SerializedProcesses:
         self._supervisor = supervisor
         self._serialize = serialize
         self._known: dict[str, bytes] = {}
-        supervisor.events.listeners.append(lambda name: self._known.pop(name, None))
+        supervisor.listeners.append(lambda name: self._known.pop(name, None))
 
     def get(self, name: str) -> bytes:
         """Return the message that tells a process.
@@ -106,7 +106,7 @@ class SerializedList:
         self._entries: dict[str, bytes] = {}
         self._whole: bytes | None = b""
         self._most = _FEW
-        supervisor.events.listeners.append(self._note)
+        supervisor.listeners.append(self._note)
 
     def get(self) -> bytes:
         """Return the list."""

@@ -81,12 +81,13 @@ class Replacer:
 
     async def _carry_through(self, old: Entry, new: Entry) -> Process:
         before = old.process.state
-        await new.wait_for(lambda p: p.state is not State.STARTING)
-        if new.process.state is State.RUNNING and not self._changed(old, before):
+        outcome = await new.wait_for(lambda p: p.state is not State.STARTING)
+        if outcome.state is State.RUNNING:
+            outcome = new.process
+        if outcome.state is State.RUNNING and not self._changed(old, before):
             self._supervisor.swap(old, new)
             self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
             return new.process
-        outcome = new.process
         self._supervisor.handle(new, StopRequested())
         raise _why_not(outcome)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
 from instance_manager.core.process import (
@@ -121,10 +121,7 @@ def open_envelope(
             volume_name=str(data.get("volume", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
-    except (
-        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-        InvalidArgumentError,
-    ) as error:
+    except MALFORMED as error:
         raise ValueError(f"no envelope: {error!r}") from error
     tail = command_line(spec, ports)[1:]
     end = len(words) - len(tail)

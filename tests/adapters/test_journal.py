@@ -169,7 +169,6 @@ async def test_a_change_that_cannot_be_read_ends_the_past_and_is_counted(path: P
 
 
 def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> None:
-    """Check 29."""
     whole = tmp_path / "whole.db"
     journal, *_ = opened(whole)
     for number in range(5):

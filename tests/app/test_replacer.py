@@ -197,6 +197,19 @@ async def test_a_new_process_that_is_never_ready_is_ended_and_the_old_one_serves
     assert world.events.states(NEW_UUID) == ["starting", "error", "deleted"]
 
 
+async def test_a_new_process_that_was_never_ready_and_ends_at_the_first_signal_was_late_all_the_same(
+    world: World, old: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replacing = await begin(world)
+    new = world.spawner.child(NEW_UUID)
+    monkeypatch.setattr(new, "signal", lambda name, *, session: new.exit(ExitStatus(signal=name)))  # noqa: ARG005
+    world.readiness.answer(10001, "nothing listens")
+    with pytest.raises(DeadlineExceededError, match="nothing listens; the old process is untouched"):
+        await replacing
+    await world.until(lambda: len(world.supervisor.left) == 1)
+    await untouched(world, old)
+
+
 @pytest.mark.parametrize(
     ("status", "why", "state"),
     [

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from instance_manager.core.change import Change
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
@@ -55,10 +55,7 @@ def decode(text: str) -> Process:
     """
     try:
         return _decode(json.loads(text))
-    except (
-        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-        InvalidArgumentError,
-    ) as error:
+    except MALFORMED as error:
         raise ValueError(f"no process: {error!r}") from error
 
 

@@ -1,10 +1,9 @@
-"""The state directory: one daemon at a time, and a name for whose processes are whose."""
+"""The state directory: used by one daemon at a time, and the mark of the processes it owns."""
 
-import fcntl
 import os
 from pathlib import Path
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from instance_manager.linux import lock_file
 
 
 class StateDirError(Exception):
@@ -25,15 +24,15 @@ class StateDir:
 
     @property
     def exits(self) -> Path:
-        """Where the guard leaves exit statuses."""
+        """Where the guard writes exit statuses."""
         return self.path / "exits"
 
     @property
     def owner(self) -> str:
-        """A mark for the processes of daemons that use this directory, and of no others.
+        """The mark of the processes that daemons with this directory have started.
 
-        The path alone would not do: containers of one node may see each other's processes, and each has a
-        /run of its own; hence the mount namespace in front. Nothing is stored, so nothing can be lost.
+        The path alone is not enough: containers on one node may see each other's processes, and each has a
+        /run of its own, hence the mount namespace in front. It is computed, not stored, so it cannot be lost.
         """
         return f"{Path('/proc/self/ns/mnt').readlink()}:{self.path}"
 
@@ -45,16 +44,13 @@ class StateDir:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_file(self.path / "lock")
         except BlockingIOError as error:
-            self.close()
             raise StateDirError(
                 f"cannot use the state directory {self.path}: another daemon uses it; "
                 "end that one first or choose another --state-dir"
             ) from error
         except OSError as error:
-            self.close()
             raise StateDirError(
                 f"cannot use the state directory {self.path}: {error.strerror}; "
                 "make it writable or choose another --state-dir"
@@ -65,8 +61,3 @@ class StateDir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def boot_id() -> str:
-    """Return what distinguishes this boot of the machine from every other."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
