@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.quantities import Seconds
 from instance_manager.cli.root import Globals
 from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
@@ -49,7 +50,7 @@ Examples:
 )
 @click.option(
     "--stop-timeout",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -57,7 +58,7 @@ Examples:
 )
 @click.option(
     "--ready-timeout",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -65,7 +66,7 @@ Examples:
 )
 @click.option(
     "--shutdown-grace",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=20.0,
     show_default=True,
     metavar="SECONDS",

@@ -7,6 +7,7 @@ import click
 
 from instance_manager.cli.connection import connected
 from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.quantities import Seconds
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
@@ -29,7 +30,7 @@ Examples:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     default=3.0,
     show_default=True,
     metavar="SECONDS",

@@ -16,6 +16,7 @@ from instance_manager.cli.orphan_sources import (
     target_option,
 )
 from instance_manager.cli.parameters import examples
+from instance_manager.cli.quantities import Seconds
 from instance_manager.cli.root import Globals
 
 
@@ -31,7 +32,7 @@ from instance_manager.cli.root import Globals
 @records_option
 @click.option(
     "--wait-interval",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -39,7 +40,7 @@ from instance_manager.cli.root import Globals
 )
 @click.option(
     "--resync",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
@@ -52,7 +53,7 @@ from instance_manager.cli.root import Globals
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=300.0,
     show_default=True,
     metavar="SECONDS",

@@ -20,6 +20,7 @@ from instance_manager.cli.parameters import (
     terminate_signal_option,
     uuid_option,
 )
+from instance_manager.cli.quantities import Seconds
 from instance_manager.cli.views import PROCESSES
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, 
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     default=90.0,
     show_default=True,
     metavar="SECONDS",

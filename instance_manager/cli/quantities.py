@@ -1,6 +1,8 @@
 """Sizes and durations as people write them."""
 
+import math
 import re
+from typing import Any
 
 import click
 
@@ -13,6 +15,17 @@ _SECONDS = (86_400, 3_600, 60, 1)
 _UNITS = "dhms"
 _WHOLE_ALONE = 10
 """From so many of a unit on, the next smaller one says nothing more."""
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; unlike its base it takes neither nan nor inf."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"cannot use {value!r}: write a number of seconds", param, ctx)
+        return seconds
 
 
 def parse_size(given: str | int) -> int:

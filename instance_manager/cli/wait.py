@@ -10,6 +10,7 @@ from grpc.aio import AioRpcError
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import printable
 from instance_manager.cli.views import state_of
+from instance_manager.cli.watch import BEGUN_SECONDS
 from instance_manager.client import LOST, Client
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Waiter:
     async def _observe(self, client: Client) -> bool:
         """Return whether the goal is met before the daemon ends the stream of changes."""
         # First the watch, then the present state: no change can get lost in between.
-        changes = await client.process_watch().begun()
+        changes = await client.process_watch().begun(BEGUN_SECONDS)
         if self._met(await self._listed(client)):
             return True
         async for change in changes:

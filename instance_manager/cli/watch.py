@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
     from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 
+BEGUN_SECONDS = 5.0
+"""After which a watch counts as begun: the original instance manager says so only with the first change."""
+
 
 def announce(client: "Client") -> None:
     """Tell a person from when on changes are shown."""
@@ -30,7 +33,7 @@ async def follow_processes(client: "Client", *, as_text: bool) -> None:
     Raises:
         Failure: when the daemon ends.
     """
-    changes = await client.process_watch().begun()
+    changes = await client.process_watch().begun(BEGUN_SECONDS)
     announce(client)
     async for change in changes:
         click.echo(_line(change) if as_text else json.dumps(as_dict(change)))
@@ -43,7 +46,7 @@ async def follow_instances(client: "Client", *, as_text: bool) -> None:
     Raises:
         Failure: when the daemon ends.
     """
-    pings = await client.instance_watch().begun()
+    pings = await client.instance_watch().begun(BEGUN_SECONDS)
     known = await client.instance_list()
     announce(client)
     async for _ in pings:

@@ -1,6 +1,8 @@
 """The connection to an instance manager, and how any method is called over it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -77,9 +79,16 @@ class Stream(Generic[Response]):
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def begun(self) -> Self:
-        """Wait until the daemon has taken the call; what happens from then on is in the stream."""
-        await self._call.initial_metadata()
+    async def begun(self, within: float | None = None) -> Self:
+        """Wait until the daemon has taken the call; what happens from then on is in the stream.
+
+        Args:
+            within: seconds after which it counts as taken: a server in Go, such as the original instance
+                manager, says so only with its first message. Without it, wait as long as it takes.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._call.initial_metadata()
         return self
 
     def __aiter__(self) -> AsyncIterator[Response]:

@@ -1,7 +1,5 @@
 """An instance manager as the search for orphans asks it; one that knows processes only is asked for those."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -30,7 +28,7 @@ from instance_manager.pb.instance_manager.v1.events_pb2 import Event
 _NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
 
 _BEGUN_SECONDS = 2.0
-"""After which a stream is taken to have begun."""
+"""After which a stream counts as begun."""
 
 T = TypeVar("T")
 
@@ -102,7 +100,7 @@ class GrpcInstanceManager:
             events = self._client.watch_events() if await self._has_events() else None
             streams += [pings, events] if events else [pings]
             for stream in streams:
-                await _begun(stream)
+                await stream.begun(_BEGUN_SECONDS)
             yield InstancesListed(tuple(await self.list_live()))
             async with aclosing(following(pings, events)) as changes:
                 async for change in changes:
@@ -189,13 +187,6 @@ async def _is_implemented(call: Callable[[], Awaitable[object]]) -> bool:
             raise
         return False
     return True
-
-
-async def _begun(stream: Stream[Any]) -> None:
-    """Wait until a stream was taken, if that is told: a server in Go tells it with the first message only."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_BEGUN_SECONDS):
-            await stream.begun()
 
 
 async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:

@@ -36,6 +36,8 @@ class FakeDaemon:
         self.asked = asyncio.Semaphore(0)
         """Released by each ProcessGet that has been answered."""
         self.never_answers = False
+        self.like_go = False
+        """A call is taken without a word until there is a first message."""
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         """What every ProcessList is answered with."""
         self.health = "SERVING"
@@ -104,7 +106,8 @@ class FakeDaemon:
         self.calls.append("watch")
         mine: asyncio.Queue[Told] = asyncio.Queue()
         self._watchers.append(mine)
-        await context.send_initial_metadata(())
+        if not self.like_go:
+            await context.send_initial_metadata(())
         while (told := await mine.get()) is not None:
             if isinstance(told, grpc.StatusCode):
                 await context.abort(told, "as the test says")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.cli.quantities import age, parse_duration, parse_size
+from instance_manager.cli.quantities import Seconds, age, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ def test_a_duration_is_so_many_seconds(text: str, seconds: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"cannot use the duration .*: write seconds, or 10m"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "-1", "ten"])
+def test_seconds_are_a_finite_number_from_0_up(text: str) -> None:
+    assert Seconds(0).convert("1.5", None, None) == 1.5
+    with pytest.raises(click.BadParameter):
+        Seconds(0).convert(text, None, None)
 
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("512", 512), ("4Ki", 4096), ("20Gi", 20 << 30)])

@@ -107,6 +107,18 @@ async def test_changes_alone_decide(fake: FakeDaemon) -> None:
     assert fake.calls == ["watch", "get r1"]
 
 
+async def test_a_daemon_that_takes_a_watch_without_a_word_is_asked_all_the_same(
+    fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait_module, "BEGUN_SECONDS", 0.1)
+    fake.like_go = True
+    fake.listed = process("starting")
+    task = waiting(fake, Goal.RUNNING)
+    await fake.asked.acquire()
+    fake.tell(process("running"))
+    assert await task == "running"
+
+
 async def test_changes_of_others_decide_nothing(fake: FakeDaemon) -> None:
     fake.listed = process("running")
     task = waiting(fake, Goal.STOPPED)
