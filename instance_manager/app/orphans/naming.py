@@ -1,4 +1,4 @@
-"""Is an instance manager called by the name that owners know it by?"""
+"""Checking that an instance manager was given the name that its owners use for it."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,15 @@ from instance_manager.core.process import State
 
 
 def other_name(name: str, instances: Iterable[Observed], owners: Iterable[Owner]) -> str:
-    """Return the name that all the owners of some instances use for their instance manager.
+    """Return the other name that all owners of an instance manager's instances use for it.
 
     Args:
-        name: that a person has given it.
-        instances: that it runs.
-        owners: all there are.
+        name: the name it was given.
+        instances: all its instances.
+        owners: all owners.
 
     Returns:
-        Empty if they use the given name, or not one other for all, or if there are no such owners.
+        Empty if they use the given name or several names, or if there are no such owners.
     """
     running = {owner.name: owner for owner in owners if owner.current_state == State.RUNNING}
     told = {running[each.name].instance_manager for each in instances if each.name in running}
