@@ -1,4 +1,4 @@
-"""Transport security: credentials that follow renewed certificates, and the gate that every call passes."""
+"""Transport security: credentials that follow renewed certificates, and the check of client certificates."""
 
 import contextlib
 import functools
@@ -26,13 +26,13 @@ class ServerTls:
     """Mutual TLS of a server."""
 
     current: Callable[[], CertificateSet]
-    """Returns the certificates to use from now on; called by a thread of gRPC for each new connection."""
+    """Returns the certificates in use; called by a thread of gRPC for each new connection."""
     peer_name: str
-    """The name that a client's certificate has to carry."""
+    """The name that a client's certificate must carry."""
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return credentials for one port: each port has to notice a renewal itself."""
+    """Return credentials for one port; each port notices renewals by itself."""
     used = tls.current()
 
     def newer() -> Any:  # a configuration, or None where nothing has changed
@@ -55,10 +55,10 @@ def _configuration(certificates: CertificateSet) -> grpc.ServerCertificateConfig
 
 
 class PeerGate(grpc.aio.ServerInterceptor):
-    """Lets only calls pass whose client shows a certificate with the peer name.
+    """Lets a call pass only if the client's certificate carries the peer name.
 
-    It stands before every handler of the server, health and reflection included, whoever added them: a call
-    of another client ends before its handler is called.
+    It comes before every handler of the server, including health and reflection: a call of another client
+    ends before its handler is called.
     """
 
     def __init__(self, peer_name: str) -> None:
@@ -71,7 +71,7 @@ class PeerGate(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        """Put the check before the handler of a call."""
+        """Return the handler of a call with the check in front of it."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -122,7 +122,7 @@ def _checked(function: Any, check: Check) -> Any:
     async def answering(request: Any, context: Context) -> Any:
         await check(context)
         answer = function(request, context)
-        # gRPC's own placeholder for a method that a servicer lacks is not asynchronous.
+        # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
         return await answer if inspect.isawaitable(answer) else answer
 
     return answering
