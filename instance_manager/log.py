@@ -1,7 +1,6 @@
-"""The daemon's own log: JSON in a container, coloured text on a terminal, always on stderr.
+"""The daemon's own log, on stderr: coloured text on a terminal, otherwise JSON.
 
-How much is logged can be changed while the daemon runs: the level for everything, and areas that log in
-detail whatever the level.
+The level can be changed while the daemon runs, and areas can be set to log in detail whatever the level.
 """
 
 import logging
@@ -27,13 +26,13 @@ LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
-"""Names of levels as clients write them, in lower case."""
+"""Log levels by the names that clients use, in lower case."""
 AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
-"""Parts of the daemon that can log in detail by themselves: the last names of its modules and packages."""
+"""Areas that can log in detail on their own: the last parts of the names of modules and packages."""
 
 
 class LogControl:
-    """How much is logged. There is one log, so there is one of these: `control`."""
+    """The log level and flags. As there is one log, there is one instance: `control`."""
 
     def __init__(self) -> None:
         self._level = "info"
@@ -50,7 +49,7 @@ class LogControl:
         return ",".join(sorted(self._areas))
 
     def set_level(self, name: str) -> None:
-        """Log what is at least so important.
+        """Set the log level.
 
         Raises:
             InvalidArgumentError: if there is no such level.
@@ -60,7 +59,7 @@ class LogControl:
         self._level = name.lower()
 
     def set_flags(self, text: str) -> None:
-        """Let these areas, separated by commas, log in detail whatever the level; none if empty.
+        """Let exactly these areas, separated by commas, log in detail whatever the level.
 
         Raises:
             InvalidArgumentError: if there is no such area.
@@ -73,7 +72,7 @@ class LogControl:
         self._areas = frozenset(areas)
 
     def passes(self, level: str, path: Collection[str]) -> bool:
-        """Tell whether a line is to be logged: its level and the dotted name of the module, in parts."""
+        """Return whether to log a line, given its level and the parts of its module's dotted name."""
         return LEVELS.get(level, logging.INFO) >= LEVELS[self._level] or not self._areas.isdisjoint(path)
 
 
@@ -81,9 +80,9 @@ control = LogControl()
 
 
 class Sink:
-    """Takes lines without ever making the daemon wait or fail.
+    """Writes lines without ever making the daemon wait or fail.
 
-    What cannot be written is dropped and counted: nobody reads, the reader is gone, the disk is full.
+    Lines that cannot be written, because nobody reads or the disk is full, are dropped and counted.
     """
 
     def __init__(self, fd: int) -> None:
@@ -92,7 +91,7 @@ class Sink:
         self._poll.register(self._fd, select.POLLOUT)
         self._torn = False
         self.lost = 0
-        """Lines dropped since the last one that was written."""
+        """Number of lines dropped since the last one that was written."""
 
     def write(self, line: str) -> None:
         """Write a line, or drop it."""
@@ -108,7 +107,7 @@ class Sink:
 
 
 class _Logger:
-    """Writes lines and knows in which module they were written."""
+    """A logger that knows the name of its module."""
 
     def __init__(self, sink: Sink, name: str) -> None:
         self.sink = sink
@@ -122,7 +121,7 @@ class _Logger:
 
 
 def configure(*, debug: bool) -> None:
-    """Set up logging once, at the start."""
+    """Set up logging, once, at the start of the program."""
     control.set_level("debug" if debug else "info")
     terminal = sys.stderr.isatty()
     sink = Sink(2)
