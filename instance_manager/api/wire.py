@@ -110,14 +110,15 @@ class SerializedList:
 
     def get(self) -> bytes:
         """Return the list."""
-        while self._changed:
-            name = self._changed.pop()
+        for name in tuple(self._changed):
             self._whole = None
             process = self._supervisor.find(name)
             if process is None:
                 self._entries.pop(name, None)
             else:
                 self._entries[name] = self._serialize(process)
+            # Not before: what cannot be serialized fails every list, rather than to be missing in them.
+            self._changed.discard(name)
         if self._whole is None:
             # Concatenated list messages parse as one message with all their entries.
             self._whole = b"".join(self._entries.values())

@@ -95,4 +95,4 @@ async def cli(
     if watch:
         await follow(client, history, lines, names=names, types=types)
     elif not history.events:
-        click.echo("No changes are remembered.", err=True)
+        click.echo(f"No {'such ' if names or types or since else ''}changes are remembered.", err=True)

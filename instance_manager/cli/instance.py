@@ -48,6 +48,9 @@ def cli() -> None:
         "instance create --name r2 --type replica --data-engine v2 --size 10Gi --disk-name d1 --port-count 5",
         "instance create --name e1 --type engine --data-engine v2 --volume-name v1 --size 10Gi "
         "--replica-address r2=10.0.0.1:20001",
+        "instance create --name g1 --type shardgroup --data-engine v2 --volume-name v1 --size 10Gi "
+        "--data-chunks 2 --parity-chunks 1 --strip-size-kb 64 --shard v1-0=10.0.0.1:20001,0 "
+        "--shard v1-1=10.0.0.2:20001,1 --shard v1-2=10.0.0.3:20001,2",
     ),
 )
 @spec_parameters
@@ -57,8 +60,10 @@ def cli() -> None:
 async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: str | None) -> None:
     """Start an instance.
 
-    ARGS are the arguments of the program (v1); put them after --. The command returns at once, in state
+    v1: ARGS are the arguments of the program; put them after --. The command returns at once, in state
     `starting`, or `error` if the program cannot be executed.
+
+    v2: the SPDK service names a shard itself, by its volume and slot.
     """
     render.show(await client.instance_create(spec, sharded=sharded), output, INSTANCES)
 
@@ -74,7 +79,12 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
 @type_option(required=False)
 @data_engine_option()
 @uuid_option
-@click.option("--disk-uuid", default="", metavar="UUID", help="UUID of its disk (v2).  [default: none]")
+@click.option(
+    "--disk-uuid",
+    default="",
+    metavar="UUID",
+    help="UUID of its disk (v2); it is passed on, not compared.  [default: none]",
+)
 @click.option(
     "--cleanup", "--cleanup-required", "cleanup", is_flag=True, help="Remove its data as well (v2)."
 )

@@ -87,6 +87,7 @@ def envelope(process: Process, replaces: str) -> str:
             "ports": [ports.start, ports.end] if ports else None,
             "replaces": replaces,
             "type": spec.instance_type,
+            "volume": spec.volume_name,
         }
     )
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
@@ -117,6 +118,7 @@ def open_envelope(
             port_count=int(data["port_count"]),
             port_args=tuple(map(str, data["port_args"])),
             instance_type=str(data.get("type", "")),
+            volume_name=str(data.get("volume", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
     except MALFORMED as error:

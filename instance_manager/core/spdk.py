@@ -95,6 +95,8 @@ class SpdkInstance:
     error_msg: str = ""
     uuid: str = ""
     """Identifies this very instance; empty for a type to which the SPDK service gives none: a shard group."""
+    volume_name: str = ""
+    """Volume it belongs to; empty if the SPDK service does not report it, as for a replica."""
     port_start: int = 0
     port_end: int = 0
     target_port: int = 0

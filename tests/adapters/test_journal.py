@@ -31,6 +31,7 @@ processes = st.builds(
         port_count=st.integers(0, 10),
         port_args=st.lists(words, max_size=2).map(tuple),
         instance_type=st.sampled_from(["", "engine", "replica"]),
+        volume_name=words,
     ),
     uuid=st.uuids().map(str),
     ports=st.none() | st.builds(PortRange, st.integers(1, 100), st.integers(100, 200)),
