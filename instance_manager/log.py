@@ -35,6 +35,8 @@ LEVELS = {
 """Log levels by the names that clients use, in lower case."""
 AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
 """Areas that can log in detail on their own: the last parts of the names of modules and packages."""
+_ALWAYS = "audit"
+"""The area that is always logged: nobody who may set the level shall hide what they change."""
 
 
 class LogControl:
@@ -79,7 +81,8 @@ class LogControl:
 
     def passes(self, level: str, path: Collection[str]) -> bool:
         """Return whether to log a line, given its level and the parts of its module's dotted name."""
-        return LEVELS.get(level, logging.INFO) >= LEVELS[self._level] or not self._areas.isdisjoint(path)
+        important = LEVELS.get(level, logging.INFO) >= LEVELS[self._level]
+        return important or _ALWAYS in path or not self._areas.isdisjoint(path)
 
 
 control = LogControl()

@@ -12,6 +12,8 @@ FOLLOW_METADATA = "instance-manager-follow"
 """Metadata key; with the value `true`, a log is streamed until the process is deleted."""
 TAIL_METADATA = "instance-manager-tail"
 """Metadata key; its value is the number of last lines to start with."""
+_MOST_DIGITS = 18
+"""Longest number of lines: more than any file has, and short enough for Python to parse."""
 
 
 async def stream_log(logs: Logs, name: str, context: Context) -> None:
@@ -33,6 +35,9 @@ async def stream_log(logs: Logs, name: str, context: Context) -> None:
 def _tail(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal():
-        raise InvalidArgumentError(f"cannot use {TAIL_METADATA} {text!r}: it is a number of lines")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise InvalidArgumentError(
+            f"cannot use {TAIL_METADATA} {text[:_MOST_DIGITS]!r}: it is a number of lines, of at most "
+            f"{_MOST_DIGITS} digits"
+        )
     return int(text)

@@ -48,6 +48,9 @@ def cli() -> None:
         "instance create --name r2 --type replica --data-engine v2 --size 10Gi --disk-name d1 --port-count 5",
         "instance create --name e1 --type engine --data-engine v2 --volume-name v1 --size 10Gi "
         "--replica-address r2=10.0.0.1:20001",
+        "instance create --name f1 --type engine-frontend --data-engine v2 --volume-name v1 --engine-name e1 "
+        "--target-address 10.0.0.1:20001 --frontend spdk-tcp-blockdev",
+        "instance create --name v1-0 --type shard --data-engine v2 --volume-name v1 --size 5Gi --lvs-name d1",
         "instance create --name g1 --type shardgroup --data-engine v2 --volume-name v1 --size 10Gi "
         "--data-chunks 2 --parity-chunks 1 --strip-size-kb 64 --shard v1-0=10.0.0.1:20001,0 "
         "--shard v1-1=10.0.0.2:20001,1 --shard v1-2=10.0.0.3:20001,2",

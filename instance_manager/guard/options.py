@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Run COMMAND of instance-manager, usually `daemon`, and restart it when it dies. The "
         "processes it has started keep running in between as children of the guard, which records their exit "
         "status for the next daemon. Meant to be PID 1 of a container.",
-        epilog="Exit code: that of the command, or 128 plus the number of the signal that killed it. The guard "
-        "ends when the command exits with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or when all "
-        "restarts are used up. Each option has an environment variable, such as "
+        epilog="Exit code: that of the command, or 128 plus the number of the signal that killed it. The "
+        "guard ends when the command exits with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or "
+        "when all restarts are used up. Each option has an environment variable, such as "
         "INSTANCE_MANAGER_GUARD_STATE_DIR.",
         formatter_class=_Formatter,
         allow_abbrev=False,

@@ -280,6 +280,21 @@ async def test_streams_that_keep_failing_are_tried_less_and_less_often(
     assert took >= (0.1 + 0.2 + 0.4 + 0.8) / 2  # each delay is shortened to its half at most
 
 
+async def test_a_stream_that_the_service_does_not_have_is_hardly_ever_asked_for(
+    spdk: SpdkProcess, channel: SpdkChannel
+) -> None:
+    await spdk.tell(fail="EngineWatch", code="INTERNAL")
+    await spdk.tell(fail="ShardWatch", code="UNIMPLEMENTED")
+    watch = SpdkWatch(channel, lambda: None)
+    watch.open()
+    calls: list[str] = []
+    async with asyncio.timeout(WITHIN / 2):  # half the pause of a stream that is not there
+        while calls.count("EngineWatch") < 5:
+            calls += await spdk.calls(watches=True)
+    await watch.close()
+    assert calls.count("ShardWatch") == 1
+
+
 async def test_a_closed_watch_leaves_no_stream_behind(spdk: SpdkProcess, channel: SpdkChannel) -> None:
     opened = Pings()
     watch = SpdkWatch(channel, opened.ping)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -108,6 +110,33 @@ async def test_what_happens_while_the_past_is_fetched_is_told_once(tmp_path: Pat
         revisions = [(await anext(told)).event.revision for _ in range(meanwhile + 1)]
         assert revisions == list(range(1, meanwhile + 2))
         watching.cancel()
+
+
+async def test_the_past_is_told_from_a_time_or_a_revision_on_or_the_end_of_it(served: Served) -> None:
+    async with served.serving() as client:
+        process = await created(client, served)
+        for _ in range(5):
+            served.clock.advance(10)
+            tell(served.events, process)
+        latest, now = served.events.revision, served.clock.now()
+
+        async def told(**chosen: Any) -> list[int]:
+            history = await client.event_history(**chosen)
+            assert (history.oldest_revision, history.revision) == (1, latest)
+            return [event.revision for event in history.events]
+
+        assert await told() == list(range(1, latest + 1))
+        assert await told(since_time=datetime.fromtimestamp(now - 20, UTC)) == [
+            latest - 2,
+            latest - 1,
+            latest,
+        ]
+        assert await told(since_time=datetime.fromtimestamp(now - 19.5, UTC)) == [latest - 1, latest]
+        assert await told(since=latest - 2) == [latest - 1, latest]
+        assert await told(limit=1) == [latest]
+        assert await told(limit=latest + 1) == await told()
+        with pytest.raises(grpc.aio.AioRpcError, match="use 0 for all of them"):
+            await told(limit=-1)
 
 
 async def test_others_are_told_at_once_while_one_does_not_read(served: Served) -> None:

@@ -133,6 +133,13 @@ async def test_a_shard_is_created_after_every_shard_whose_delete_is_under_way(
         task.cancel()
 
 
+async def test_requests_that_are_answered_leave_nothing_behind(v2: InstanceV2) -> None:
+    for _ in range(3):
+        await v2.create(create_request("replica"))
+        await v2.delete(delete_request("replica"))
+    assert (len(v2._instances._under_way), len(v2._instances._turns)) == (0, 0)
+
+
 async def test_who_waits_too_long_for_another_request_is_told(
     spdk: SpdkProcess, v2: InstanceV2, monkeypatch: pytest.MonkeyPatch
 ) -> None:

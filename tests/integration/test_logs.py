@@ -45,10 +45,12 @@ async def test_the_end_of_a_log_can_be_asked_for_with_metadata(daemon: Daemon) -
         await client.process_create(shell("a", "seq 1 1000"))
         await watch.state("a", "stopped")
         assert [line async for line in client.process_log("a", tail=2)] == ["999", "1000"]
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            async for _ in client.process_log("a", tail=-1):
-                pass
-        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len([line async for line in client.process_log("a", tail=10**18 - 1)]) == 1000
+        for tail in (-1, 10**18):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                async for _ in client.process_log("a", tail=tail):
+                    pass
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_lines_are_echoed_on_stdout_with_the_name_of_the_process(tmp_path: Path) -> None:

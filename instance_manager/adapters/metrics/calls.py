@@ -20,7 +20,7 @@ _METHOD = ("service", "method")
 
 
 class MethodCalls:
-    """The calls of one method; implements `api.methods.MethodObserver`."""
+    """The calls of one method; implements `api.observing.MethodObserver`."""
 
     def __init__(self, service: str, method: str, *, streaming: bool) -> None:
         self.service = service
@@ -49,16 +49,20 @@ class MethodCalls:
 
 
 class Calls:
-    """The calls of all methods of the daemon's own services; implements `api.methods.CallObserver`."""
+    """The calls of all methods of the daemon's own services; implements `api.observing.CallObserver`."""
 
     def __init__(self) -> None:
-        self._methods: list[MethodCalls] = []
+        self._methods: dict[str, MethodCalls] = {}
+        """By path, `/SERVICE/METHOD`."""
 
     def method(self, service: str, method: str, *, streaming: bool) -> MethodCalls:
         """Return the counters of a method."""
-        calls = MethodCalls(service, method, streaming=streaming)
-        self._methods.append(calls)
+        calls = self._methods[f"/{service}/{method}"] = MethodCalls(service, method, streaming=streaming)
         return calls
+
+    def of(self, path: str) -> MethodCalls:
+        """Return the counters of the method at a path, or unused ones if it is not counted."""
+        return self._methods.get(path) or MethodCalls("", path, streaming=True)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -86,7 +90,7 @@ class Calls:
             labels=("service",),
         )
         watching: Counter[str] = Counter()
-        for each in self._methods:
+        for each in self._methods.values():
             labels = (each.service, each.name)
             started.add_metric(labels, each.started)
             active.add_metric(labels, each.active)
