@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from instance_manager.adapters.orphan_records import Sources, SqliteRecords
 from instance_manager.adapters.owners import FileOwners
 from instance_manager.app.orphans.agent import OrphanAgent
 from instance_manager.app.orphans.interfaces import CannotReadError
-from instance_manager.app.orphans.naming import other_name
+from instance_manager.app.orphans.naming import doubt, other_names
 from instance_manager.app.orphans.settings import OrphanSettings
 from instance_manager.client import Client
 from instance_manager.client.source import GrpcInstanceManager
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Everything a person can set."""
+    """All settings of the agent."""
 
     targets: Mapping[str, str]
     """URL of each instance manager by the name that its owners use for it."""
@@ -41,6 +41,24 @@ class AgentSettings:
 
 class MisnamedError(Exception):
     """Owners use another name for an instance manager than the one it was given; the message says which."""
+
+
+class SteadyClock(LoopClock):
+    """Real time that is not affected by setting the machine's clock.
+
+    If the clock were set back, everything would be due too late; if it were set forward, every grace period
+    would be over at once.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._steady = steady
+        self._begun = wall() - steady()
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return self._begun + self._steady()
 
 
 def run(settings: AgentSettings, connect: Callable[[str], Client] = Client) -> None:
@@ -72,14 +90,14 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             stack.push_async_callback(managers[-1].close)
         owners = FileOwners(settings.owners)
         await _end_forsaken(records, settings.targets)
-        for manager in managers:
-            await _check_name(manager, owners, settings)
+        if settings.orphans.auto_deletion:
+            await _check_names(managers, owners)
         agent = OrphanAgent(
             settings.orphans,
             owners=owners,
             records=records,
             managers=managers,
-            clock=LoopClock(),
+            clock=SteadyClock(),
         )
         work = asyncio.ensure_future(agent.run())
         loop = asyncio.get_running_loop()
@@ -107,25 +125,27 @@ async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> N
             log.info("orphan record ended", record=record.name, name=record.instance.name, outcome=outcome)
 
 
-async def _check_name(manager: GrpcInstanceManager, owners: FileOwners, settings: AgentSettings) -> None:
-    """Check that owners use the name that an instance manager was given.
+async def _check_names(managers: Sequence[GrpcInstanceManager], owners: FileOwners) -> None:
+    """Look whether owners know the instance managers by the names that they were given.
 
-    Under a wrong name, every instance on it looks as if its owner had moved elsewhere.
+    Of what does not answer now, or is called as another one is that is followed, the agent itself finds out.
 
     Raises:
-        MisnamedError: if they use another name, and auto-deletion is on.
+        MisnamedError: if they do not.
     """
     try:
-        instances, owned = await manager.list_live(), await owners.list_live()
+        owned = {owner.name: owner for owner in await owners.list_live()}
     except CannotReadError:
-        return  # the agent reports it
-    other = other_name(manager.name, instances, owned)
-    if not other or other in settings.targets:
         return
-    reason = f"the owners of all instances on {manager.name} say that they run on {other}; is the name right?"
-    if settings.orphans.auto_deletion:
-        raise MisnamedError(
-            f"cannot delete orphans automatically: {reason} If so, start without --auto-delete, "
-            "or follow that one too"
-        )
-    log.warning("trouble", what=f"name of {manager.name}", reason=reason)
+    answers = await asyncio.gather(*(manager.list_live() for manager in managers), return_exceptions=True)
+    known = {
+        manager.name: None if isinstance(answer, BaseException) else {each.name: each for each in answer}
+        for manager, answer in zip(managers, answers, strict=True)
+    }
+    for name in known:
+        others = other_names(name, known, owned)
+        if others and not others & set(known):
+            raise MisnamedError(
+                f"cannot delete orphans automatically: {doubt(name, others)} If so, start without "
+                "--auto-delete, or follow that one too"
+            )

@@ -60,9 +60,9 @@ class OldInstanceManager:
             processes={name: _stripped(process) for name, process in processes.items()}
         )
 
-    async def _watch(self, _: empty_pb2.Empty, context: Any) -> AsyncIterator[pb.ProcessResponse]:
+    async def _watch(self, _: empty_pb2.Empty, __: Any) -> AsyncIterator[pb.ProcessResponse]:
+        # As a server in Go, it sends nothing before the first change.
         stream = await self._client.process_watch().begun()
-        await context.send_initial_metadata(())
         try:
             async for change in stream:
                 yield _stripped(change)

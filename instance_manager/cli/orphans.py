@@ -66,13 +66,17 @@ cli.add_command(run)
 async def list_(desk: Desk, everything: bool, history: bool, output: str | None) -> None:
     """Show the orphans that the agent has found; `ls` for short.
 
-    A table abbreviates names, and every command understands that; -o wide shows them in full.
+    A table abbreviates names, and every command understands that; -o wide shows them in full. What keeps the
+    agent from finding orphans is told on stderr.
     """
     from instance_manager.cli.orphan_views import show_all, show_records
 
     if everything and history:
         raise click.UsageError("cannot show --all and --history at once: --all lists the instances of now")
     records = desk.records()
+    if not history:
+        for what, why in (await records.troubles()).items():
+            click.echo(render.printable(f"The agent has trouble: {what}: {why}"), err=True)
     if history:
         show_records(await records.history(), output, ended=True)
     elif everything:

@@ -29,6 +29,7 @@ async def following(
     pumps = {asyncio.create_task(_pass_pings(pings, told, _PING_SECONDS if events else 0.0))}
     if events is not None:
         pumps.add(asyncio.create_task(_pass_events(events, told)))
+    next_one: asyncio.Task[Event | None] | None = None
     try:
         while True:
             next_one = asyncio.create_task(told.get())
@@ -41,9 +42,10 @@ async def following(
                 await pump  # raises why it was lost
             return
     finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        left = pumps | {next_one} if next_one else pumps
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _pass_events(events: Stream[WatchResponse], told: "asyncio.Queue[Event | None]") -> None:
@@ -61,16 +63,17 @@ async def _pass_pings(pings: Stream[Any], told: "asyncio.Queue[Event | None]", s
             pending.set()
 
     taking = asyncio.create_task(take())
+    waiting = asyncio.create_task(pending.wait())
     try:
         while not taking.done():
-            waiting = asyncio.create_task(pending.wait())
             await asyncio.wait({waiting, taking}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
             if pending.is_set():
                 pending.clear()
+                waiting = asyncio.create_task(pending.wait())
                 await told.put(None)
                 await asyncio.wait({taking}, timeout=seconds)
         await taking
     finally:
-        taking.cancel()
-        await asyncio.gather(taking, return_exceptions=True)
+        for task in (taking, waiting):
+            task.cancel()
+        await asyncio.gather(taking, waiting, return_exceptions=True)

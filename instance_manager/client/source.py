@@ -1,5 +1,7 @@
 """The instance managers of the search for orphans, over gRPC; old ones that only know processes work too."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -23,9 +25,12 @@ from instance_manager.core.instance import type_of_process
 from instance_manager.core.orphans import DataEngine, Observed
 from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
-from instance_manager.pb.instance_manager.v1.events_pb2 import Event, WatchResponse
+from instance_manager.pb.instance_manager.v1.events_pb2 import Event
 
 _NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
+
+_BEGUN_SECONDS = 2.0
+"""After which a stream is taken to have begun."""
 
 T = TypeVar("T")
 
@@ -64,7 +69,8 @@ class GrpcInstanceManager:
             return _of_process(await self._client.process_get(seen.name))
 
         try:
-            return await _either(instance, process)
+            # No process is an instance of v2, whatever its name.
+            return await (_either(instance, process) if seen.data_engine is DataEngine.V1 else instance())
         except AioRpcError as error:
             if error.code() is StatusCode.NOT_FOUND:
                 return None
@@ -90,12 +96,13 @@ class GrpcInstanceManager:
             await self._connect_again()
         streams: list[Stream[Any]] = []
         try:
-            pings = await _either(
-                lambda: self._client.instance_watch().begun(), lambda: self._client.process_watch().begun()
-            )
-            streams.append(pings)
-            events = await self._events()
-            streams += [events] if events else []
+            # A stream does not say at its begin whether there is such a method; a call does.
+            known = await _is_implemented(self._client.instance_list)
+            pings = self._client.instance_watch() if known else self._client.process_watch()
+            events = self._client.watch_events() if await self._has_events() else None
+            streams += [pings, events] if events else [pings]
+            for stream in streams:
+                await _begun(stream)
             yield InstancesListed(tuple(await self.list_live()))
             async with aclosing(following(pings, events)) as changes:
                 async for change in changes:
@@ -108,14 +115,8 @@ class GrpcInstanceManager:
                 stream.cancel()
         raise CannotReadError(f"cannot read {self._label}: it is ending")
 
-    async def _events(self) -> Stream[WatchResponse] | None:
-        """Return the stream of events, None if the instance manager has no EventService."""
-        try:
-            return await self._client.watch_events().begun()
-        except AioRpcError as error:
-            if error.code() is not StatusCode.UNIMPLEMENTED:
-                raise
-            return None
+    async def _has_events(self) -> bool:
+        return await _is_implemented(lambda: self._client.event_history(limit=1))
 
     async def _told(self, change: Event | None) -> InstanceNews:
         if change is None:
@@ -137,7 +138,11 @@ class GrpcInstanceManager:
             )
 
         try:
-            await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
+            if seen.data_engine is DataEngine.V1:
+                await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
+            else:
+                await self._refuse_without_comparing(seen)
+                await instance()
         except AioRpcError as error:
             if error.code() is StatusCode.NOT_FOUND:
                 return False
@@ -145,6 +150,21 @@ class GrpcInstanceManager:
                 f"cannot delete {seen.name} on {self._label}: {_reason(error)}"
             ) from error
         return True
+
+    async def _refuse_without_comparing(self, seen: Observed) -> None:
+        """Refuse the deletion of a v2 instance where the UUID in the order is not looked at.
+
+        Go's instance manager ignores it for v2 and deletes whatever has the name. The one that does not is
+        known by its events.
+
+        Raises:
+            CannotDeleteError: if that is so.
+        """
+        if not await self._has_events():
+            raise CannotDeleteError(
+                f"cannot delete {seen.name} on {self._label}: it does not compare the UUIDs of v2 instances "
+                "and could hit another of this name; delete it with the means of the data engine"
+            )
 
     async def _connect_again(self) -> None:
         before, self._client = self._client, self._connect()
@@ -158,6 +178,24 @@ class GrpcInstanceManager:
 
     def _cannot_read(self, error: AioRpcError) -> CannotReadError:
         return CannotReadError(f"cannot read {self._label}: {_reason(error)}")
+
+
+async def _is_implemented(call: Callable[[], Awaitable[object]]) -> bool:
+    """Return whether an instance manager implements a method."""
+    try:
+        await call()
+    except AioRpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+        return False
+    return True
+
+
+async def _begun(stream: Stream[Any]) -> None:
+    """Wait until a stream was accepted, not for long: a server in Go reports that with its first message."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_BEGUN_SECONDS):
+            await stream.begun()
 
 
 async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:

@@ -94,6 +94,18 @@ async def test_what_a_person_asks_for_is_not_undone_by_what_the_agent_knew_befor
     assert await person.get(orphan().name) == replace(asked, deleted_by="root", trouble="busy", attempts=1)
 
 
+async def test_what_is_new_about_a_record_does_not_bring_back_one_that_has_ended(
+    agent: SqliteRecords, person: SqliteRecords
+) -> None:
+    await agent.put(orphan())
+    await person.update(replace(orphan(), trouble="busy"))
+    assert await agent.list() == [replace(orphan(), trouble="busy")]
+    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    await person.update(replace(orphan(), deleted_by="root"))
+    assert await agent.list() == []
+    assert len(await agent.history()) == 1
+
+
 async def test_a_request_for_a_record_that_has_ended_is_refused(
     agent: SqliteRecords, person: SqliteRecords
 ) -> None:

@@ -5,8 +5,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path, PosixPath
 
 import pytest
 
@@ -69,6 +69,17 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
+class Moving(PosixPath):
+    """A directory in which an owner moves from one file to a new one just after it was listed first."""
+
+    def iterdir(self) -> Generator["Moving", None, None]:
+        found = list(super().iterdir())
+        if not (self / "z.json").exists():
+            write(Path(self / "z.json"), replica("b"))
+            write(Path(self / "owners.json"), replica("a"))
+        yield from found
+
+
 # --- live reads ---
 
 
@@ -81,6 +92,11 @@ async def test_a_live_read_sees_what_the_file_holds_at_that_moment(file: Path) -
     assert found is not None
     assert found.instance_manager == "im-1"
     assert await names(owners) == ["b"]
+
+
+async def test_an_owner_that_moves_from_file_to_file_is_never_missing(file: Path) -> None:
+    write(file, replica("a"), replica("b"))
+    assert await names(FileOwners(Moving(file.parent))) == ["a", "b"]
 
 
 async def test_a_change_that_keeps_size_and_time_is_seen(file: Path) -> None:

@@ -154,6 +154,7 @@ async def test_nothing_is_judged_while_the_records_cannot_be_read() -> None:
         await world.abandon("a-e-0")
         await world.passes(100)
         assert world.agent.status().records_trouble == "disk failure"
+        assert world.agent.counts["records_failed"] == 0
         world.records.trouble = ""
         await world.passes(30)
         assert len(world.orphans) == 1
@@ -197,6 +198,17 @@ async def test_an_instance_manager_that_is_away_is_not_taken_for_empty() -> None
         world.manager.fail("")
         await world.passes(20)
         assert not world.agent.status().managers[0].trouble
+
+
+async def test_an_instance_manager_that_is_away_is_no_end_of_what_is_wrong_with_its_instances() -> None:
+    async with orphan_world() as world:
+        with capture_logs() as logs:
+            world.manager.put(instance("old-e-0", ""))
+            await world.passes(10)
+            world.manager.fail("connection refused")
+            await world.passes(100)
+        told = [entry["event"] for entry in logs if entry.get("what") == f"identities on {MANAGER}"]
+        assert told == ["trouble"]
 
 
 async def test_a_source_that_breaks_in_a_way_nobody_foresaw_counts_as_away() -> None:
@@ -263,6 +275,11 @@ async def test_too_many_orphans_at_once_are_not_declared_and_that_is_said() -> N
         assert not world.orphans
         assert "6 suspected orphans" in world.agent.status().halted
         assert any(entry.get("what") == "orphan limit" for entry in logs)
+        assert "6 suspected orphans" in world.records.troubles["orphan limit"]
+        for number in range(6):
+            world.manager.end(f"a{number}-e-0")
+        await world.passes(20)
+        assert world.records.troubles == {}
 
 
 async def test_as_many_as_are_allowed_are_declared() -> None:

@@ -1,5 +1,6 @@
 """Deleting orphans: by auto-deletion or on a person's order, the right one, and never on a doubt."""
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.core.orphans import AUTO_DELETION, Fate
-from tests.app.orphan_world import OrphanWorld, instance, orphan_world, owner
+from tests.app.orphan_world import MANAGER, NEIGHBOUR, OrphanWorld, instance, orphan_world, owner
 
 Sized = Callable[[int, int], int]
 
@@ -79,6 +80,18 @@ async def test_an_orphan_is_not_deleted_on_a_persons_order_if_its_owner_is_back(
         assert [record.fate for record in world.records.history] == [Fate.OWNED]
 
 
+async def test_a_persons_order_needs_two_looks_where_there_are_no_owners() -> None:
+    async with orphan_world(wait=10.0) as world:
+        await declared(world)
+        world.owners.owners.clear()
+        (record,) = world.orphans
+        await world.records.request_delete(record.name, "alice", world.clock.now())
+        await world.passes(9)
+        assert not world.manager.asked
+        await world.passes(60)
+        assert ("a-e-0", "u1") in world.manager.asked
+
+
 async def test_a_name_that_has_gone_to_another_process_is_not_deleted() -> None:
     async with orphan_world(auto_deletion=True, grace=60.0) as world:
         await declared(world)
@@ -137,6 +150,44 @@ async def test_nothing_is_deleted_automatically_while_there_are_too_many_suspect
         await world.passes(1000)
         assert not world.manager.asked
         assert "allowed" in world.orphans[0].trouble
+
+
+async def test_nothing_is_deleted_automatically_on_an_instance_manager_that_owners_call_otherwise() -> None:
+    async with orphan_world(auto_deletion=True, grace=60.0) as world:
+        for name in (NEIGHBOUR, "a-e-0"):
+            world.owners.put(owner(name, instance_manager="im-renamed"))
+        world.manager.put(instance("a-e-0"))
+        with capture_logs() as logs:
+            await world.passes(1000)
+        assert {record.instance.name for record in world.orphans} == {NEIGHBOUR, "a-e-0"}
+        assert not world.manager.asked
+        assert "is the name right?" in world.orphans[0].trouble
+        assert any(entry.get("what") == f"name of {MANAGER}" for entry in logs)
+        # As soon as the name is known to be right, what has moved is deleted.
+        world.owners.put(owner(NEIGHBOUR))
+        await world.passes(400)
+        assert world.manager.deleted == ["u1"]
+
+
+async def test_an_order_that_had_to_wait_for_others_is_not_given_before_another_look() -> None:
+    async with orphan_world(auto_deletion=True, grace=60.0) as world:
+        for number in range(17):
+            await world.abandon(f"a{number}-e-0", f"u-{number}")
+        await world.passes(69)
+        world.manager.unheld.clear()
+        world.clock.advance(1)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(world.manager.asked) == 16
+        (waits,) = {record.instance.name for record in world.orphans} - dict(world.manager.asked).keys()
+        world.clock.advance(20)
+        world.owners.quiet = True
+        world.owners.put(owner(waits))
+        world.manager.unheld.set()
+        await world.passes(100)
+        assert len(world.manager.asked) == 16
+        assert waits not in dict(world.manager.asked)
+        assert [(each.instance.name, each.fate) for each in world.records.history] == [(waits, Fate.OWNED)]
 
 
 @pytest.mark.timeout(300)

@@ -89,6 +89,17 @@ def test_a_list_of_records_that_was_asked_for_earlier_takes_nothing_back() -> No
     assert [case.record is not None for case in desk.real.cases.open.values()] == [True]
 
 
+def test_a_list_of_records_that_was_asked_for_earlier_brings_nothing_back() -> None:
+    desk = Desk()
+    record = desk.declare().record
+    desk.real.instance_changed(MANAGER, "a-e-0", None, 10.5)
+    desk.tell(Write, None, 11.0)
+    desk.tell(ReadInstance, None, 11.0)
+    desk.tell(Remove, None, 11.0)
+    desk.tell(ListRecords, (record,), 12.0)
+    assert not desk.real.cases.open
+
+
 def test_a_record_that_somebody_has_removed_is_let_go() -> None:
     desk = Desk()
     desk.declare()

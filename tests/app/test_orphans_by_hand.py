@@ -189,3 +189,25 @@ async def test_looking_again_changes_nothing(world: World) -> None:
     assert finding.judgement.is_orphan
     assert world.kept == world.record
     assert world.manager.asked == []
+
+
+async def test_a_record_that_the_agent_ends_during_the_order_stays_ended(world: World) -> None:
+    class Quick(FakeManager):
+        async def delete(self, seen: Observed) -> bool:
+            await world.records.remove(world.kept.close(Fate.DELETED, 201.0, "deleted by root"))
+            return await super().delete(seen)
+
+    world.manager = Quick("im-1", R1)
+    done = await world.delete()
+    assert done.taken
+    assert world.records.open == {}
+    assert [record.fate for record in world.records.history] == [Fate.DELETED]
+
+
+async def test_a_source_without_any_owner_is_left_to_the_second_look_of_the_agent(world: World) -> None:
+    world.owners.owners.clear()
+    done = await world.delete()
+    assert not done.taken
+    assert world.manager.asked == []
+    assert world.kept.requested_by == "root"
+    assert "no owner at all" in world.kept.trouble

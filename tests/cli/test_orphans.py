@@ -65,6 +65,16 @@ async def test_without_orphans_a_list_is_an_empty_object(folder: Folder) -> None
     assert (await folder.orphans("list", "--history")).json == {"history": []}
 
 
+async def test_a_list_says_why_orphans_may_be_missing(folder: Folder) -> None:
+    await folder.agent.tell({"orphan limit": "30 suspected orphans are too many"})
+    listed = await folder.orphans("list")
+    assert (listed.code, listed.out) == (0, "{}\n")
+    assert listed.err == "The agent has trouble: orphan limit: 30 suspected orphans are too many\n"
+    assert (await folder.orphans("list", "--history")).err == ""
+    await folder.agent.tell({})
+    assert (await folder.orphans("list")).err == ""
+
+
 async def test_a_record_has_the_same_fields_in_every_form_of_data(folder: Folder) -> None:
     record = orphan("r1")
     await folder.agent.put(record)

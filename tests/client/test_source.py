@@ -7,6 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from instance_manager.app.orphans.interfaces import (
@@ -19,6 +21,7 @@ from instance_manager.app.orphans.interfaces import (
 from instance_manager.client import Client
 from instance_manager.client.source import GrpcInstanceManager
 from instance_manager.core.orphans import DataEngine, Observed
+from instance_manager.pb.imrpc.instance_pb2 import InstanceDeleteRequest, InstanceResponse
 from tests.harness import Daemon, Watch, sleeper
 from tests.without_uuid import without_uuids
 
@@ -182,6 +185,54 @@ async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
             first = await anext(told)
             assert isinstance(first, InstancesListed)
             assert first.instances == (bare,)
+            await created(client, "r2")
+            async with asyncio.timeout(40):
+                listed = [news async for news in taken_until(told, InstancesListed)][-1]
+            assert isinstance(listed, InstancesListed)
+            assert {each.name for each in listed.instances} == {"r1", "r2"}
+            await client.process_delete("r2")
+            async with asyncio.timeout(40):
+                while listed.instances != (bare,):
+                    listed = await anext(told)
+                    assert isinstance(listed, InstancesListed)
         with pytest.raises(CannotDeleteError, match="it has no UUID"):
             await source.delete(bare)
         assert old.deletes == []
+
+
+class GoInstances:
+    """InstanceService of an instance manager that ignores the UUID in the delete of a v2 instance."""
+
+    def __init__(self) -> None:
+        self.deletes: list[str] = []
+
+    async def delete(self, request: InstanceDeleteRequest, _: object) -> InstanceResponse:
+        self.deletes.append(request.name)
+        return InstanceResponse()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        answered = grpc.unary_unary_rpc_method_handler(
+            self.delete, InstanceDeleteRequest.FromString, InstanceResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler("imrpc.InstanceService", {"InstanceDelete": answered})
+
+
+async def test_a_v2_instance_is_not_deleted_where_its_uuid_would_not_be_looked_at(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/go.sock"
+    go, server = GoInstances(), grpc.aio.server()
+    server.add_generic_rpc_handlers([go.handler()])
+    server.add_insecure_port(url)
+    await server.start()
+    try:
+        async with Client(url) as client:
+            source = GrpcInstanceManager("im-1", lambda: client)
+            with pytest.raises(CannotDeleteError, match="does not compare the UUIDs of v2 instances"):
+                await source.delete(Observed("r1", ANOTHER, "replica", "running", DataEngine.V2))
+            assert go.deletes == []
+            assert await source.delete(Observed("r1", ANOTHER, "replica", "running"))
+            assert go.deletes == ["r1"]
+            # What is not known there is not taken for gone.
+            with pytest.raises(CannotReadError, match="UNIMPLEMENTED"):
+                await source.get_live(Observed("r1", ANOTHER, "replica", "running", DataEngine.V2))
+    finally:
+        await server.stop(None)

@@ -19,7 +19,6 @@ async def test_an_upgrade_from_an_instance_manager_without_uuids_creates_no_orph
                 await client.process_create(sleeper(name))
         async with running_agent(tmp_path, owners, {"im-1": url}, "--resync", "0.5") as agent:
             async with without_uuids(url, before.url):
-                await agent.logged("trouble is over", what="instance manager im-1")
                 told = await agent.logged("trouble", what="identities on im-1")
                 assert "2 instances have no identity" in told["reason"]
             await agent.logged("trouble", what="instance manager im-1")

@@ -121,7 +121,7 @@ def decode_sources(texts: Mapping[str, str]) -> Sources | None:
     Raises:
         ValueError: if the texts are malformed.
     """
-    if not texts:
+    if "owners" not in texts:
         return None
     try:
         targets = {str(name): str(url) for name, url in json.loads(texts["targets"]).items()}

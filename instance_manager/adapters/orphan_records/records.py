@@ -5,9 +5,10 @@ Deletions that people had requested are lost with it, so this is logged as an er
 """
 
 import contextlib
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -97,8 +98,12 @@ class SqliteRecords:
         return self._run(lambda db: _get(db, name))
 
     async def put(self, record: Orphan) -> None:
-        """Write an open record; a requested deletion, and who has deleted it, are kept."""
+        """Write a record; if it exists, a requested deletion, and who has deleted it, are kept."""
         self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+
+    async def update(self, record: Orphan) -> None:
+        """Write changes of an open record; one that another process has closed stays closed."""
+        self._run(lambda db: _get(db, record.name) and db.execute(_PUT, codec.to_row(record)))
 
     async def remove(self, record: Orphan) -> None:
         """Move a closed record to the history."""
@@ -147,6 +152,28 @@ class SqliteRecords:
         return self._run(
             lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
         )
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Write down what is wrong with the search."""
+        self._run(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
+                (json.dumps(dict(troubles)),),
+            )
+        )
+
+    async def troubles(self) -> Mapping[str, str]:
+        """Return what is wrong with the search, as the agent has told last.
+
+        Raises:
+            CannotReadError: if it cannot be read.
+        """
+
+        def read(db: sqlite3.Connection) -> Mapping[str, str]:
+            found = db.execute("SELECT value FROM sources WHERE key = 'troubles'").fetchone()
+            return {str(what): str(why) for what, why in dict(json.loads(found[0])).items()} if found else {}
+
+        return self._run(read)
 
     # --- the file ---
 

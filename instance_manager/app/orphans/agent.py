@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import structlog
@@ -47,6 +47,8 @@ READ_TIMEOUT = 30.0
 """Seconds after which a source that has not answered counts as unreachable."""
 _AT_ONCE = 16
 """Largest number of concurrent reads and actions for each source."""
+_FRESH = 5.0
+"""Seconds after which the reads before a delete are too old for the delete to be sent."""
 
 
 class OrphanAgent:
@@ -75,6 +77,8 @@ class OrphanAgent:
         # A slow source must not hold up the others.
         self._at_once: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._complaints = Complaints()
+        self._told: dict[str, str] | None = None
+        """What people were told is wrong."""
 
     async def run(self) -> None:
         """Follow all sources and act on their news, until cancelled."""
@@ -88,7 +92,15 @@ class OrphanAgent:
                 for work in self.reconciler.take(self._clock.now()):
                     group.create_task(self._carry_out(work))
                 self._complaints.hear(self.status())
+                await self._tell_people()
                 await self._until_due()
+
+    async def _tell_people(self) -> None:
+        troubles = self._complaints.current
+        if troubles != self._told:
+            with suppress(CannotReadError):  # told again the next time
+                await self._records.tell(troubles)
+                self._told = troubles
 
     async def _until_due(self) -> None:
         due = self.reconciler.next_due()
@@ -166,8 +178,12 @@ class OrphanAgent:
     # --- work ---
 
     async def _carry_out(self, work: Work) -> None:
+        asked = self._clock.now()
         async with self._at_once[_source(work)]:
-            answer = await self._answer(work)
+            if isinstance(work, Delete) and self._clock.now() - asked > _FRESH:
+                answer: object = Failed("others took their time before it: it is looked at again first")
+            else:
+                answer = await self._answer(work)
         self.reconciler.told(work, answer, self._clock.now())
         self._tell(work, answer)
         self._news.set()
@@ -197,8 +213,10 @@ class OrphanAgent:
                 return self._owners.get_live(work.name)
             case ReadInstance():
                 return self._managers[work.manager].get_live(work.seen)
-            case Write():
+            case Write(declares=True):
                 return self._records.put(work.record)
+            case Write():
+                return self._records.update(work.record)
             case Remove():
                 return self._records.remove(work.record)
             case Delete():
@@ -263,4 +281,7 @@ def _source(work: Work) -> str:
             return "owners"
         case ListRecords() | Write() | Remove():
             return "records"
+        case Delete():
+            # Not behind reads: its own are to be as fresh as can be.
+            return f"deletes on {work.manager}"
     return f"instance manager {work.manager}"

@@ -83,7 +83,8 @@ async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> l
 
 async def look_again(record: Orphan, source: InstanceManagerSource, owners: Owners) -> Finding:
     """Read the instance and the owner of a record, as before every deletion."""
-    inquiry = inquire_again(record.instance, record.manager, believe_empty=True)
+    # A single list without any owner is not believed; the agent makes the second one.
+    inquiry = inquire_again(record.instance, record.manager, believe_empty=False)
     return await _inquire(inquiry, record.instance, source, owners, ())
 
 
@@ -123,7 +124,7 @@ async def delete(
         after = await _order(asked, who, source)
     elif not asked.deleted_by:
         after = replace(asked, trouble=f"not deleted: {finding.judgement.reason}")
-    await records.put(after)
+    await records.update(after)
     return Deletion(after, finding, taken=bool(after.deleted_by))
 
 

@@ -156,8 +156,8 @@ class Cases:
             elif self.views.managers[case.manager].left:
                 self._remove(key, case.record.close(Fate.MANAGER_LEFT, now, "its instance manager has left"))
             else:
-                # Only a person who asks for a deletion may know that there really are no owners.
-                believe = bool(case.record.requested_by)
+                # If there are no owners at all, only a person's request is carried out, after a second look.
+                believe = bool(case.record.requested_by) and self.views.owners.believe_empty
                 self._ask(key, case, inquire_again(case.instance, case.manager, believe_empty=believe))
 
     def _begin_judging(self, key: str, case: Case, now: float) -> None:
@@ -238,8 +238,8 @@ class Cases:
         who = deleter(record, now, auto_deletion=auto, grace=grace)
         if not who:
             self._rest(key, case, record, now)
-        elif who == AUTO_DELETION and self.limiter.halted:
-            self._keep(key, case, record, f"not deleted: {self.limiter.halted}", now)
+        elif who == AUTO_DELETION and (against := self.limiter.halted or self.views.doubt(case.manager)):
+            self._keep(key, case, record, f"not deleted: {against}", now)
         elif found.judgement.is_orphan:
             self.open[key] = replace(case, busy=True)
             reason = f"{found.judgement.reason}; declared an orphan because {record.reason}"

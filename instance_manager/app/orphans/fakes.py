@@ -1,7 +1,7 @@
 """In-memory owners, instance managers and records: a test decides what is there, and what can be read."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -125,6 +125,9 @@ class FakeManager:
         """Why it does not answer; empty while it does."""
         self.refusal = ""
         """Why it takes no order to delete; empty while it does."""
+        self.unheld = asyncio.Event()
+        """Orders to delete are answered once it is set, as it is unless somebody clears it."""
+        self.unheld.set()
         self.quiet = False
         """Whether watchers are told nothing."""
         self.asked: list[tuple[str, str]] = []
@@ -180,6 +183,7 @@ class FakeManager:
     async def delete(self, seen: Observed) -> bool:
         """Begin to stop an instance; a test ends it."""
         self.asked.append((seen.name, seen.uuid))
+        await self.unheld.wait()
         if self.trouble or self.refusal:
             raise CannotDeleteError(self.trouble or self.refusal)
         instance = self.instances.get(seen.name)
@@ -200,6 +204,8 @@ class MemoryRecords:
         """Those that have ended, oldest first."""
         self.trouble = ""
         """Why they cannot be read or written; empty while they can."""
+        self.troubles: dict[str, str] = {}
+        """What is wrong with the search, as it was told last."""
 
     def _check(self) -> None:
         if self.trouble:
@@ -223,6 +229,12 @@ class MemoryRecords:
             record = replace(record, requested_by=known.requested_by, requested_at=known.requested_at)
         self.open[record.name] = record
 
+    async def update(self, record: Orphan) -> None:
+        """Write a record that is open."""
+        self._check()
+        if record.name in self.open:
+            await self.put(record)
+
     async def remove(self, record: Orphan) -> None:
         """End a record."""
         self._check()
@@ -236,3 +248,8 @@ class MemoryRecords:
             return None
         self.open[name] = replace(self.open[name], requested_by=who, requested_at=now)
         return self.open[name]
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Note what is wrong with the search."""
+        self._check()
+        self.troubles = dict(troubles)

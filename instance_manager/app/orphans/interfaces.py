@@ -1,6 +1,6 @@
 """Protocols of what the search for orphans depends on: owners, instance managers and records."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -147,7 +147,14 @@ class Records(Protocol):
         """
 
     async def put(self, record: Orphan) -> None:
-        """Write an open record, new or changed; a deletion requested in the meantime is kept.
+        """Write a new record; if it exists already, a requested deletion is kept.
+
+        Raises:
+            CannotReadError: if it cannot be written.
+        """
+
+    async def update(self, record: Orphan) -> None:
+        """Write changes of an open record like `put`; does nothing if it was closed in the meantime.
 
         Raises:
             CannotReadError: if it cannot be written.
@@ -162,6 +169,13 @@ class Records(Protocol):
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Record that a person wants the orphan deleted; returns the record, None if it is not open.
+
+        Raises:
+            CannotReadError: if it cannot be written.
+        """
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Write down for people what is wrong with the search itself: what, and why.
 
         Raises:
             CannotReadError: if it cannot be written.

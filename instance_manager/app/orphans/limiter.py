@@ -24,7 +24,8 @@ class Limiter:
         if suspects and suspects + declared > self.limit:
             self.halted = (
                 f"{suspects} suspected orphans and {declared} declared within a minute are more than the "
-                f"{self.limit} allowed: see whether the owner source is right, else raise the limit"
+                f"{self.limit} allowed: see whether the owner source is right; if it is, start the agent "
+                "again with a higher --max-per-minute, by which nothing is lost"
             )
 
     def declared(self, now: float) -> None:

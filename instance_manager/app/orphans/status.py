@@ -20,6 +20,8 @@ class ManagerStatus:
     instances: int
     without_identity: int
     """Instances without a UUID: never judged, never deleted."""
+    doubt: str
+    """Why it is likely not the one of its name, empty if nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def status_of(reconciler: Reconciler) -> AgentStatus:
                 "" if view.instances is not None else view.trouble.reason,
                 len(view.instances or ()),
                 view.without_identity,
+                reconciler.views.doubt(name),
             )
             for name, view in reconciler.views.managers.items()
         ),
@@ -67,6 +70,11 @@ class Complaints:
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
+    @property
+    def current(self) -> dict[str, str]:
+        """What is wrong now, and why."""
+        return {what: reason for what, reason in self._said.items() if reason not in {"", NOT_LISTED.reason}}
+
     def hear(self, status: AgentStatus) -> None:
         """Log what has changed since the last call."""
         self._say("owner source", status.owners_trouble)
@@ -74,6 +82,10 @@ class Complaints:
         self._say("orphan limit", status.halted)
         for manager in status.managers:
             self._say(f"instance manager {manager.name}", manager.trouble)
+            if manager.trouble:
+                continue  # nothing is known, which is no end of what was known before
+            if not status.owners_trouble:
+                self._say(f"name of {manager.name}", manager.doubt)
             count = manager.without_identity
             reason = f"{count} instances have no identity and are not judged" if count else ""
             self._say(f"identities on {manager.name}", reason)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from instance_manager.app.orphans.naming import doubt, other_names
 from instance_manager.core.inquiry import NO_OWNERS
 from instance_manager.core.orphans import Observed, Owner, Unreadable, judge
 
@@ -137,3 +138,8 @@ class Views:
         return isinstance(self.managers[manager].get(name), Unreadable) or isinstance(
             self.owners.get(name), Unreadable
         )
+
+    def doubt(self, manager: str) -> str:
+        """Return why an instance manager is likely not the one of its name, empty if nothing says so."""
+        managers = {name: view.instances for name, view in self.managers.items()}
+        return doubt(manager, other_names(manager, managers, self.owners.owners or {}))
