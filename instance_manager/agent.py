@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Everything a person can set."""
+    """All settings of the agent."""
 
     targets: Mapping[str, str]
     """URL of each instance manager by the name that its owners use for it."""
@@ -44,10 +44,10 @@ class MisnamedError(Exception):
 
 
 class SteadyClock(LoopClock):
-    """Real time that nobody sets.
+    """Real time that is not affected by setting the machine's clock.
 
-    When the machine's clock is set back, what is due would not be for as long; when it is set forward, every
-    grace period would be over at once.
+    If the clock were set back, everything would be due too late; if it were set forward, every grace period
+    would be over at once.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""The daemon's own log: JSON in a container, coloured text on a terminal, always on stderr.
+"""The daemon's own log, on stderr: coloured text on a terminal, otherwise JSON.
 
-How much is logged can be changed while the daemon runs: the level for everything, and areas that log in
-detail whatever the level.
+The level can be changed while the daemon runs, and areas can be set to log in detail whatever the level.
 """
 
 import asyncio
@@ -33,15 +32,15 @@ LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
-"""Names of levels as clients write them, in lower case."""
+"""Log levels by the names that clients use, in lower case."""
 AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
-"""Parts of the daemon that can log in detail by themselves: the last names of its modules and packages."""
+"""Areas that can log in detail on their own: the last parts of the names of modules and packages."""
 _ALWAYS = "audit"
-"""The part that logs whatever the level: nobody who may set it shall hide by it what they change."""
+"""The area that is always logged: nobody who may set the level shall hide what they change."""
 
 
 class LogControl:
-    """How much is logged. There is one log, so there is one of these: `control`."""
+    """The log level and flags. As there is one log, there is one instance: `control`."""
 
     def __init__(self) -> None:
         self._level = "info"
@@ -58,7 +57,7 @@ class LogControl:
         return ",".join(sorted(self._areas))
 
     def set_level(self, name: str) -> None:
-        """Log what is at least so important.
+        """Set the log level.
 
         Raises:
             InvalidArgumentError: if there is no such level.
@@ -68,7 +67,7 @@ class LogControl:
         self._level = name.lower()
 
     def set_flags(self, text: str) -> None:
-        """Let these areas, separated by commas, log in detail whatever the level; none if empty.
+        """Let exactly these areas, separated by commas, log in detail whatever the level.
 
         Raises:
             InvalidArgumentError: if there is no such area.
@@ -81,7 +80,7 @@ class LogControl:
         self._areas = frozenset(areas)
 
     def passes(self, level: str, path: Collection[str]) -> bool:
-        """Tell whether a line is to be logged: its level and the dotted name of the module, in parts."""
+        """Return whether to log a line, given its level and the parts of its module's dotted name."""
         important = LEVELS.get(level, logging.INFO) >= LEVELS[self._level]
         return important or _ALWAYS in path or not self._areas.isdisjoint(path)
 
@@ -90,10 +89,10 @@ control = LogControl()
 
 
 class Sink:
-    """Takes lines without ever making the daemon wait or fail.
+    """Writes lines without ever making the daemon wait or fail.
 
-    What a reader is too slow for waits in memory, up to `ROOM` bytes. What does not fit, and what nobody can
-    read any more (the reader is gone, the disk is full), is dropped and counted. Threads may share one.
+    Lines for which a reader is too slow wait in memory, up to `ROOM` bytes. Lines that do not fit, or that
+    cannot be written because the reader is gone or the disk is full, are dropped and counted. Thread-safe.
     """
 
     ROOM = 1 << 20
@@ -104,15 +103,16 @@ class Sink:
         self._poll.register(self._fd, select.POLLOUT)
         self._lock = threading.RLock()  # a finalizer may log in the middle of a line
         self._waiting: deque[bytes] = deque()
-        """Lines, of the first perhaps only the rest."""
+        """Lines to write; of the first one, perhaps only the rest."""
         self._size = 0
+        """Bytes in `_waiting`."""
         self._torn = False
-        """The last byte written is in the middle of a line."""
+        """Whether the last byte written is in the middle of a line."""
         self.lost = 0
-        """Lines dropped since the last one that was taken."""
+        """Number of lines dropped since the last one that was accepted."""
 
     def write(self, line: str) -> None:
-        """Take a line, or drop it."""
+        """Write a line, now or later, or drop it."""
         data = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
             self._flush()
@@ -130,7 +130,7 @@ class Sink:
                 self._go_on_later()
 
     def drain(self, within: float) -> None:
-        """Give the reader some seconds to take what waits."""
+        """Wait up to `within` seconds until all lines are written."""
         deadline = time.monotonic() + within
         with self._lock:
             while self._waiting and (left := deadline - time.monotonic()) > 0:
@@ -138,7 +138,7 @@ class Sink:
                 self._flush()
 
     def _flush(self) -> bool:
-        """Write what can be written now; return False if what waited had to be dropped."""
+        """Write what can be written now; return False if waiting lines had to be dropped."""
         try:
             while self._waiting and self._poll.poll(0):
                 line = self._waiting[0]
@@ -171,7 +171,7 @@ class Sink:
 
 
 class _Logger:
-    """Writes lines and knows in which module they were written."""
+    """A logger that knows the name of its module."""
 
     def __init__(self, sink: Sink, name: str) -> None:
         self.sink = sink
@@ -185,7 +185,7 @@ class _Logger:
 
 
 def configure(*, debug: bool) -> None:
-    """Set up logging once, at the start."""
+    """Set up logging, once, at the start of the program."""
     control.set_level("debug" if debug else "info")
     terminal = sys.stderr.isatty()
     sink = Sink(2)

@@ -1,11 +1,11 @@
-"""Which addresses only this machine reaches."""
+"""Which addresses only this machine can reach."""
 
 import ipaddress
 import socket
 
 
 def is_private(host: str) -> bool:
-    """Tell whether only this machine reaches an address: every address of the host is a loopback one."""
+    """Return whether only this machine can reach a host: all its addresses are on loopback."""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]") or "::", None)}
     except OSError:

@@ -1,4 +1,4 @@
-"""The gRPC face: services, conversion between the wire and the core, status codes, the server itself.
+"""The gRPC API: services, conversion between the wire and the core, status codes, the server.
 
-Nothing here starts a process or reads a file; requests go to `app`, answers come from it.
+Nothing here starts a process or reads a file: `app` handles the requests.
 """

@@ -1,4 +1,4 @@
-"""AuditService: who has changed what."""
+"""AuditService: the audit trail over gRPC."""
 
 import grpc
 
@@ -21,7 +21,7 @@ class AuditService:
         return generic_handler(SERVICE, {"List": self.list})
 
     def list(self, request: pb.AuditRequest) -> pb.AuditResponse:
-        """Tell the latest calls that were to change something."""
+        """Return the latest calls of methods that change something."""
         if request.limit < 0:
             raise InvalidArgumentError(f"cannot use a limit of {request.limit}: it is 0, for all, or more")
         since = request.since.seconds + request.since.nanos / 1e9

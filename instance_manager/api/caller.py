@@ -1,4 +1,4 @@
-"""Who makes a call: the name in the certificate, the address, or the process behind a Unix socket."""
+"""Who makes a call: the name in the certificate, the address, or the processes behind a Unix socket."""
 
 import os
 import socket
@@ -21,29 +21,30 @@ UNKNOWN = "unix socket, unknown process"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Peer:
-    """The process that connected to a Unix socket, as the kernel has seen it then."""
+    """The process that connected to a Unix socket, as the kernel recorded it at that time."""
 
     pid: int
-    """0 for a process of another PID namespace."""
+    """0 for a process in another PID namespace."""
     uid: int
     gid: int
 
 
 class Callers:
-    """Tells who makes calls. When many come at once it looks at the descriptors only now and then."""
+    """Finds out who makes calls; under load it looks at the descriptors only once in a while."""
 
     def __init__(self, no_sockets: Callable[[], Container[int]] = tuple) -> None:
-        """Look at descriptors, but not at those that `no_sockets` returns: known to be none."""
+        """Skip the descriptors that `no_sockets` returns, which are known not to be sockets."""
         self._no_sockets = no_sockets
         self._peers = ""
         self._fresh_until = 0.0
 
     def who(self, context: Context) -> str:
-        """Tell who makes a call, in a few words for a log.
+        """Return who makes a call, in a few words for a log.
 
-        With certificates the name in the client's, with its address; without, the address alone. gRPC does
-        not tell by which connection to a Unix socket a call came, so every process that is connected is
-        named: it is one of them, unless it has connected within a tenth of a second after another's call.
+        With certificates, this is the name in the client's certificate and its address; without, the address
+        alone. gRPC does not reveal by which connection to a Unix socket a call came, so all connected
+        processes are named. The caller is one of them, unless it has connected within a tenth of a second
+        after the last look.
         """
         kind, _, address = unquote(context.peer()).partition(":")
         names = certificate_names(context)
@@ -60,12 +61,12 @@ class Callers:
 
 
 def caller(context: Context) -> str:
-    """Tell who makes a call, after a look of its own; see `Callers.who`."""
+    """Return who makes a call; see `Callers.who`."""
     return Callers().who(context)
 
 
 def certificate_names(context: Context) -> list[str]:
-    """Return the names in the client's certificate: DNS names, then the common name; none without one."""
+    """Return the names in the client's certificate, DNS names first; none without a certificate."""
     shown = context.auth_context()
     found = [*shown.get("peer_dns", ()), *shown.get("x509_common_name", ())]
     # gRPC tells of an empty common name where there is none.
@@ -73,7 +74,7 @@ def certificate_names(context: Context) -> list[str]:
 
 
 def unix_peers(no_sockets: Container[int] = ()) -> Iterator[Peer]:
-    """Yield who is connected to the Unix sockets of this process, once for each connection."""
+    """Yield the peer of each connection to a Unix socket of this process."""
     for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a Path for each of a thousand costs
         fd = int(entry)
         if fd in no_sockets:

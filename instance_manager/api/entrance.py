@@ -1,4 +1,4 @@
-"""What every call of every service goes through: its turn, the number of streams, the audit trail."""
+"""The entrance for every call of every service: taking turns, the limit of streams, the audit trail."""
 
 import asyncio
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -21,7 +21,7 @@ from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import ResourceExhaustedError
 
 DEFAULT_MAX_STREAMS = 1000
-"""Watches and logs; one that lags holds memory, one that reads a log a descriptor."""
+"""Watches and logs; a watch that lags takes memory, a log takes a descriptor."""
 
 CHANGES = frozenset(
     {
@@ -30,7 +30,7 @@ CHANGES = frozenset(
         "InstanceSwitchOverTarget", "InstanceDeleteTarget", "LogSetLevel", "LogSetFlags",
     }
 )  # fmt: skip
-"""Methods that change something, of any service: they are audited and go first."""
+"""Methods of all services that change something: they are audited, and go before reads."""
 
 
 class Entrance:
@@ -44,13 +44,13 @@ class Entrance:
         max_streams: int = DEFAULT_MAX_STREAMS,
         no_sockets: Callable[[], Container[int]] = tuple,
     ) -> None:
-        """Let calls through and write down what they change.
+        """Start without any streams.
 
         Args:
-            trail: of what was changed.
-            calls: is told about every call; None: nobody is.
-            max_streams: that may be open at once.
-            no_sockets: returns descriptors of this process that no client is at the other end of.
+            trail: the audit trail.
+            calls: observes every call; None for nobody.
+            max_streams: largest number of open streams.
+            no_sockets: returns descriptors of this process that are not connections of clients.
         """
         self._trail = trail
         self._calls = calls or Unobserved()
@@ -58,15 +58,15 @@ class Entrance:
         self._max_streams = max_streams
         self._turns = Turns()
         self.streams = 0
-        """How many are open."""
+        """Number of open streams."""
         self._refusals = Refusals("call refused: limit reached")
 
     def before(self, services: Mapping[str, grpc.GenericRpcHandler]) -> dict[str, grpc.GenericRpcHandler]:
-        """Return handlers that let calls through to these services, by their full names."""
+        """Return these services, by full name, behind this entrance."""
         return {name: _Handler(self, name, handler) for name, handler in services.items()}
 
     def observer(self, service: str, method: MethodDescriptor) -> MethodObserver:
-        """Return what is to be told about the calls of a method."""
+        """Return the observer of a method."""
         return self._calls.method(service, method.name, streaming=method.server_streaming)
 
     def wrap(
@@ -129,13 +129,13 @@ class Entrance:
 
         async def audited(raw: bytes, context: Context) -> bytes:
             answer: bytes = b""
-            # Now: at the end it may be gone.
+            # Now, because at the end the caller may be gone.
             who = self._callers.who(context)
             code: str | None = None
             try:
                 answer = await call(raw, context)
             except asyncio.CancelledError:
-                # The caller has gone away; what it asked for goes on, see `Replacer`.
+                # The caller has disconnected; what it asked for is completed, see `Replacer`.
                 code = grpc.StatusCode.CANCELLED.name
                 raise
             finally:
@@ -181,7 +181,7 @@ class _Handler(grpc.GenericRpcHandler):
 
 
 def _subject(method: MethodDescriptor, raw: bytes, answer: bytes) -> tuple[str, str]:
-    """Return the name and the UUID of what a call was about, empty where they are not known."""
+    """Return the name and the UUID of what a call was about, empty if unknown."""
     request, response = _parsed(method.input_type, raw), _parsed(method.output_type, answer)
     name = getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
     uuid = getattr(getattr(response, "status", None), "uuid", "") or getattr(request, "uuid", "")

@@ -1,4 +1,4 @@
-"""EventService: every change, as it happens and again afterwards."""
+"""EventService: every change as it happens, and the history of changes."""
 
 import asyncio
 
@@ -22,11 +22,11 @@ from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 SERVICE = pb.DESCRIPTOR.services_by_name["EventService"]
 
 _BOOKMARK_AFTER = 100
-"""Changes kept from a watcher by its filter until it is told how far the stream is."""
+"""Number of filtered-out changes after which a watcher gets a bookmark."""
 _BOOKMARK_SECONDS = 10.0
-"""The same in time between the changes."""
+"""Seconds since the last message, by the times of the changes, after which it gets one as well."""
 _CHUNK = 200
-"""Events serialized at once: a few milliseconds of the loop."""
+"""Events serialized at a time, which takes a few milliseconds."""
 
 
 class EventService:
@@ -42,7 +42,7 @@ class EventService:
         return generic_handler(SERVICE, {"Watch": self.watch, "History": self.history})
 
     async def watch(self, request: pb.WatchRequest, context: Context) -> None:
-        """Stream changes: from now on, after a snapshot, or after a revision that the caller has seen."""
+        """Stream changes: from now on, after a snapshot, or after a known revision."""
         wanted = filter_from_wire(request.filter)
         if request.since_revision < 0:
             raise InvalidArgumentError(
@@ -51,11 +51,11 @@ class EventService:
         async with watching(
             self._events, context, "watch again from the last revision you have seen"
         ) as changes:
-            # Between the subscription and these two nothing happens, so nothing is missed or told twice.
+            # Nothing happens between the subscription and these two, so no change is missed or repeated.
             revision, processes = self._events.revision, self._supervisor.processes()
             stream = _Stream(context, wanted, self._watched, self._events.history.epoch)
             missed = await self._missed(request)
-            # Headers tell the client that from here on it misses nothing.
+            # The headers tell the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             if missed is not None:
                 await stream.bookmark(request.since_revision)
@@ -76,7 +76,7 @@ class EventService:
                     await stream.tell(change)
 
     async def _missed(self, request: pb.WatchRequest) -> list[Change] | None:
-        """Return what the caller has not seen, None if it begins anew."""
+        """Return the changes that the caller has not seen, None if it starts anew."""
         if not request.HasField("since_revision"):
             return None
         try:
@@ -87,11 +87,11 @@ class EventService:
             raise
 
     async def history(self, request: pb.HistoryRequest) -> bytes:
-        """Tell the past changes that are remembered, oldest first."""
+        """Return the changes that are kept, oldest first."""
         wanted = filter_from_wire(request.filter)
         if request.limit < 0:
             raise InvalidArgumentError(f"cannot tell the last {request.limit} events: use 0 for all of them")
-        # Not ToNanoseconds(): it raises on what is no time, such as negative nanoseconds.
+        # Not ToNanoseconds(), which raises for invalid times such as negative nanoseconds.
         since = request.since_time.seconds + request.since_time.nanos / 1e9
         remembered = await self._events.history.all()
         told = [
@@ -114,7 +114,7 @@ class EventService:
 
 
 class _Stream:
-    """What one watcher is sent."""
+    """The messages to one watcher."""
 
     def __init__(self, context: Context, wanted: Filter, watched: SerializedChanges, epoch: str) -> None:
         self._context = context
@@ -125,7 +125,7 @@ class _Stream:
         self._last = 0.0
 
     async def tell(self, change: Change) -> None:
-        """Send a change if the watcher wants it, else now and then how far the stream is."""
+        """Send a change if it passes the filter, else once in a while a bookmark."""
         if self._wanted.takes(change.process):
             self._kept, self._last = 0, change.time
             await self._context.write(self._watched.get(change))
@@ -136,6 +136,6 @@ class _Stream:
             await self.bookmark(change.revision)
 
     async def bookmark(self, revision: int, *, snapshot_complete: bool = False) -> None:
-        """Say how far the stream is."""
+        """Send the position of the stream."""
         bookmark = pb.Bookmark(revision=revision, epoch=self._epoch, snapshot_complete=snapshot_complete)
         await self._context.write(pb.WatchResponse(bookmark=bookmark).SerializeToString())

@@ -16,14 +16,14 @@ _TYPES = frozenset({InstanceType.ENGINE, InstanceType.REPLICA})
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which instances a caller wants to hear of."""
+    """Which instances a caller is interested in."""
 
     names: frozenset[str]
     prefix: str
     types: frozenset[str]
 
     def takes(self, process: Process) -> bool:
-        """Tell whether a process is meant."""
+        """Return whether a process passes the filter."""
         return (
             process.name.startswith(self.prefix)
             and (not self.names or process.name in self.names)
@@ -32,10 +32,10 @@ class Filter:
 
 
 def filter_from_wire(message: pb.Filter) -> Filter:
-    """Return a filter.
+    """Return the filter of a request.
 
     Raises:
-        InvalidArgumentError: if it asks for a type that there is not.
+        InvalidArgumentError: if it names an unknown type.
     """
     if unknown := sorted(set(message.types) - _TYPES):
         raise InvalidArgumentError(
@@ -78,12 +78,12 @@ def event_to_wire(change: Change) -> pb.Event:
 
 
 def watched(change: Change) -> bytes:
-    """Return the message of a watch that tells a change."""
+    """Return the serialized WatchResponse for a change."""
     return pb.WatchResponse(event=event_to_wire(change)).SerializeToString()
 
 
 def in_history(changes: Iterable[Change]) -> bytes:
-    """Return the HistoryResponse that has only these events."""
+    """Return a serialized HistoryResponse with only these events."""
     return pb.HistoryResponse(events=map(event_to_wire, changes)).SerializeToString()
 
 

@@ -1,7 +1,7 @@
 """InstanceService: engines and replicas of both data engines.
 
-An instance of v1 is a process, in the same registry and under the same name as ProcessManagerService has it.
-What is about v2 goes to `InstanceV2`.
+A v1 instance is a process with the same name in the same registry as that of ProcessManagerService. Requests
+about v2 instances go to `InstanceV2`.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ class InstanceService:
         )
 
     async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:
-        """Start an instance and answer at once."""
+        """Start an instance and return at once."""
         if not request.HasField("spec"):
             raise InvalidArgumentError(
                 "cannot create an instance without a spec: set spec.name and spec.type"
@@ -89,29 +89,29 @@ class InstanceService:
         return instance_to_wire(self._supervisor.create(spec_from_wire(spec)))
 
     async def delete(self, request: pb.InstanceDeleteRequest) -> pb.InstanceResponse:
-        """Begin to end an instance and answer at once with deleted=true."""
+        """Begin to stop an instance and return at once with deleted=true."""
         if is_v2(request.data_engine, request.backend_store_driver):
             return await self._v2.delete(request)
         validate_name(request.name)
         return instance_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
     async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse | bytes:
-        """Tell one instance."""
+        """Return one instance."""
         if is_v2(request.data_engine, request.backend_store_driver):
             return await self._v2.get(request)
         validate_name(request.name)
         return self._each.get(request.name)
 
     async def list(self, _: empty_pb2.Empty) -> bytes:
-        """Tell every instance of both data engines; a v1 instance has the name if both have one of it."""
+        """Return all instances of both data engines; if both have one with the same name, that of v1."""
         v2 = await self._v2.list()
         if not v2:
             return self._list.get()
-        # The last entry of a name counts.
+        # Of two map entries with the same key, the last one counts.
         return pb.InstanceListResponse(instances=v2).SerializeToString() + self._list.get()
 
     async def replace(self, request: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
-        """Put an instance with another binary in the place of a running one."""
+        """Replace a running instance by one with another binary."""
         spec = request.spec
         if is_v2(spec.data_engine, spec.backend_store_driver):
             return self._v2.replace(request)
@@ -124,9 +124,9 @@ class InstanceService:
         await stream_log(self._supervisor.logs, request.name, context)
 
     async def watch(self, _: empty_pb2.Empty, context: Context) -> None:
-        """Stream a ping for every change from now on; those that were not read yet are one."""
+        """Stream a ping for every change from now on; unread pings are merged."""
         with self._pings.subscribe() as pings:
-            # Headers tell the client that from here on it misses nothing.
+            # The headers tell the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for _ping in pings:
                 await context.write(_PING)
@@ -134,55 +134,55 @@ class InstanceService:
     # --- what only v2 can do ---
 
     async def suspend(self, request: pb.InstanceSuspendRequest) -> empty_pb2.Empty:
-        """Hold the I/O of an instance back."""
+        """Suspend the I/O of an instance."""
         _only_v2(request.data_engine, "suspend")
         return await self._v2.suspend(request)
 
     async def resume(self, request: pb.InstanceResumeRequest) -> empty_pb2.Empty:
-        """Let the I/O of an instance go on."""
+        """Resume the I/O of an instance."""
         _only_v2(request.data_engine, "resume")
         return await self._v2.resume(request)
 
     async def switch_over(self, request: pb.InstanceSwitchOverTargetRequest) -> empty_pb2.Empty:
-        """Move a frontend to another target."""
+        """Switch a frontend over to another target."""
         _only_v2(request.data_engine, "switch the target of")
         return await self._v2.switch_over(request)
 
     async def delete_target(self, request: pb.InstanceDeleteTargetRequest) -> empty_pb2.Empty:
-        """Remove the target of an engine."""
+        """Delete the target of an engine."""
         _only_v2(request.data_engine, "delete the target of")
         return await self._v2.delete_target(request)
 
     # --- the daemon's own log, or that of the SPDK service ---
 
     async def log_set_level(self, request: pb.LogSetLevelRequest) -> empty_pb2.Empty:
-        """Change how much is logged."""
+        """Set the log level."""
         if is_v2(request.data_engine):
             return await self._v2.log_set_level(request)
         self._log.set_level(request.level)
         return _EMPTY
 
     async def log_get_level(self, request: pb.LogGetLevelRequest) -> pb.LogGetLevelResponse:
-        """Tell how much is logged."""
+        """Return the log level."""
         if is_v2(request.data_engine):
             return await self._v2.log_get_level(request)
         return pb.LogGetLevelResponse(level=self._log.level)
 
     async def log_set_flags(self, request: pb.LogSetFlagsRequest) -> empty_pb2.Empty:
-        """Change which parts log in detail."""
+        """Set which parts log in detail."""
         if is_v2(request.data_engine):
             return await self._v2.log_set_flags(request)
         self._log.set_flags(request.flags)
         return _EMPTY
 
     async def log_get_flags(self, request: pb.LogGetFlagsRequest) -> pb.LogGetFlagsResponse:
-        """Tell which parts log in detail."""
+        """Return which parts log in detail."""
         if is_v2(request.data_engine):
             return await self._v2.log_get_flags(request)
         return pb.LogGetFlagsResponse(flags=self._log.flags)
 
     def version(self, _: Any) -> imrpc_pb2.VersionResponse:
-        """Tell the versions."""
+        """Return the versions."""
         return version_response()
 
 

@@ -1,4 +1,4 @@
-"""The half of InstanceService that is about the v2 data engine."""
+"""The part of InstanceService for the v2 data engine."""
 
 from google.protobuf import empty_pb2
 
@@ -11,10 +11,10 @@ from instance_manager.pb.imrpc import instance_pb2 as pb
 
 
 class InstanceV2:
-    """Answers requests with data_engine v2; each method raises what `app.spdk.SpdkInstances` raises.
+    """Handles requests with data_engine v2; each method raises what `app.spdk.SpdkInstances` raises.
 
     Args:
-        instances: None if the daemon has been told of no SPDK service.
+        instances: None if v2 is not enabled.
     """
 
     def __init__(self, instances: SpdkInstances | None) -> None:
@@ -29,39 +29,39 @@ class InstanceV2:
         return self._optional
 
     async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:
-        """Make an instance."""
+        """Create an instance."""
         return spdk_instance_to_wire(await self._instances.create(spdk_spec_from_wire(request)))
 
     async def delete(self, request: pb.InstanceDeleteRequest) -> pb.InstanceResponse:
-        """Remove an instance; with a UUID, only the one that has it."""
+        """Delete an instance; with a UUID, only the instance with that UUID."""
         instances, kind = self._instances, parse_instance_type(request.type)
         await instances.delete(kind, request.name, request.uuid, cleanup_required=request.cleanup_required)
         return deleted_to_wire(kind, request.name, request.uuid)
 
     async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse:
-        """Tell one instance."""
+        """Return one instance."""
         instances, kind = self._instances, parse_instance_type(request.type)
         return spdk_instance_to_wire(await instances.get(kind, request.name))
 
     async def list(self) -> dict[str, pb.InstanceResponse]:
-        """Tell every instance by name; none if v2 is switched off."""
+        """Return all instances by name; none if v2 is not enabled."""
         if self._optional is None:
             return {}
         found = await self._optional.list()
         return {name: spdk_instance_to_wire(instance) for name, instance in found.items()}
 
     async def suspend(self, request: pb.InstanceSuspendRequest) -> empty_pb2.Empty:
-        """Hold the I/O of an engine or a frontend back."""
+        """Suspend the I/O of an engine or a frontend."""
         await self._instances.suspend(parse_instance_type(request.type), request.name)
         return empty_pb2.Empty()
 
     async def resume(self, request: pb.InstanceResumeRequest) -> empty_pb2.Empty:
-        """Let the I/O of an engine or a frontend go on."""
+        """Resume the I/O of an engine or a frontend."""
         await self._instances.resume(parse_instance_type(request.type), request.name)
         return empty_pb2.Empty()
 
     async def switch_over(self, request: pb.InstanceSwitchOverTargetRequest) -> empty_pb2.Empty:
-        """Move a frontend to another target."""
+        """Switch a frontend over to another target."""
         target = SwitchOver(
             name=request.name,
             target_address=request.target_address,
@@ -72,26 +72,26 @@ class InstanceV2:
         return empty_pb2.Empty()
 
     async def delete_target(self, request: pb.InstanceDeleteTargetRequest) -> empty_pb2.Empty:
-        """Remove the target of an engine and keep the rest of it."""
+        """Delete the target of an engine, but not the engine."""
         await self._instances.delete_target(parse_instance_type(request.type), request.name)
         return empty_pb2.Empty()
 
     async def log_set_level(self, request: pb.LogSetLevelRequest) -> empty_pb2.Empty:
-        """Change how much the SPDK service logs."""
+        """Set the log level of the SPDK service."""
         await self._instances.logging.log_set_level(request.level)
         return empty_pb2.Empty()
 
     async def log_get_level(self, _: pb.LogGetLevelRequest) -> pb.LogGetLevelResponse:
-        """Tell how much the SPDK service logs."""
+        """Return the log level of the SPDK service."""
         return pb.LogGetLevelResponse(level=await self._instances.logging.log_get_level())
 
     async def log_set_flags(self, request: pb.LogSetFlagsRequest) -> empty_pb2.Empty:
-        """Change which parts of SPDK log in detail."""
+        """Set which parts of SPDK log in detail."""
         await self._instances.logging.log_set_flags(request.flags)
         return empty_pb2.Empty()
 
     async def log_get_flags(self, _: pb.LogGetFlagsRequest) -> pb.LogGetFlagsResponse:
-        """Tell which parts of SPDK log in detail."""
+        """Return which parts of SPDK log in detail."""
         return pb.LogGetFlagsResponse(flags=await self._instances.logging.log_get_flags())
 
     def replace(self, _: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
@@ -99,5 +99,5 @@ class InstanceV2:
         raise UnimplementedError("cannot replace a v2 instance: it has no binary of its own")
 
     def log(self, _: pb.InstanceLogRequest) -> None:
-        """Refuse: what SPDK logs is not told apart by instance."""
+        """Refuse: the log of SPDK is not separated by instance."""
         raise UnimplementedError("cannot tell the log of a v2 instance: look at the log of the SPDK service")

@@ -12,7 +12,7 @@ _TYPES = (InstanceType.ENGINE, InstanceType.REPLICA)
 
 
 def is_v2(data_engine: int, backend_store_driver: int = common_pb2.v1) -> bool:
-    """Tell which data engine a request means; clients of old know only `backend_store_driver`.
+    """Return whether a request is for v2; old clients know only `backend_store_driver`.
 
     Raises:
         InvalidArgumentError: if it is neither.
@@ -24,10 +24,10 @@ def is_v2(data_engine: int, backend_store_driver: int = common_pb2.v1) -> bool:
 
 
 def spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
-    """Return what to run for an instance of v1.
+    """Return the process to run for a v1 instance.
 
     Raises:
-        InvalidArgumentError: if the spec is not one of v1.
+        InvalidArgumentError: if the spec is not that of a v1 instance.
     """
     if not spec.HasField("process_instance_spec"):
         raise InvalidArgumentError(
@@ -48,7 +48,7 @@ def spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
 
 
 def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2.InstanceResponse:
-    """Return a process as the instance it is."""
+    """Return a process as an instance."""
     spec, ports = process.spec, process.ports
     kind = type_of_process(spec.name, spec.instance_type)
     first, last = (ports.start, ports.end) if ports else (0, 0)
@@ -80,11 +80,11 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
 
 
 def alone(process: Process) -> bytes:
-    """Return the InstanceResponse that tells of a process."""
+    """Return the serialized InstanceResponse for a process."""
     return instance_to_wire(process, deleted=process.deleting).SerializeToString()
 
 
 def in_list(process: Process) -> bytes:
-    """Return the InstanceListResponse that has only this process."""
+    """Return a serialized InstanceListResponse with only this process."""
     told = instance_to_wire(process, deleted=process.deleting)
     return instance_pb2.InstanceListResponse(instances={process.name: told}).SerializeToString()

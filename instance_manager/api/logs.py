@@ -1,4 +1,4 @@
-"""Streaming a process's log line by line; the same for both services."""
+"""Streaming the log of a process line by line, for both services."""
 
 from contextlib import aclosing
 
@@ -9,15 +9,15 @@ from instance_manager.core.names import validate_name
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 FOLLOW_METADATA = "instance-manager-follow"
-"""With the value `true`, a log goes on until the process is deleted."""
+"""Metadata key; with the value `true`, a log is streamed until the process is deleted."""
 TAIL_METADATA = "instance-manager-tail"
-"""A log begins with the last so many lines."""
+"""Metadata key; its value is the number of last lines to start with."""
 _MOST_DIGITS = 18
-"""More lines than any file has, and fewer digits than Python refuses to read."""
+"""Longest number of lines: more than any file has, and short enough for Python to parse."""
 
 
 async def stream_log(logs: Logs, name: str, context: Context) -> None:
-    """Stream a log; metadata asks for the end of it, or to go on.
+    """Stream a log; call metadata selects its last lines, and whether to follow it.
 
     Raises:
         InvalidArgumentError: if the name or the metadata is wrong.

@@ -1,7 +1,7 @@
-"""Methods of a service: parsing, status codes, and what no handler has foreseen.
+"""Methods of a service: parsing, status codes, and unexpected errors.
 
-Every method of every service goes through here, so that malformed bytes are INVALID_ARGUMENT, an error that a
-caller can cause has its own code, and anything else is INTERNAL with an id that is also in the log.
+Every method of every service goes through here, so that malformed bytes are INVALID_ARGUMENT, every error
+that a caller can cause has its own code, and anything else is INTERNAL with an ID that is also in the log.
 """
 
 import inspect
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any], Message | bytes | Awaitable[Message | bytes]]
-"""Takes the request, returns the response, as a message or serialized already."""
+"""Takes the request and returns the response, as a message or already serialized."""
 Stream = Callable[[Any, Context], Awaitable[None]]
-"""Takes the request and a context to write serialized messages to."""
+"""Takes the request, and a context to write serialized messages to."""
 
 STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -41,11 +41,11 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
 }
 
 _LONGEST_DETAILS = 1000
-"""Characters of an error message; longer trailers are refused by clients."""
+"""Longest error message, in characters; clients reject long trailers."""
 
 
 def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
-    """Return the status code that tells a caller of an error."""
+    """Return the status code for an error."""
     if isinstance(error, errors.UpstreamError):
         return grpc.StatusCode[error.code]
     return STATUS[type(error)]
@@ -57,8 +57,8 @@ def generic_handler(
     """Return the handler of a service.
 
     Args:
-        service: what is served.
-        methods: by name.
+        service: descriptor of the service.
+        methods: its methods by name.
 
     Raises:
         ValueError: if `methods` are not exactly the methods of the service.
@@ -108,7 +108,7 @@ def _stream(kind: type[Message], method: Any) -> Any:
 def _guarded(full_name: str, call: Any) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes | None:
         begun = time.perf_counter()
-        # What is left when none of the ways out below was taken: the caller has gone.
+        # If none of the branches below is taken, the caller has disconnected.
         code = grpc.StatusCode.CANCELLED
         try:
             answer: bytes | None = await call(raw, context)

@@ -1,4 +1,4 @@
-"""Who is told about every call: refused ones count too, and so does the time that one waits for its turn."""
+"""Observing every call, including refused ones; durations include the wait for a turn."""
 
 import asyncio
 import time
@@ -12,27 +12,27 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class MethodObserver(Protocol):
-    """Is told about every call of one method."""
+    """Observes the calls of one method."""
 
     def begun(self) -> None:
-        """Take note that a call has begun."""
+        """Note that a call has started."""
 
     def ended(self, code: str, seconds: float) -> None:
-        """Take note that a call has ended, with the name of a status code, after so many seconds."""
+        """Note that a call has ended, with the name of its status code and its duration."""
 
 
 class CallObserver(Protocol):
-    """Is told about every call of every method."""
+    """Observes the calls of all methods."""
 
     def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
-        """Return what is told about the calls of one method."""
+        """Return the observer of one method."""
 
 
 class Unobserved:
-    """A `CallObserver` that takes note of nothing."""
+    """A `CallObserver` that ignores everything."""
 
     def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
-        """Return this very observer."""
+        """Return this observer."""
         del service, method, streaming
         return self
 
@@ -44,7 +44,7 @@ class Unobserved:
 
 
 def observed(call: Any, observer: MethodObserver) -> Any:
-    """Return a call that an observer is told about."""
+    """Return a call that reports to an observer."""
 
     async def told(raw: bytes, context: Context) -> Any:
         begun = time.perf_counter()
@@ -62,7 +62,7 @@ def observed(call: Any, observer: MethodObserver) -> Any:
 
 
 def code_name(code: Any) -> str:
-    """Return the name of a status: a number, a `StatusCode`, or nothing if all is well."""
+    """Return the name of a status, given as a number, a `StatusCode`, or None for OK."""
     if isinstance(code, grpc.StatusCode):
         return code.name
     return _CODE_NAMES.get(code or 0, str(code))

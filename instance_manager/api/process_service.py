@@ -1,4 +1,4 @@
-"""ProcessManagerService: processes by name, as Longhorn's clients know it."""
+"""ProcessManagerService: processes by name, as Longhorn's clients expect it."""
 
 from typing import Any
 
@@ -52,31 +52,31 @@ class ProcessService:
         )
 
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:
-        """Start a process and answer at once."""
+        """Start a process and return at once."""
         return process_to_wire(self._supervisor.create(spec_from_wire(request)))
 
     def delete(self, request: pb.ProcessDeleteRequest) -> pb.ProcessResponse:
-        """Begin to end a process and answer at once with deleted=true."""
+        """Begin to stop a process and return at once with deleted=true."""
         validate_name(request.name)
         return process_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
     def get(self, request: pb.ProcessGetRequest) -> bytes:
-        """Tell one process."""
+        """Return one process."""
         validate_name(request.name)
         return self._each.get(request.name)
 
     def list(self, _: pb.ProcessListRequest) -> bytes:
-        """Tell every process."""
+        """Return all processes."""
         return self._list.get()
 
     async def replace(self, request: pb.ProcessReplaceRequest) -> pb.ProcessResponse:
-        """Put a process with another binary in the place of a running one."""
+        """Replace a running process by one with another binary."""
         return process_to_wire(
             await self._replacer.replace(spec_from_wire(request), request.terminate_signal)
         )
 
     def version(self, _: Any) -> pb.VersionResponse:
-        """Tell the versions."""
+        """Return the versions."""
         return version_response()
 
     async def log(self, request: pb.LogRequest, context: Context) -> None:
@@ -88,7 +88,7 @@ class ProcessService:
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
-            # Headers tell the client that from here on it misses nothing.
+            # The headers tell the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for change in changes:
                 await context.write(self._changes.get(change))

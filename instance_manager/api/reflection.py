@@ -1,4 +1,4 @@
-"""What reflection tells of the protos: as much as a server in Go or C++ does."""
+"""Server reflection that is as complete as that of a server in Go or C++."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,10 +8,10 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 
 class SymbolPool:
-    """The default pool for reflection, with two things that it lacks.
+    """The default descriptor pool, with two additions for reflection.
 
-    It finds services by their names but not their methods. And the code that is generated for Python leaves
-    the JSON names of fields out, without which grpcurl writes fields under their proto names.
+    The default pool finds services by name, but not methods. And the code generated for Python omits the JSON
+    names of fields, without which grpcurl prints fields under their proto names.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Calls that are turned away before a handler sees them: all are counted, not every one is logged."""
+"""Calls that are refused before they reach a handler: all are counted, but not every one is logged."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,20 +8,20 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _QUIET_SECONDS = 10.0
-"""Refused calls within so long after one that was logged are only counted."""
+"""Seconds after a logged refusal in which further ones are only counted."""
 
 
 class Refusals:
     """Counts the calls refused for one reason."""
 
     def __init__(self, event: str) -> None:
-        """Count calls, and log those that are logged under this event."""
+        """Start counting; `event` is the message of the log lines."""
         self._event = event
         self._quiet_until = 0.0
         self._count = 0
 
     def add(self, details: Callable[[], Mapping[str, object]]) -> None:
-        """Count a call, and log it with its details unless another one has been logged just now."""
+        """Count a call, and log it with its details unless another one was logged just now."""
         self._count += 1
         now = time.monotonic()
         if now >= self._quiet_until:

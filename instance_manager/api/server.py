@@ -1,4 +1,4 @@
-"""The gRPC server: addresses, health, reflection and the end of it all."""
+"""The gRPC server: addresses, health, reflection and shutdown."""
 
 import os
 import socket
@@ -19,34 +19,34 @@ from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.loopback import is_private
 
 INSTANCE_SERVICE_OFFSET = 3
-"""InstanceService is looked for on the process manager's port plus this."""
+"""Clients expect InstanceService on the port of ProcessManagerService plus this."""
 
 MAX_REQUEST_BYTES = 4 << 20
 """A longer request is RESOURCE_EXHAUSTED."""
 MAX_CALLS_PER_CONNECTION = 256
-"""Calls that a connection may have under way; its client keeps others back until one has ended."""
+"""Largest number of concurrent calls on a connection; its client holds further ones back."""
 MAX_CALLS = 10_000
-"""Calls that may be under way in all; one more is RESOURCE_EXHAUSTED."""
+"""Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
 _OPTIONS = (
-    # Two daemons must never share a port without knowing it.
+    # Two daemons must never share a port unknowingly.
     ("grpc.so_reuseport", 0),
-    # Clients may ping every 10 s, also between calls; a second is left for jitter on the way.
+    # Clients may ping every 10 s, even between calls; one second is left for jitter.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
-    # It counts calls that are answered and not yet tidied up: it resets those of clients that keep the bound.
+    # It also counts calls that are answered but not yet cleaned up, and so resets well-behaved clients.
     ("grpc.http.overload_protection", 0),
 )
 
 
 class AddressError(Exception):
-    """An address that cannot be listened on; the message says why."""
+    """The address cannot be listened on; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class Address:
 
     @property
     def target(self) -> str:
-        """As gRPC writes it."""
+        """The address as a gRPC target."""
         return f"unix:{self.path}" if self.path else f"{self.host or '[::]'}:{self.port}"
 
     def shifted(self, offset: int) -> "Address":
-        """Return the address `offset` ports further on; port 0 stays any port."""
+        """Return the address with `offset` added to the port; port 0, any free port, stays 0."""
         return Address(self.host, self.port + offset if self.port else 0)
 
 
@@ -71,7 +71,7 @@ def parse_address(text: str) -> Address:
     """Read HOST:PORT, tcp://HOST:PORT or unix://PATH.
 
     Raises:
-        InvalidArgumentError: if it is neither.
+        InvalidArgumentError: if it is none of these.
     """
     if text.startswith("unix:"):
         path = text.removeprefix("unix:").removeprefix("//")
@@ -91,7 +91,7 @@ class GrpcServer:
         self._services = services
         self._tls = tls
         self.gate = PeerGate(tls) if tls else None
-        """What every call has to pass; None in plain text."""
+        """Checks the client's certificate of every call; None for plain text."""
         self._server = grpc.aio.server(
             options=_OPTIONS,
             interceptors=[self.gate] if self.gate else None,
@@ -106,12 +106,12 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
 
     def bind(self, address: Address) -> Address:
-        """Listen on an address and return it, with the port that was found if any would do.
+        """Listen on an address and return it; port 0 is replaced by the port that was chosen.
 
-        A Unix socket is its owner's alone.
+        Only the owner may use a Unix socket.
 
         Raises:
-            AddressError: if it is in use or not ours.
+            AddressError: if the address is in use, or not one of this machine.
         """
         if address.path:
             _refuse_taken_path(address.path)
@@ -131,27 +131,27 @@ class GrpcServer:
         return address if address.path else Address(address.host, port)
 
     async def start(self) -> None:
-        """Serve from now on."""
+        """Start serving."""
         for name in ("", *self._services):
             await self.report(name, well=True)
         await self._server.start()
 
     async def report(self, name: str, *, well: bool) -> None:
-        """Say how a service is, or a part of the daemon under a name of its own, to whoever asks for it."""
+        """Set the health status of a service, or of a part of the daemon that has its own name."""
         status = health_pb2.HealthCheckResponse
         await self._health.set(name, status.SERVING if well else status.NOT_SERVING)
 
     async def drain(self) -> None:
-        """Say NOT_SERVING from now on; calls are still answered."""
+        """Report NOT_SERVING from now on; calls are still answered."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, let those under way end within `grace` seconds, then cut them off."""
+        """Accept no more calls, give those in progress `grace` seconds to end, then cancel them."""
         await self._server.stop(grace)
 
 
 def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
-    """Serve reflection under its final name too: its messages are those of v1alpha."""
+    """Return reflection under its v1 name too; the messages are the same as those of v1alpha."""
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -161,10 +161,10 @@ def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
 
 
 def refuse_exposed(address: Address) -> None:
-    """Refuse to serve plain text where others than this machine can call.
+    """Refuse to serve plain text on an address that other machines can reach.
 
     Raises:
-        AddressError: if the address is neither a loopback one nor a Unix socket.
+        AddressError: if the address is neither on loopback nor a Unix socket.
     """
     if not address.path and not is_private(address.host):
         raise AddressError(
@@ -176,7 +176,7 @@ def refuse_exposed(address: Address) -> None:
 
 @contextmanager
 def _owner_only() -> Iterator[None]:
-    """Create files that only their owner may use: a Unix socket has its mode before anybody can connect."""
+    """Let only the owner use new files, so that a Unix socket has its mode before anybody can connect."""
     before = os.umask(_OWNER_ONLY)
     try:
         yield
@@ -185,7 +185,7 @@ def _owner_only() -> Iterator[None]:
 
 
 def _refuse_taken_path(path: str) -> None:
-    """Refuse a path that no socket can be made at, or where one is on which somebody answers.
+    """Refuse a path at which no socket can be created, or at which another process listens.
 
     gRPC replaces a dead socket.
     """
@@ -202,7 +202,7 @@ def _refuse_taken_path(path: str) -> None:
 
 
 def _listener(path: str) -> str:
-    """Say who listens on a Unix socket; empty if nobody does."""
+    """Return who listens on a Unix socket, in words; empty if nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT)
         try:

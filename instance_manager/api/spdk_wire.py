@@ -19,7 +19,7 @@ _LAYOUTS = {
 
 
 def spdk_spec_from_wire(request: pb.InstanceCreateRequest) -> SpdkSpec:
-    """Return what a request asks for.
+    """Return the spec of a request.
 
     Raises:
         InvalidArgumentError: if a part of it is missing or unknown.
@@ -111,14 +111,14 @@ def spdk_instance_to_wire(instance: SpdkInstance) -> pb.InstanceResponse:
 
 
 def deleted_to_wire(kind: InstanceType, name: str, uuid: str) -> pb.InstanceResponse:
-    """Return the answer to a delete: the SPDK service tells nothing of what it has removed."""
+    """Return the answer to a delete, as the SPDK service itself returns nothing."""
     status = pb.InstanceStatus(state="stopped", uuid=uuid)
     return pb.InstanceResponse(spec=_spec(kind, name), status=status, deleted=True)
 
 
 def _spec(kind: InstanceType, name: str, volume_name: str = "") -> pb.InstanceSpec:
     return pb.InstanceSpec(
-        # Clients older than data_engine know only the first.
+        # Clients older than data_engine know only backend_store_driver.
         backend_store_driver=common_pb2.v2,
         data_engine=common_pb2.DATA_ENGINE_V2,
         name=name,

@@ -1,4 +1,4 @@
-"""Transport security: credentials that follow renewed certificates, and the gate that every call passes."""
+"""Transport security: credentials that follow renewed certificates, and the check of client certificates."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ else:
     Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
 Check = Callable[[Context], Awaitable[None]]
 Observers = Callable[[str], MethodObserver]
-"""Returns what is told about the calls of a method, by its path `/SERVICE/METHOD`."""
+"""Returns the observer of a method, by its path `/SERVICE/METHOD`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class ServerTls:
     """Mutual TLS of a server."""
 
     current: Callable[[], CertificateSet]
-    """Returns the certificates to use from now on; called by a thread of gRPC for each new connection."""
+    """Returns the certificates in use; called by a thread of gRPC for each new connection."""
     peer_name: str
-    """The name that a client's certificate has to carry."""
+    """The name that a client's certificate must carry."""
     observers: Observers = lambda _: Unobserved()
-    """Of those that are told about the calls that the check of the name refuses."""
+    """Returns the observer of a method, for calls that are refused because of the name."""
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return credentials for one port: each port has to notice a renewal itself."""
+    """Return credentials for one port; each port notices renewals by itself."""
     used = tls.current()
 
     def newer() -> Any:  # a configuration, or None where nothing has changed
@@ -60,10 +60,10 @@ def _configuration(certificates: CertificateSet) -> grpc.ServerCertificateConfig
 
 
 class PeerGate(grpc.aio.ServerInterceptor):
-    """Lets only calls pass whose client shows a certificate with the peer name.
+    """Lets a call pass only if the client's certificate carries the peer name.
 
-    It stands before every handler of the server, health and reflection included, whoever added them: a call
-    of another client ends before its handler is called.
+    It comes before every handler of the server, including health and reflection: a call of another client
+    ends before its handler is called.
     """
 
     def __init__(self, tls: ServerTls) -> None:
@@ -77,7 +77,7 @@ class PeerGate(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        """Put the check before the handler of a call."""
+        """Return the handler of a call with the check in front of it."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -134,7 +134,7 @@ def _checked(function: Any, check: Check) -> Any:
     async def answering(request: Any, context: Context) -> Any:
         await check(context)
         answer = function(request, context)
-        # gRPC's own placeholder for a method that a servicer lacks is not asynchronous.
+        # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
         return await answer if inspect.isawaitable(answer) else answer
 
     return answering

@@ -1,10 +1,10 @@
-"""Whose call is answered next: none waits long because another client asks a lot.
+"""Fair scheduling: no client waits long because another one makes many calls.
 
-gRPC hands calls over one at a time in the order they came in, so a client that keeps hundreds of calls under
-way makes everybody wait until all are answered. But to take a call is quick, and who waits for an answer asks
-nothing. So while many calls come in they are mostly only taken. When no more follow they are answered:
-changes first, then one of each client in turn. As many new ones come in as were answered, so few are ahead of
-the next.
+gRPC hands calls over one at a time in the order they arrive, so a client with hundreds of calls in flight
+makes everybody wait until all of these are answered. But accepting a call is cheap, and a client that waits
+for an answer makes no further calls. So while many calls arrive, most of them are only queued. When no more
+follow, they are answered: changes first, then one call of each client in turn. As answers go out, only about
+as many new calls come in, so the queue inside gRPC stays short.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from collections import deque
 from instance_manager.core.errors import ResourceExhaustedError
 
 _QUIET = 0.003
-"""Seconds without a new call after which no more follow: gRPC has handed over the next by then."""
+"""Seconds without a new call after which no more are expected: gRPC would have handed over the next."""
 _LOOKS = 3
-"""Rounds of the event loop without a new call, too: the time may have been spent waiting for a CPU."""
+"""Rounds of the event loop that must also pass: the seconds may have been spent waiting for a CPU."""
 _COME_PER_ANSWER = 2
-"""New calls for each that is answered while they come in, so that what gRPC holds back is taken soon."""
+"""New calls accepted for each one answered while calls arrive, so that gRPC's own queue drains."""
 _AT_ONCE = 8
-"""Calls answered when no more follow, until it is looked again."""
+"""Calls answered at a time when no more arrive."""
 _FREE_READS, _FREE_CHANGES = 32, 64
-"""Calls answered without a look after one that has found hardly any waiting."""
+"""Calls that pass without queueing after hardly any were found waiting."""
 _HARDLY_ANY = 2
 MAX_WAITING_BYTES = 64 << 20
-"""Bytes of requests that may wait; what comes on top is refused."""
+"""Largest number of bytes of queued requests; further calls are refused."""
 
 
 class Turns:
-    """Lets calls through, in turn."""
+    """Lets calls through in turn."""
 
     def __init__(self) -> None:
         self._changes = _Lane(_FREE_CHANGES)
@@ -39,19 +39,19 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait."""
+        """The number of queued calls."""
         return len(self._changes) + len(self._reads)
 
     async def wait(self, client: str, *, change: bool, size: int) -> None:
         """Wait until a call may be answered.
 
         Args:
-            client: whose call it is.
-            change: whether it changes something; those go first.
-            size: of the request in bytes.
+            client: identifies the client.
+            change: whether the call changes something; such calls go first.
+            size: size of the request in bytes.
 
         Raises:
-            ResourceExhaustedError: if too much waits already.
+            ResourceExhaustedError: if too many bytes are queued already.
         """
         lane = self._changes if change else self._reads
         if lane.pass_freely():
@@ -80,7 +80,7 @@ class Turns:
         self._timer = loop.call_later(_QUIET, self._look, self._arrived, _LOOKS)
 
     def _look(self, arrived: int, more: int) -> None:
-        """Answer if nothing has come in meanwhile."""
+        """Let calls through if none has arrived in the meantime."""
         if arrived != self._arrived:
             return
         if more:
@@ -101,7 +101,7 @@ class Turns:
 
 
 class _Lane:
-    """Calls that wait, one of each client in turn."""
+    """A queue of calls that takes one of each client in turn."""
 
     def __init__(self, free: int) -> None:
         self._free = self._left = free
@@ -113,23 +113,23 @@ class _Lane:
         return self._count
 
     def pass_freely(self) -> bool:
-        """Let a call through that need not wait."""
+        """Return whether a call may pass without queueing."""
         if self._left == 0 or self._count:
             return False
         self._left -= 1
         return True
 
     def look(self) -> None:
-        """Say that no more calls follow at the moment."""
+        """Note that no more calls arrive at the moment."""
         self._left = self._free if self._count <= _HARDLY_ANY else 0
 
     def add(self, client: str, turn: asyncio.Future[None]) -> None:
-        """Let a call wait."""
+        """Queue a call."""
         self._clients.setdefault(client, deque()).append(turn)
         self._count += 1
 
     def next(self) -> asyncio.Future[None] | None:
-        """Take out whose turn it is, None if nobody waits."""
+        """Remove and return the next call, None if there is none."""
         while self._clients:
             client = next(iter(self._clients))
             turns = self._clients.pop(client)
@@ -137,7 +137,7 @@ class _Lane:
             self._count -= 1
             if turns:
                 self._clients[client] = turns
-            # The caller may have gone away meanwhile.
+            # The caller may have disconnected in the meantime.
             if not turn.done():
                 return turn
         return None

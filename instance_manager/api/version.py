@@ -1,4 +1,4 @@
-"""What VersionGet tells."""
+"""The answer of VersionGet."""
 
 import os
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Sending changes to a watcher, who may stop reading at any time."""
+"""Sending changes to a watcher, which may stop reading at any time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,17 +12,17 @@ from instance_manager.app.events import EventLog, LaggedError, Subscription
 
 @asynccontextmanager
 async def watching(events: EventLog, context: Context, advice: str) -> AsyncIterator[Subscription]:
-    """Subscribe for the time of the block; one who does not read is cut off with RESOURCE_EXHAUSTED.
+    """Subscribe for the duration of the block; a watcher that does not read gets RESOURCE_EXHAUSTED.
 
     Args:
-        events: to subscribe to.
-        context: of the call.
-        advice: what a watcher that was cut off has to do to be in step again.
+        events: the event log.
+        context: the context of the call.
+        advice: what a watcher that was cut off should do next.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a handler always runs in one
     with events.subscribe() as changes:
-        # A watcher that does not read leaves this task stuck in a write.
+        # If the watcher does not read, this task is blocked in a write.
         changes.on_lag = task.cancel
         try:
             yield changes

@@ -1,4 +1,4 @@
-"""Conversion between the wire's messages and the core's values."""
+"""Conversion between protobuf messages and values of the core."""
 
 from collections.abc import Callable
 
@@ -61,7 +61,7 @@ class SerializedChanges:
         self._known: dict[int, bytes] = {}
 
     def get(self, change: Change) -> bytes:
-        """Return the message that tells a change."""
+        """Return the serialized message for a change."""
         known = self._known.get(change.revision)
         if known is None:
             known = self._known[change.revision] = self._serialize(change)
@@ -71,7 +71,7 @@ class SerializedChanges:
 
 
 class SerializedProcesses:
-    """Serializes each process once between two changes of it."""
+    """Serializes each process once after each of its changes."""
 
     def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
         self._supervisor = supervisor
@@ -80,7 +80,7 @@ class SerializedProcesses:
         supervisor.listeners.append(lambda name: self._known.pop(name, None))
 
     def get(self, name: str) -> bytes:
-        """Return the message that tells a process.
+        """Return the serialized message for a process.
 
         Raises:
             NotFoundError: if no process has this name.
@@ -92,14 +92,14 @@ class SerializedProcesses:
 
 
 _FEW = 1024
-"""Changed processes that a list remembers without looking which of them are gone."""
+"""Number of changed names that a list remembers before it drops those of processes that are gone."""
 
 
 class SerializedList:
-    """A list of all processes that is serialized already: a change costs the process that has changed."""
+    """A serialized list of all processes: after a change, only the changed process is serialized again."""
 
     def __init__(self, supervisor: Supervisor, serialize: Callable[[Process], bytes]) -> None:
-        """Serialize a process with `serialize` into a list that has no other entry."""
+        """Start with all processes; `serialize` returns a list message with only one process."""
         self._supervisor = supervisor
         self._serialize = serialize
         self._changed: set[str] = set(supervisor.processes())
@@ -120,12 +120,12 @@ class SerializedList:
             # Not before: what cannot be serialized fails every list, rather than to be missing in them.
             self._changed.discard(name)
         if self._whole is None:
-            # Serialized messages that stand one behind the other parse as one that holds all their entries.
+            # Concatenated list messages parse as one message with all their entries.
             self._whole = b"".join(self._entries.values())
         return self._whole
 
     def _note(self, name: str) -> None:
-        """Remember that a process has changed, but not for ever the names of all that nobody asked about."""
+        """Remember that a process has changed, in bounded memory even if nobody asks for the list."""
         self._changed.add(name)
         if len(self._changed) > self._most:
             listed = self._supervisor.processes().keys() | self._entries.keys()

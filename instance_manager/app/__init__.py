@@ -1,4 +1,4 @@
-"""The use cases: asynchronous, over Protocols, knowing no library that touches the world.
+"""The use cases: asynchronous, over Protocols, without libraries that do I/O.
 
-Contract: every outside thing is a Protocol in `interfaces`; a fake for a test lives beside it in `fakes`.
+Contract: everything outside is a Protocol in `interfaces`; the fakes for tests are beside it in `fakes`.
 """

@@ -1,4 +1,4 @@
-"""The audit trail: who changed what, and what came of it, in bounded memory."""
+"""The audit trail: who called which changing method, with which result, in bounded memory."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,42 +9,44 @@ import structlog
 log = structlog.get_logger(__name__)
 
 DEFAULT_KEPT = 4096
-"""Calls that are remembered; with names as long as they can be about 4 MiB."""
+"""Number of calls kept; at most about 4 MiB."""
 _LONGEST_TEXT = 256
-"""Characters of a field: a refused request may hold anything."""
+"""Longest field, in characters: a refused request may contain anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One call that was to change something."""
+    """One call of a method that changes something."""
 
     number: int
-    """Increasing by one from call to call since the start of the daemon."""
+    """Number of the call since the start of the daemon."""
     time: float
-    """Seconds since the epoch, at its end."""
+    """When it ended, in seconds since the epoch."""
     method: str
+    """Full name of the method, `SERVICE/METHOD`."""
     name: str
-    """Of the process or instance; empty if the call was not about one."""
+    """Name of the process or instance; empty if the call was not about one."""
     uuid: str
-    """That it was told to hit or has made, as far as known."""
+    """UUID in the request, or of the process that was created; empty if unknown."""
     caller: str
+    """Who called, in words; see `api.caller`."""
     code: str
     """Name of the gRPC status."""
     detail: str
-    """Why it was refused."""
+    """Why it was refused; empty if it was not."""
 
 
 class AuditTrail:
-    """Logs each entry and remembers the latest."""
+    """Logs every entry and keeps the latest."""
 
     def __init__(self, now: Callable[[], float], *, kept: int = DEFAULT_KEPT) -> None:
         self._now = now
         self._entries: deque[AuditEntry] = deque(maxlen=kept)
         self.number = 0
-        """Of the latest entry."""
+        """Number of the latest entry."""
 
     def add(self, *, method: str, name: str, uuid: str, caller: str, code: str, detail: str = "") -> None:
-        """Write down a call that has ended."""
+        """Record a call that has ended."""
         self.number += 1
         entry = AuditEntry(
             self.number,
@@ -68,11 +70,11 @@ class AuditTrail:
         )
 
     def entries(self, *, since: float = 0.0, limit: int = 0) -> list[AuditEntry]:
-        """Return what is remembered, oldest first.
+        """Return the entries that are kept, oldest first.
 
         Args:
-            since: only calls that ended at or after this time.
-            limit: only the last so many, 0 for all.
+            since: only calls that ended at or after this time, in seconds since the epoch.
+            limit: only the last `limit` of them; 0 for all.
         """
         found = [entry for entry in self._entries if entry.time >= since]
         return found[-limit:] if limit else found

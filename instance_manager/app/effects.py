@@ -1,4 +1,4 @@
-"""Carrying out what the lifecycle decides about a process, and reporting back what comes of it."""
+"""Carrying out the effects that the lifecycle decides on, and reporting the outcome as events."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 class Effects:
-    """Does to the machine what has been decided; every outcome is an event."""
+    """Carries out effects on the machine; every outcome is reported as an event."""
 
     def __init__(
         self,
@@ -67,11 +67,11 @@ class Effects:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def carry_out(self, entry: Entry, effect: Effect) -> None:
-        """Do one thing.
+        """Carry out one effect.
 
         Raises:
-            PermissionDeniedError: if a program may not be started.
-            ResourceExhaustedError: if the machine has no room for a process.
+            PermissionDeniedError: if the program may not be started.
+            ResourceExhaustedError: if the machine has no resources for a process.
         """
         match effect:
             case Spawn():
@@ -87,7 +87,7 @@ class Effects:
                 self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
 
     def arm(self, entry: Entry, delay: float) -> None:
-        """Set the one timer of a process."""
+        """Set the timer of a process, in seconds from now."""
         if entry.timer is not None:
             entry.timer.cancel()
         entry.timer = self._clock.call_later(delay, lambda: self._overdue(entry))

@@ -1,4 +1,4 @@
-"""What the supervisor holds about one process beside its value: the child, the timer, the tasks."""
+"""What the supervisor keeps about a process in addition to its value: the child, the timer, who waits."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,16 +13,16 @@ class Entry:
     def __init__(self, process: Process, *, replaces: str = "") -> None:
         self.process = process
         self.replaces = replaces
-        """UUID of the process whose name it is to take over; empty if it is no replacement."""
+        """UUID of the process whose name it is to take over; empty if it is not a replacement."""
         self.child: Child | None = None
         self.timer: Cancellable | None = None
         self.readiness: Cancellable | None = None
         self.logs = False
-        """It was given a writer of its log."""
+        """Whether it was given a writer for its log."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
     def settle(self) -> None:
-        """Call off what the process's new state has made pointless, and wake who waited for it."""
+        """Cancel what the new state of the process has made obsolete, and wake those who waited for it."""
         if self.process.state is not State.STARTING and self.readiness is not None:
             self.readiness.cancel()
             self.readiness = None

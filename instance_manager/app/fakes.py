@@ -1,8 +1,8 @@
-"""Fakes of what the use cases need of the outside world: a test decides what happens, and when.
+"""Fakes for the Protocols of `interfaces`: a test decides what happens, and when.
 
-Nothing happens by itself except what a fake is told to: time stands still until it is advanced, a process
-lives until it is ended, nothing is ready until it is answered for. Fakes that share one `Notices` let a test
-wait for anything any of them has seen.
+Nothing happens by itself: time stands still until it is advanced, a process lives until it is ended, and
+nothing is ready until a test says so. With fakes that share one `Notices`, a test can wait for anything that
+any of them has seen.
 """
 
 import asyncio

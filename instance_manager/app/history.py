@@ -1,4 +1,4 @@
-"""The memory of the event log: the latest changes, those of earlier daemons among them."""
+"""The memory of the event log: the latest changes, including those of earlier daemons."""
 
 import asyncio
 from collections import deque
@@ -10,7 +10,7 @@ from instance_manager.core.change import Change
 from instance_manager.core.errors import OutOfRangeError
 
 DEFAULT_MEMORY = 5000
-"""Changes that are remembered: about 1,000 lives of a process, and 3 MiB."""
+"""Number of changes kept: about 1,000 processes from start to end, 3 MiB."""
 
 
 class NoPast:
@@ -27,7 +27,7 @@ class NoPast:
 
 
 class History:
-    """The latest changes without a gap; what an earlier daemon told is fetched when somebody asks for it."""
+    """The latest changes without a gap; those of earlier daemons are loaded when they are needed."""
 
     def __init__(self, past: Past, memory: int) -> None:
         self._past = past
@@ -35,31 +35,31 @@ class History:
         self._changes: deque[Change] = deque(maxlen=memory)
         self._fetching: asyncio.Task[None] | None = None
         self.revision = past.revision
-        """Of the latest change."""
+        """Revision of the latest change."""
 
     @property
     def epoch(self) -> str:
-        """Name of the sequence of revisions."""
+        """Identifies the sequence of revisions."""
         return self._past.epoch
 
     def add(self, change: Change) -> None:
-        """Remember the next change, and forget the oldest when there are too many."""
+        """Append a change, and drop the oldest one if there are too many."""
         self._changes.append(change)
         self.revision = change.revision
 
     def recent(self) -> list[Change]:
-        """Return what was told since this daemon began, as far as it is remembered."""
+        """Return the changes of this daemon that are still in memory."""
         return list(self._changes)
 
     async def after(self, revision: int, epoch: str = "") -> list[Change]:
         """Return every change after a revision, oldest first.
 
         Args:
-            revision: that the caller has seen.
-            epoch: that the revision is of; empty if the caller does not know.
+            revision: the last revision that the caller has seen.
+            epoch: the epoch of that revision; empty if unknown.
 
         Raises:
-            OutOfRangeError: if some of them are forgotten, or the revision is of another sequence.
+            OutOfRangeError: if some of the changes are no longer kept, or the epoch is another one.
         """
         if epoch and epoch != self.epoch:
             raise await self._refusal(
@@ -74,7 +74,7 @@ class History:
         return list(islice(self._changes, revision - self._first + 1, None))
 
     async def all(self) -> list[Change]:
-        """Return every change that is remembered, oldest first."""
+        """Return all changes that are kept, oldest first."""
         await self._fetch()
         return list(self._changes)
 
@@ -88,11 +88,11 @@ class History:
 
     @property
     def _first(self) -> int:
-        """The revision of the oldest change in memory, or of the next one to come."""
+        """Revision of the oldest change in memory, or of the next change if there is none."""
         return self._changes[0].revision if self._changes else self.revision + 1
 
     async def _fetch(self) -> None:
-        """Fetch the past, once, for everybody who waits for it."""
+        """Load the changes of earlier daemons, once for all callers."""
         if self._fetching is None:
             self._fetching = asyncio.get_running_loop().create_task(self._fetch_past())
         await asyncio.shield(self._fetching)

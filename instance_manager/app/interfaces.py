@@ -1,4 +1,4 @@
-"""What the use cases need of the outside world."""
+"""Protocols of everything outside that the use cases depend on."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,29 +22,29 @@ class SpawnOrder:
     command: tuple[str, ...]
     """Program and arguments."""
     envelope: str
-    """What the process carries along to be taken over when the journal is lost."""
+    """Text that lets the process be taken over when the journal is lost, see `core.recovery.envelope`."""
     output: int
-    """Descriptor that becomes the process's stdout and stderr; the caller closes its own."""
+    """Descriptor that becomes stdout and stderr of the process; the caller closes its own."""
 
 
 class Child(Protocol):
-    """An OS process that was started, until nothing is left of it."""
+    """A started OS process and its descendants."""
 
     @property
     def identity(self) -> Identity:
         """Which OS process it is."""
 
     def signal(self, name: str, *, session: bool) -> None:
-        """Send the signal of this name, with `session` to its process group too; nothing if it has ended."""
+        """Send a signal by name, with `session` to its process group too; does nothing if it has ended."""
 
     def describe(self) -> str:
-        """Say in words what the process is doing, for an operator who wonders why it does not end."""
+        """Return in words what the process is doing, to show why it does not end."""
 
     async def end_tree(self) -> str | None:
-        """End every descendant of a leader that has ended.
+        """Kill all descendants after the leader has ended.
 
         Returns:
-            None when nothing is left, else what remains, in words.
+            None if nothing is left, else what remains, in words.
         """
 
 
@@ -52,30 +52,30 @@ class Spawner(Protocol):
     """Starts OS processes."""
 
     def permit(self, program: str) -> None:
-        """Look whether a program may be started here, be it there or not.
+        """Check that a program is allowed, whether or not it exists.
 
         Raises:
-            PermissionDeniedError: if not.
+            PermissionDeniedError: if it is not.
         """
 
     def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> Child:
-        """Start a process and call `on_exit` once, later, when it has ended.
+        """Start a process; `on_exit` is called once, later, when it has ended.
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
-            PermissionDeniedError: if it may not be started here (any more).
-            ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
+            PermissionDeniedError: if the binary is not allowed (any more).
+            ResourceExhaustedError: if there is no PID, descriptor or memory for it.
         """
 
 
 class Readiness(Protocol):
-    """Finds out whether a process serves."""
+    """Waits for a process to serve."""
 
     async def wait(self, port: int, within: float) -> str | None:
-        """Wait until the process on this local port answers that it serves, `within` seconds at most.
+        """Wait until the health service on a local port says SERVING, for at most `within` seconds.
 
         Returns:
-            None when it serves, else what was missing, in words.
+            None if it serves, else what was missing, in words.
         """
 
 
@@ -83,18 +83,18 @@ class Logs(Protocol):
     """The log files of the processes."""
 
     def writer(self, name: str) -> AbstractContextManager[int]:
-        """Open the log of a process for appending; a descriptor that swallows all if that is impossible."""
+        """Open the log of a process for appending; the descriptor is of /dev/null if that is impossible."""
 
     def release(self, name: str) -> None:
-        """Say that a process which was given a writer has ended."""
+        """Report that a process that was given a writer has ended."""
 
     def read(self, name: str, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
         """Stream the lines of a log, without line ends.
 
         Args:
-            name: of the process, which need not exist any more.
-            follow: go on with what is written until the last process of this name has ended.
-            tail: begin with the last `tail` lines, None: from the beginning.
+            name: name of the process, which may have been deleted.
+            follow: continue with new lines until the last process of this name has ended.
+            tail: start with the last `tail` lines; None for all.
 
         Raises:
             NotFoundError: if there is no log of this name.
@@ -103,48 +103,48 @@ class Logs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
-    """What the journal holds about one process."""
+    """The journal's record of one process."""
 
     process: Process
     listed: bool
     """Whether clients see it under its name."""
     replaces: str = ""
-    """UUID of the process whose name it is to take over; empty if it is no replacement."""
+    """UUID of the process whose name it is to take over; empty if it is not a replacement."""
 
 
 class Journal(Protocol):
-    """What survives the daemon. Writing never fails for the caller; trouble is counted and told."""
+    """Storage that survives the daemon. Writing never raises; failures are counted and logged."""
 
     def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
-        """Write down a process as it is now, before anything is done about it.
+        """Write a process as it is now, before its effects are carried out.
 
         Args:
-            record: to write.
-            changes: that are about to be told; they are written with the record or, like it, not at all.
+            record: the record to write.
+            changes: changes about to be published, written in the same transaction.
         """
 
     def forget(self, uuid: str, changes: Sequence[Change]) -> None:
-        """Cross out a process of which nothing is left, and write down its last changes."""
+        """Delete the record of a process of which nothing is left, and write its last changes."""
 
 
 class Past(Protocol):
-    """The changes that an earlier daemon has told."""
+    """The changes of earlier daemons."""
 
     @property
     def revision(self) -> int:
-        """Of the latest change, 0 if there was none."""
+        """Revision of the latest change, 0 if there was none."""
 
     @property
     def epoch(self) -> str:
-        """Name of the sequence of revisions; another one when what was told before is lost."""
+        """Identifies the sequence of revisions; a new one whenever the earlier changes are lost."""
 
     def changes(self) -> AsyncIterator[Change]:
-        """Yield the changes that are remembered up to `revision`, oldest first."""
+        """Yield the changes that are kept up to `revision`, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A living process that carries an instance's identity in its environment."""
+    """A living process that has the identity of an instance in its environment."""
 
     name: str
     uuid: str
@@ -160,20 +160,20 @@ class Survivors(Protocol):
     """Processes that an earlier daemon has started."""
 
     def find(self) -> Sequence[Survivor]:
-        """Return those that live."""
+        """Return those that are alive."""
 
     def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
-        """Take over exactly this process and call `on_exit` once when it ends; None if it has already."""
+        """Take over exactly this process, and call `on_exit` once when it ends; None if it has ended."""
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
-        """Return how a process has ended that no daemon saw end, None if nobody knows."""
+        """Return how a process ended while no daemon was running, None if unknown."""
 
 
 class Cancellable(Protocol):
-    """Something under way that can be called off."""
+    """Something in progress that can be cancelled."""
 
     def cancel(self) -> object:
-        """Call it off; nothing if it is over."""
+        """Cancel it; does nothing if it is over."""
 
 
 class Clock(Protocol):
@@ -183,7 +183,7 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
 
     def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds; 0: after what is under way now.
+        """Call `action` in `delay` seconds; with 0, in the next round of the event loop.
 
-        If the daemon stood still and is late, what has happened meanwhile is reported first.
+        If the program was stalled and is late, events that happened during the stall are reported first.
         """

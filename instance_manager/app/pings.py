@@ -1,4 +1,4 @@
-"""Pings: watchers who only want to know that something has changed, however often it did."""
+"""Pings: for watchers that only need to know that something has changed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class PingSubscription:
-    """One watcher: iterate over it, then close it. Pings that it has not read yet are one."""
+    """One watcher: a context manager to iterate over. Unread pings are merged into one."""
 
     def __init__(self, pings: "Pings") -> None:
         self._pings = pings
@@ -23,18 +23,18 @@ class PingSubscription:
         self._pings.unsubscribe(self)
 
     def offer(self) -> bool:
-        """Take a ping; tell whether it is a new one for the watcher."""
+        """Add a ping; return False if it was merged into an unread one."""
         new = not self._pending.is_set()
         self._pending.set()
         return new
 
     def close(self) -> None:
-        """End the iteration after a last ping."""
+        """End the iteration after one last ping."""
         self._closed = True
         self._pending.set()
 
     async def __aiter__(self) -> AsyncIterator[None]:
-        """Yield once for all that has happened since the last time, and once more at the end."""
+        """Yield once for all changes since the last time, and once more at the end."""
         while True:
             await self._pending.wait()
             self._pending.clear()
@@ -44,26 +44,26 @@ class PingSubscription:
 
 
 class Pings:
-    """Tells every watcher that something has changed."""
+    """Sends pings to all watchers."""
 
     def __init__(self) -> None:
         self._subscriptions: set[PingSubscription] = set()
         self._closed = False
         self.merged = 0
-        """Pings that became one with an earlier one because the watcher had not read it."""
+        """Number of pings merged into an earlier one that the watcher had not read."""
 
     @property
     def subscribers(self) -> int:
-        """How many watchers there are."""
+        """The number of watchers."""
         return len(self._subscriptions)
 
     def ping(self) -> None:
-        """Say that something has changed."""
+        """Ping every watcher."""
         for subscription in self._subscriptions:
             self.merged += not subscription.offer()
 
     def subscribe(self) -> PingSubscription:
-        """Return a subscription to every later change."""
+        """Return a subscription to all later pings."""
         subscription = PingSubscription(self)
         if self._closed:
             subscription.close()
@@ -72,7 +72,7 @@ class Pings:
         return subscription
 
     def unsubscribe(self, subscription: PingSubscription) -> None:
-        """Forget a watcher; nothing if it is gone already."""
+        """Remove a watcher; does nothing if it was removed before."""
         self._subscriptions.discard(subscription)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Recovery: taking over what an earlier daemon has left, before the ports open.
+"""Recovery: taking over the processes of an earlier daemon, before the ports open.
 
-The journal says what there was; the processes themselves say what there is. Where both speak, `core.recovery`
-decides; where the journal is silent, a process is taken over from what it carries in its environment.
+The journal says which processes there were; /proc says which are alive. For a process in the journal,
+`core.recovery` decides how to continue; any other is recovered from what it carries in its environment.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from instance_manager.core.recovery import open_envelope, resume
 log = structlog.get_logger(__name__)
 
 _SERVES_NOW = 1.0
-"""Seconds in which a process that is not in the journal has to answer to count as running."""
+"""Seconds in which a process that is not in the journal must answer to count as running."""
 
 
 class Recovery:
@@ -35,7 +35,7 @@ class Recovery:
         self._ready_timeout = supervisor.settings.ready_timeout
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
-        """Take over everything; afterwards every list, get and watch is as it would be without the break."""
+        """Take over everything; afterwards list, get and watch are as if the daemon had never stopped."""
         found = {survivor.uuid: survivor for survivor in self._survivors.find()}
         journaled = {record.process.uuid for record in records}
         strangers = [s for uuid, s in found.items() if uuid not in journaled]
@@ -97,10 +97,10 @@ class Recovery:
         )
 
     async def _state_of(self, process: Process, *, asked: bool) -> State:
-        """Tell whether a process runs already.
+        """Return whether a process is running or still starting.
 
-        One that has lived for longer than it takes to fail need not be asked: it may be busy, and whoever
-        does not answer would count as one that never got ready and be ended.
+        A process older than the ready timeout is not asked: it may be busy, and if it did not answer in time
+        it would be stopped as one that never became ready.
         """
         if process.ports is None or not asked:
             return State.RUNNING
@@ -108,7 +108,7 @@ class Recovery:
         return State.STARTING if missing else State.RUNNING
 
     def _settle_replacements(self) -> None:
-        """Go on with every replace that was under way, whichever step it had come to."""
+        """Continue every replace that was in progress, whichever step it had reached."""
         entries = {entry.process.uuid: entry for entry in self._supervisor.registry.entries()}
         listed = [entry for entry in entries.values() if self._supervisor.registry.is_listed(entry)]
         for entry in listed:

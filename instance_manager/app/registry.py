@@ -10,16 +10,16 @@ from instance_manager.core.process import Process
 from instance_manager.core.spec import ProcessSpec, command_bytes
 
 DEFAULT_MAX_PROCESSES = 4096
-"""Far more than a node serves; each takes a PID, a descriptor and its place in every list."""
+"""Far more than a node needs; each takes a PID, a descriptor and space in every list."""
 
 MAX_ALL_COMMAND_BYTES = 2 << 20
-"""Bytes of all command lines together: every list holds them, and clients take no message over 4 MiB."""
+"""Bytes of all command lines together: they are in every list, and clients accept at most 4 MiB."""
 
 log = structlog.get_logger(__name__)
 
 
 class Registry:
-    """Every process of which something is left, listed or not, and the ports of each."""
+    """All processes of which something is left, listed or not, and their ports."""
 
     def __init__(self, span: PortRange, max_processes: int = DEFAULT_MAX_PROCESSES) -> None:
         self._max_processes = max_processes
@@ -32,7 +32,7 @@ class Registry:
 
     @property
     def free_ports(self) -> int:
-        """How many ports are not handed out."""
+        """The number of free ports."""
         return self._pool.free_count
 
     def entries(self) -> list[Entry]:
@@ -44,11 +44,11 @@ class Registry:
         return {name: entry.process for name, entry in self._listed.items()}
 
     def holder(self, name: str) -> Entry | None:
-        """Return the entry that has a name, None if it is free."""
+        """Return the listed entry with a name, None if the name is free."""
         return self._listed.get(name)
 
     def find(self, name: str) -> Entry:
-        """Return the entry that has a name.
+        """Return the listed entry with a name.
 
         Raises:
             NotFoundError: if no process has this name.
@@ -61,18 +61,18 @@ class Registry:
         return entry
 
     def is_listed(self, entry: Entry) -> bool:
-        """Tell whether clients see this entry under its name."""
+        """Return whether clients see this entry under its name."""
         return self._listed.get(entry.process.name) is entry
 
     def record_of(self, entry: Entry) -> JournalRecord:
-        """Return what the journal should hold about an entry."""
+        """Return the journal record of an entry."""
         return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
 
     def require_room(self, spec: ProcessSpec) -> None:
-        """Look whether one more process may be added.
+        """Check that one more process may be added.
 
         Raises:
-            ResourceExhaustedError: if not.
+            ResourceExhaustedError: if there are too many, or their command lines are too long.
         """
         if len(self._entries) >= self._max_processes:
             raise ResourceExhaustedError(
@@ -88,7 +88,7 @@ class Registry:
             )
 
     def allocate(self, count: int) -> PortRange | None:
-        """Hand out ports, None for none.
+        """Allocate ports; None if `count` is 0.
 
         Raises:
             ResourceExhaustedError: if there is no range wide enough.
@@ -99,16 +99,16 @@ class Registry:
         return ports
 
     def add(self, entry: Entry, *, listed: bool) -> None:
-        """Take an entry in whose ports were allocated, with its name or beside the one that has it."""
+        """Add an entry whose ports are allocated, under its name or, unlisted, beside the one that has it."""
         self._entries[entry.process.uuid] = entry
         self._command_bytes += command_bytes(entry.process.spec)
         if listed:
             self._listed[entry.process.name] = entry
 
     def take_over(self, record: JournalRecord) -> Entry:
-        """Take a process of an earlier daemon in, with the name and the ports that it had.
+        """Add a process of an earlier daemon, with the name and the ports that it had.
 
-        Of two that claim one name, which a crash in the middle of a swap leaves, the replacement has it.
+        If two claim one name, which happens after a crash in the middle of a swap, the replacement gets it.
         """
         process = record.process
         entry = Entry(process, replaces=record.replaces)
@@ -128,14 +128,14 @@ class Registry:
         """Give the name of a listed entry to another one.
 
         Raises:
-            ValueError: if it is not listed.
+            ValueError: if the old entry is not listed.
         """
         if not self.is_listed(old):
             raise ValueError(f"{old.process.name} is not listed any more")
         self._listed[old.process.name] = new
 
     def remove(self, entry: Entry) -> None:
-        """Let go of an entry; its name, if it has it, and its ports are free."""
+        """Remove an entry, and free its ports and, if it is listed, its name."""
         process = entry.process
         del self._entries[process.uuid]
         self._command_bytes -= command_bytes(process.spec)

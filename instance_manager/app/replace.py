@@ -1,4 +1,4 @@
-"""Replacing a process: the new one beside the old one, and a swap once it runs."""
+"""Replacing a process: the new one starts beside the old one, and they are swapped once it runs."""
 
 import asyncio
 from dataclasses import replace
@@ -31,20 +31,21 @@ class Replacer:
         self._under_way: set[str] = set()
 
     async def replace(self, spec: ProcessSpec, terminate_signal: str) -> Process:
-        """Start the new process, wait until it runs, give it the name and end the old one.
+        """Start the new process, wait until it runs, give it the name and stop the old one.
 
-        The same binary changes nothing and returns the process that runs. If the caller goes away, the
-        replacement is carried through all the same; asking again then finds the same binary.
+        If the binary is the same, nothing is done and the present process is returned. If the caller
+        disconnects, the replacement is completed all the same; a repeated call then finds the same binary.
 
         Raises:
             InvalidArgumentError: if the spec is wrong or the signal is not SIGHUP.
             NotFoundError: if no process has this name.
-            AlreadyExistsError: if the old process changed meanwhile or is being replaced already.
-            DeadlineExceededError: if the new process did not get ready in time.
-            FailedPreconditionError: if the new process cannot be executed or ended at once.
-            PermissionDeniedError: if the binary may not be started here.
-            ResourceExhaustedError: if there are no ports for it or the machine has no room.
-            UnavailableError: if the daemon is ending.
+            AlreadyExistsError: if the old process has changed in between, or is already being replaced.
+            DeadlineExceededError: if the new process was not ready in time.
+            FailedPreconditionError: if the old process is being deleted, or the new one cannot be executed or
+                ended at once.
+            PermissionDeniedError: if the binary is not allowed.
+            ResourceExhaustedError: if there are too many processes, or no ports or other resources.
+            UnavailableError: if the daemon is shutting down.
         """
         validate_spec(spec)
         if terminate_signal != TERMINATE_SIGNAL:
@@ -66,7 +67,7 @@ class Replacer:
         return await asyncio.shield(self.go_on(old, new))
 
     def go_on(self, old: Entry, new: Entry) -> asyncio.Task[Process]:
-        """Carry a replacement through whose new process has been started."""
+        """Complete a replacement whose new process has been started, in a task."""
         name = new.process.name
         self._under_way.add(name)
         task = asyncio.get_running_loop().create_task(self._carry_through(old, new))
@@ -75,7 +76,7 @@ class Replacer:
 
     def _done(self, name: str, task: asyncio.Task[Process]) -> None:
         self._under_way.discard(name)
-        # The caller may be gone: the outcome is told here too, and its error counts as seen.
+        # The caller may be gone: log the outcome here too, and mark its error as retrieved.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("replacement failed", name=name, reason=str(error))
 
@@ -106,7 +107,7 @@ def _completed(spec: ProcessSpec, old: ProcessSpec) -> ProcessSpec:
 
 
 def _why_not(new: Process) -> InstanceManagerError:
-    """Return the error for a replacement that was not carried through, from the state it came to."""
+    """Return the error for a replacement that failed, from the state of the new process."""
     cannot = f"cannot replace {new.name} by {new.uuid}"
     match new.state:
         case State.RUNNING:

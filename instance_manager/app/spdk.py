@@ -1,7 +1,7 @@
-"""Use cases of the v2 data engine: the SPDK service holds its instances, and this asks it.
+"""Use cases of the v2 data engine, whose instances live in the SPDK service.
 
-What is added to it: a delete with a UUID hits only the instance that has it, and a list is answered while the
-SPDK service is away.
+This adds two things to the SPDK service: a delete with a UUID hits only the instance with that UUID, and
+lists are answered even while the service is away.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from instance_manager.core.spdk import (
 log = structlog.get_logger(__name__)
 
 LIST_PATIENCE = 5.0
-"""Seconds a list waits for the SPDK service; the rest of the list waits with it."""
+"""Seconds that a list waits for the SPDK service; v1 instances wait with it."""
 LIST_PATIENCE_IN_TROUBLE = 0.5
-"""Seconds it waits while the SPDK service does not answer lists."""
+"""Seconds that it waits if the last list was not answered."""
 TURN_PATIENCE = 60.0
-"""Seconds a create or delete waits for another one of the same name."""
+"""Seconds that a create or delete waits for another one of the same name."""
 
 _EVER_KNOWN = frozenset({InstanceType.ENGINE, InstanceType.REPLICA})
 """Types that every SPDK service has."""
@@ -50,40 +50,40 @@ class Spdk(Protocol):
     """The SPDK service. Every method raises `UpstreamError` with the service's own code."""
 
     async def create(self, spec: SpdkSpec) -> SpdkInstance:
-        """Make an instance."""
+        """Create an instance."""
 
     async def delete(self, kind: InstanceType, name: str, *, cleanup_required: bool) -> None:
-        """Remove an instance, with `cleanup_required` its data too."""
+        """Delete an instance, with `cleanup_required` its data too."""
 
     async def get(self, kind: InstanceType, name: str) -> SpdkInstance:
-        """Tell one instance."""
+        """Return one instance."""
 
     async def list(self, kind: InstanceType, within: float) -> Sequence[SpdkInstance]:
-        """Tell every instance of a type, within so many seconds."""
+        """Return all instances of a type; `within` is the timeout in seconds."""
 
     async def suspend(self, kind: InstanceType, name: str) -> None:
-        """Hold the I/O of an instance back."""
+        """Suspend the I/O of an instance."""
 
     async def resume(self, kind: InstanceType, name: str) -> None:
-        """Let the I/O of an instance go on."""
+        """Resume the I/O of an instance."""
 
     async def switch_over(self, request: SwitchOver) -> None:
-        """Move an engine frontend to another target."""
+        """Switch an engine frontend over to another target."""
 
     async def delete_target(self, name: str) -> None:
-        """Remove the target of an engine and keep the rest of it."""
+        """Delete the target of an engine, but not the engine."""
 
     async def log_set_level(self, level: str) -> None:
-        """Change how much the SPDK service logs."""
+        """Set the log level of the SPDK service."""
 
     async def log_get_level(self) -> str:
-        """Tell how much the SPDK service logs."""
+        """Return the log level of the SPDK service."""
 
     async def log_set_flags(self, flags: str) -> None:
-        """Change which parts of SPDK log in detail."""
+        """Set which parts of SPDK log in detail, comma-separated."""
 
     async def log_get_flags(self) -> str:
-        """Tell which parts of SPDK log in detail."""
+        """Return which parts of SPDK log in detail, comma-separated."""
 
 
 class SpdkInstances:
@@ -98,10 +98,10 @@ class SpdkInstances:
         self._hidden: set[str] = set()
 
     async def create(self, spec: SpdkSpec) -> SpdkInstance:
-        """Make an instance.
+        """Create an instance.
 
         Raises:
-            InvalidArgumentError: if the spec lacks something.
+            InvalidArgumentError: if the spec is incomplete or wrong.
             UpstreamError: as the SPDK service says.
         """
         validate_spdk_spec(spec)
@@ -114,9 +114,9 @@ class SpdkInstances:
         return await self._in_turn(spec.type, spec.name, remembered_create)
 
     async def delete(self, kind: InstanceType, name: str, uuid: str, *, cleanup_required: bool) -> None:
-        """Remove an instance; with a UUID, only the one that has it.
+        """Delete an instance; with a UUID, only the instance with that UUID.
 
-        An engine or a frontend is left alone without `cleanup_required`, but its identity is confirmed.
+        Without `cleanup_required` an engine or a frontend is left alone, but its UUID is still checked.
 
         Raises:
             NotFoundError: if the instance of this name has another UUID.
@@ -144,10 +144,10 @@ class SpdkInstances:
         return await self._spdk.get(kind, name)
 
     async def list(self) -> dict[str, SpdkInstance]:
-        """Return every instance by name.
+        """Return all instances by name.
 
-        What the SPDK service does not tell is as it was told last, with the reason in `error_msg`: nothing
-        vanishes from the list because the service is away, and a list of v1 instances does not fail for it.
+        Types that the SPDK service does not list now are returned as last known, with the reason in
+        `error_msg`: nothing disappears because the service is away, and the list of v1 instances still works.
         """
         answers = await asyncio.gather(*(self._list(kind) for kind in InstanceType))
         instances: dict[str, SpdkInstance] = {}
@@ -178,7 +178,7 @@ class SpdkInstances:
         return instances
 
     async def suspend(self, kind: InstanceType, name: str) -> None:
-        """Hold the I/O of an engine or a frontend back.
+        """Suspend the I/O of an engine or a frontend.
 
         Raises:
             InvalidArgumentError: if the type has no I/O of its own.
@@ -188,15 +188,15 @@ class SpdkInstances:
         await self._spdk.suspend(kind, name)
 
     async def resume(self, kind: InstanceType, name: str) -> None:
-        """Let the I/O of an engine or a frontend go on; errors as with `suspend`."""
+        """Resume the I/O of an engine or a frontend; raises what `suspend` raises."""
         _validate(kind, name, SUSPENDABLE, "resume")
         await self._spdk.resume(kind, name)
 
     async def switch_over(self, kind: InstanceType, request: SwitchOver) -> None:
-        """Move a frontend to another target.
+        """Switch a frontend over to another target.
 
         Raises:
-            InvalidArgumentError: if it is no frontend, or no target is named.
+            InvalidArgumentError: if it is not a frontend, or no target is given.
             UpstreamError: as the SPDK service says.
         """
         _validate(kind, request.name, {InstanceType.ENGINE_FRONTEND}, "switch the target of")
@@ -205,10 +205,10 @@ class SpdkInstances:
         await self._spdk.switch_over(request)
 
     async def delete_target(self, kind: InstanceType, name: str) -> None:
-        """Remove the target of an engine and keep the rest of it.
+        """Delete the target of an engine, but not the engine.
 
         Raises:
-            InvalidArgumentError: if it is no engine.
+            InvalidArgumentError: if it is not an engine.
             UpstreamError: as the SPDK service says.
         """
         _validate(kind, name, {InstanceType.ENGINE}, "delete the target of")
@@ -216,7 +216,7 @@ class SpdkInstances:
 
     @property
     def logging(self) -> Spdk:
-        """What sets and tells the log level and flags of the SPDK service."""
+        """The methods for the log level and flags of the SPDK service."""
         return self._spdk
 
     # --- one after the other ---
@@ -224,9 +224,9 @@ class SpdkInstances:
     async def _in_turn(
         self, kind: InstanceType, name: str, work: Callable[[], Coroutine[Any, Any, Result]]
     ) -> Result:
-        """Let no create come between the reading of an identity and the delete that relies on it.
+        """Run creates and deletes of one name one at a time, so that none comes between a check and a delete.
 
-        A caller that goes away does not end its turn: the SPDK service still works on the request.
+        A caller that disconnects does not end its turn, because the SPDK service still works on the request.
         """
         # The SPDK service names a shard itself, so nobody knows which name its creation takes.
         key = (kind, "" if kind is InstanceType.SHARD else name)
@@ -246,14 +246,14 @@ class SpdkInstances:
             turn.release()
             self._under_way.discard(done)
             if not done.cancelled():
-                # Somebody has to look at the error, also when the caller has gone away.
+                # Mark the error as retrieved, in case the caller is gone.
                 done.exception()
 
         task.add_done_callback(over)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Give up the requests under way whose callers have gone away."""
+        """Cancel the requests that are still in progress."""
         for task in tuple(self._under_way):
             task.cancel()
             with suppress(asyncio.CancelledError, InstanceManagerError):

@@ -1,8 +1,8 @@
-"""The supervisor: starts, watches and ends processes by carrying out what the lifecycle decides.
+"""The supervisor: starts, watches and stops processes by carrying out what the lifecycle decides.
 
-Everything that happens to a process is an event given to `core.lifecycle.step`; the supervisor does what
-`step` returns and reports back. It runs on one event loop and never awaits between a decision and its
-effects, so there is no state in between that a caller could see.
+Everything that happens to a process is an event for `core.lifecycle.step`. The supervisor carries out the
+effects that `step` returns, and their outcomes are events again. It runs on one event loop and never awaits
+between a decision and its effects, so callers never see an intermediate state.
 """
 
 import asyncio
@@ -53,22 +53,22 @@ log = structlog.get_logger(__name__)
 
 
 _LAST_WAIT = 5.0
-"""Seconds after the grace period of a shutdown until what is left is given up."""
+"""Seconds after the grace period of a shutdown until processes that are left are given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long things may take, in seconds, and what may be handed out."""
+    """Timeouts, in seconds, and limits."""
 
     port_range: PortRange
     stop_timeout: float = 60.0
     """From the first signal of a stop to SIGKILL."""
     ready_timeout: float = 30.0
-    """From the spawn to an answer on the process's port."""
+    """From the spawn until the process must serve on its port."""
     retry_interval: float = 1.0
-    """Between attempts to end what SIGKILL did not end."""
+    """Between attempts to kill what has survived SIGKILL."""
     max_processes: int = DEFAULT_MAX_PROCESSES
-    """How many there may be, those included that have ended and are still listed."""
+    """Largest number of processes, including ended ones that are still listed."""
 
 
 class Supervisor:
@@ -118,44 +118,44 @@ class Supervisor:
 
     @property
     def draining(self) -> bool:
-        """Whether the supervisor is ending and starts nothing any more."""
+        """Whether the supervisor is shutting down and starts nothing any more."""
         return self._ending
 
     @property
     def left(self) -> list[Process]:
-        """Every process of which something is left, those that are no longer listed too."""
+        """All processes of which something is left, listed or not."""
         return [entry.process for entry in self.registry.entries()]
 
     def records(self) -> list[JournalRecord]:
-        """Return everything the journal should hold."""
+        """Return the journal records of all processes."""
         return [self.registry.record_of(entry) for entry in self.registry.entries()]
 
     def processes(self) -> dict[str, Process]:
-        """Return every listed process by name."""
+        """Return all listed processes by name."""
         return self.registry.processes()
 
     def find(self, name: str) -> Process | None:
-        """Return the listed process that has a name, None if it is free."""
+        """Return the listed process with a name, None if there is none."""
         entry = self.registry.holder(name)
         return entry.process if entry else None
 
     def get(self, name: str) -> Process:
-        """Return one process.
+        """Return the listed process with a name.
 
         Raises:
-            NotFoundError: if no process has this name.
+            NotFoundError: if there is none.
         """
         return self.registry.find(name).process
 
     def create(self, spec: ProcessSpec) -> Process:
-        """Start a process and return it as it is then: `starting`, or `error` if it cannot be executed.
+        """Start a process and return it in state `starting`, or `error` if it cannot be executed.
 
         Raises:
             InvalidArgumentError: if the spec is wrong.
             AlreadyExistsError: if the name is taken.
-            PermissionDeniedError: if the binary may not be started here.
-            ResourceExhaustedError: if there are no ports for it or the machine has no room.
-            UnavailableError: if the daemon is ending.
+            PermissionDeniedError: if the binary is not allowed.
+            ResourceExhaustedError: if there are too many processes, or no ports or other resources.
+            UnavailableError: if the daemon is shutting down.
         """
         validate_spec(spec)
         holder = self.registry.holder(spec.name)
@@ -167,11 +167,11 @@ class Supervisor:
         return self.start(spec).process
 
     def delete(self, name: str, uuid: str = "") -> Process:
-        """Begin to end a process and return it as it is then; it leaves the list when it has ended.
+        """Begin to stop a process and return it; it leaves the list when nothing is left of it.
 
         Args:
-            name: of the process.
-            uuid: when not empty, only the process that has it is deleted.
+            name: name of the process.
+            uuid: if not empty, only the process with this UUID is deleted.
 
         Raises:
             NotFoundError: if no process has this name, or the one that has it has another UUID.
@@ -186,31 +186,31 @@ class Supervisor:
         return entry.process
 
     def observe_mounts(self, read_only_volumes: AbstractSet[str]) -> None:
-        """Take note of which volumes (by `conditions.volume_key`) are mounted read-only now."""
+        """Update the conditions for the volumes (by `conditions.volume_key`) that are mounted read-only."""
         self._read_only = read_only_volumes
         for entry in self.registry.entries():
             for name, value in conditions.observe(entry.process.name, read_only_volumes).items():
                 self.handle(entry, ConditionObserved(name, value))
 
     def stop_starting(self) -> None:
-        """Start nothing any more; what runs is left alone."""
+        """Start nothing any more, but leave the running processes alone."""
         self._ending = True
 
     async def shutdown(self, grace: float) -> list[Process]:
-        """Start nothing any more and end every process in parallel.
+        """Start nothing any more, and stop all processes in parallel.
 
         Args:
-            grace: seconds until SIGKILL; what is left 5 s later is given up.
+            grace: seconds until SIGKILL; processes that are left 5 s later are given up.
 
         Returns:
-            The processes that could not be ended.
+            The processes that could not be stopped.
         """
-        # Somebody may have hurried already.
+        # `hurry` may have been called before.
         grace = min(grace, self._effects.grace) if self._ending else grace
         self._end_within(grace)
         for entry in self.registry.entries():
             self.handle(entry, StopRequested())
-            # One that was killed already is tried again soon; only the first wait depends on the grace.
+            # Only the first wait depends on the grace period; a process that was killed is retried soon.
             if entry.timer is not None and not entry.process.killed:
                 self._effects.arm(entry, grace)
         if self.registry.entries():
@@ -222,7 +222,7 @@ class Supervisor:
         return self.left
 
     def hurry(self) -> None:
-        """During a shutdown, or just before it: do not wait for the grace period."""
+        """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
         self._end_within(0)
         self._give_up_in(_LAST_WAIT)
         for entry in self.registry.entries():
@@ -241,12 +241,17 @@ class Supervisor:
     # --- for the use cases beside this one ---
 
     def start(self, spec: ProcessSpec, *, replaces: str = "") -> Entry:
-        """Start a process whose spec is valid, listed or beside the one with the UUID that it replaces.
+        """Start a process whose spec is valid.
+
+        Args:
+            spec: what to run.
+            replaces: UUID of the process that it is to replace, beside which it starts unlisted; empty to
+                start it listed.
 
         Raises:
-            PermissionDeniedError: if the binary may not be started here.
-            ResourceExhaustedError: if there are too many, no ports for it, or the machine has no room.
-            UnavailableError: if the daemon is ending.
+            PermissionDeniedError: if the binary is not allowed.
+            ResourceExhaustedError: if there are too many processes, or no ports or other resources.
+            UnavailableError: if the daemon is shutting down.
         """
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
@@ -258,7 +263,7 @@ class Supervisor:
         )
         entry = Entry(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
-        # The intent is written down before there is a process to lose.
+        # The intent is in the journal before there is a process to lose.
         self._commit(entry, None, effects)
         try:
             for effect in effects:
@@ -272,13 +277,13 @@ class Supervisor:
     def swap(self, old: Entry, new: Entry) -> None:
         """Give the name of a listed process to another one."""
         self.registry.swap(old, new)
-        # In this order: whoever reads the journal in between sees that the name has been taken over.
+        # In this order: a daemon that dies in between leaves a journal with two claims, and the new one wins.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
         self._notify(new.process.name)
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
-        """Continue with a process that was taken over."""
+        """Continue with a process of an earlier daemon."""
         effects = tuple(effects)
         self._notify(entry.process.name)
         self._commit(entry, entry.process.state, effects)
@@ -288,7 +293,7 @@ class Supervisor:
             self.handle(entry, event)
 
     def handle(self, entry: Entry, event: Event) -> None:
-        """Apply an event and carry out its effects; events that arise meanwhile come after it."""
+        """Apply an event and carry out its effects; events that these cause are handled after it."""
         self._inbox.append((entry, event))
         if self._handling:
             return
@@ -310,9 +315,9 @@ class Supervisor:
             self._handling = False
 
     def _commit(self, entry: Entry, previous: State | None, effects: Sequence[Effect]) -> None:
-        """Write a process down, tell what is to be told about it, and only then carry out the rest.
+        """Write a process to the journal and publish its changes, before its other effects are carried out.
 
-        What watchers have been told is always in the journal: a daemon that dies takes nothing back.
+        Whatever watchers have seen is in the journal: a daemon that dies takes nothing back.
         """
         endings = [isinstance(effect, Forget) for effect in effects if isinstance(effect, Publish | Forget)]
         changes = self.events.draft(entry.process, previous, endings)

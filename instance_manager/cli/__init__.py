@@ -1,8 +1,8 @@
 """The command line: one module per command group, loaded only when it is called.
 
-`instance-manager stub` starts by the hundred in tests and `guard` has to stay tiny, so nothing here may
-import more than it needs: the groups are found by name, and their modules import what they use. Both do
-without click altogether, which takes longer to load than the stub to listen, and more memory than the guard.
+`instance-manager stub` is started by the hundred in tests, and `guard` must stay tiny, so nothing here may
+import more than it needs: commands are found by name, and their modules import what they use. Stub and guard
+run without click, which takes longer to load than the stub to listen, and more memory than the guard.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Defaults from a YAML file (`--config`), in the shape that click takes them.
+"""Defaults of options from a YAML file (`--config`), in the form of click's default map.
 
     url: tcp://localhost:9500
     process:
@@ -19,10 +19,10 @@ from instance_manager.cli.exit_codes import ExitCode, Failure
 
 
 def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
-    """Return the defaults in a file for the command of a context and those below it.
+    """Return the defaults in a file for the command of a context and its subcommands.
 
     Raises:
-        Failure: if the file cannot be read or holds something that is no option.
+        Failure: if the file cannot be read, or contains an unknown key.
     """
     import yaml
 
@@ -51,7 +51,7 @@ def _defaults(
     """Return a part of the file as click's default map.
 
     Raises:
-        ValueError: if the part is not what the command takes.
+        ValueError: if the part does not match the command.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{'.'.join(path) or 'the file'} has to be a mapping, not {content!r}")  # noqa: TRY004
@@ -69,7 +69,7 @@ def _defaults(
 
 
 def _options(command: click.Command) -> dict[str, str]:
-    """Return which parameter each option is, by the option's name without dashes."""
+    """Return the names of the parameters by the names of their options, without dashes."""
     return {
         flag.removeprefix("--"): str(param.name)
         for param in command.params

@@ -1,4 +1,4 @@
-"""How changes are shown: a line each, aligned for people, JSON for programs."""
+"""Output of changes: one line each, aligned for people, JSON for programs."""
 
 import json
 import time
@@ -30,12 +30,12 @@ def _time(event: Event) -> str:
 
 
 def state_of(event: Event) -> str:
-    """Return the state a person is told: the wire's, or `deleted` for an instance that has left the list."""
+    """Return the state to show: that of the message, or `deleted` if the instance has left the list."""
     return "deleted" if event.deleted else event.instance.state
 
 
 def state_change(event: Event) -> str:
-    """Return `previous -> new`, or the state alone where something else has changed."""
+    """Return `previous -> new`, or only the state if something else has changed."""
     new = state_of(event)
     return new if event.previous_state == new else f"{event.previous_state or 'new'} -> {new}"
 
@@ -54,7 +54,7 @@ COLUMNS: Mapping[str, tuple[int, Callable[[Event], str]]] = {
     "UUID": (36, lambda event: event.instance.uuid),
     "REASON": (0, lambda event: event.reason or event.instance.error_msg),
 }
-"""Narrowest width and content of each column, by its header."""
+"""Minimum width and content of each column, by header."""
 WIDE_COLUMNS: Mapping[str, tuple[int, Callable[[Event], str]]] = {
     "REVISION": (8, lambda event: str(event.revision)),
     "TIME": (24, _time),
@@ -67,10 +67,10 @@ WIDE_COLUMNS: Mapping[str, tuple[int, Callable[[Event], str]]] = {
 
 
 class EventLines:
-    """Prints changes one by one; the columns are as wide as the first ones need, since later ones follow."""
+    """Prints changes one by one; the first ones determine the widths of the columns."""
 
     def __init__(self, output: str | None, first: Sequence[Event]) -> None:
-        """With `output` text, wide or json; None chooses by who reads it."""
+        """`output` is text, wide or json; None means text on a terminal, else JSON."""
         wide = output == "wide"
         self._as_text = wide or as_text(output)
         self._columns = WIDE_COLUMNS if wide else COLUMNS
@@ -80,7 +80,7 @@ class EventLines:
         self._headed = False
 
     def show(self, events: Iterable[Event]) -> None:
-        """Print changes, under a header if they are the first."""
+        """Print changes, after a header if they are the first."""
         for event in events:
             if self._as_text and not self._headed:
                 self._headed = True
@@ -105,7 +105,7 @@ async def follow(
     names: Sequence[str],
     types: Sequence[str],
 ) -> None:
-    """Print every change after a history, for ever; tell a person what happens to the connection."""
+    """Print every change after a history, until interrupted, with notices about the connection on stderr."""
     since = Position(history.revision, history.epoch)
     stream = await client.events(since=since, names=names, types=types, on_lost=_tell_lost).begun()
     announce(client)
@@ -123,7 +123,7 @@ def _tell_lost(reason: str) -> None:
 
 
 def gap_in_words(gap: Gap) -> str:
-    """Return what to tell about changes that cannot be shown."""
+    """Return the notice about changes that were lost."""
     match gap.lost:
         case None:
             lost = "an unknown number of changes was"

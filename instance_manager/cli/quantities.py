@@ -10,11 +10,11 @@ _SIZE = re.compile(r"(\d+)(?:([KMGT])i)?")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _TOO_MUCH = 1 << 63
 _LONGEST = 20 * 366 * 86_400
-"""Seconds before now that are a time for everybody."""
+"""Longest duration in seconds."""
 _SECONDS = (86_400, 3_600, 60, 1)
 _UNITS = "dhms"
 _WHOLE_ALONE = 10
-"""From so many of a unit on, the next smaller one says nothing more."""
+"""From this count of a unit on, the next smaller unit is not shown."""
 
 
 class Seconds(click.FloatRange):
@@ -29,10 +29,10 @@ class Seconds(click.FloatRange):
 
 
 def parse_size(given: str | int) -> int:
-    """Return the bytes of 1073741824, or 1Gi.
+    """Return a size in bytes, from text such as 1073741824 or 1Gi.
 
     Raises:
-        click.BadParameter: if it is neither.
+        click.BadParameter: if the text is malformed, or the size too large.
     """
     text = str(given)
     found = _SIZE.fullmatch(text)
@@ -43,10 +43,10 @@ def parse_size(given: str | int) -> int:
 
 
 def parse_duration(given: str | int) -> int:
-    """Return the seconds of 90, or 1m30s, 10m, 1h30m, 2d.
+    """Return a duration in seconds, from text such as 90, 1m30s, 10m, 1h30m or 2d.
 
     Raises:
-        click.BadParameter: if it is none of them.
+        click.BadParameter: if the text is malformed, or the duration too long.
     """
     text = str(given)
     found = _DURATION.fullmatch(text)

@@ -1,4 +1,4 @@
-"""The columns of the tables of processes and instances."""
+"""The tables of processes and instances: their columns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 Listed = TypeVar("Listed", "ProcessResponse", "InstanceResponse")
 Columns = Mapping[str, Callable[[Listed], str]]
-"""What stands in each column, by its header."""
+"""The content of each column, by header."""
 
 
 @dataclass(frozen=True, slots=True)
 class View(Generic[Listed]):
-    """A table, and the columns that a wide one has on top."""
+    """A table, and the additional columns of a wide one."""
 
     columns: Columns[Listed]
     more: Columns[Listed]
@@ -27,7 +27,7 @@ class View(Generic[Listed]):
 
 
 def state_of(listed: "ProcessResponse | InstanceResponse") -> str:
-    """Return the state a person is told: the wire's, or `deleted` for what has left the list."""
+    """Return the state to show: that of the message, or `deleted` if it has left the list."""
     return "deleted" if listed.deleted else listed.status.state
 
 

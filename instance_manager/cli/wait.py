@@ -1,4 +1,4 @@
-"""`instance-manager process wait`: until a process has come to a state, told by events, never by polling."""
+"""`instance-manager process wait`: waits for a state of a process, by events and not by polling."""
 
 import asyncio
 from enum import StrEnum
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 
 GONE = "deleted"
-"""Stands for the state of a process that is not listed."""
+"""The state of a process that is not listed."""
 
 
 class Goal(StrEnum):
@@ -38,7 +38,7 @@ _NEVER = {
     Goal.STOPPED: {"error"},
     Goal.DELETED: set[str](),
 }
-"""The states from which there is no way to the goal."""
+"""The states from which the goal cannot be reached."""
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
@@ -46,10 +46,10 @@ _LONGEST_DELAY = 2.0
 
 
 class Waiter:
-    """Waits for one process; knows at every moment how it stands."""
+    """Waits for one process, and keeps its present state."""
 
     def __init__(self, name: str, goal: Goal, uuid: str = "") -> None:
-        """Without a UUID, the process is meant that has the name when the wait begins."""
+        """Without a UUID, wait for the process that has the name when the wait starts."""
         self._name = name
         self._goal = goal
         self._uuid = uuid
@@ -58,10 +58,10 @@ class Waiter:
         self.seen = "unknown"
 
     async def wait(self, client: Client, within: float) -> None:
-        """Return when the goal is met.
+        """Return when the goal is reached.
 
         Raises:
-            Failure: if it can no longer be met, or not within so many seconds.
+            Failure: if it can no longer be reached, or after `within` seconds.
             AioRpcError: if a call fails, except for a connection lost after the first answer.
         """
         try:
@@ -75,14 +75,14 @@ class Waiter:
             ) from None
 
     async def _wait(self, client: Client) -> None:
-        """Observe it, again after each loss of the connection, until it is decided."""
+        """Observe the process until the goal is reached, again after each lost connection."""
         delay = _FIRST_DELAY
         while not await self._survives(client):
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
 
     async def _survives(self, client: Client) -> bool:
-        """Observe it until the goal is met; return whether the connection lasted so long."""
+        """Observe the process until the goal is reached; return False if the connection is lost before."""
         try:
             return await self._observe(client)
         except AioRpcError as error:
@@ -91,8 +91,8 @@ class Waiter:
             return False
 
     async def _observe(self, client: Client) -> bool:
-        """Return whether the goal is met before the daemon ends the stream of changes."""
-        # First the watch, then the present state: no change can get lost in between.
+        """Return whether the goal is reached before the daemon ends the stream of changes."""
+        # First the watch, then the present state, so that no change is missed.
         changes = await client.process_watch().begun(BEGUN_SECONDS)
         if self._met(await self._listed(client)):
             return True
@@ -116,7 +116,7 @@ class Waiter:
         return self.seen in _MET[self._goal]
 
     async def _listed(self, client: Client) -> "ProcessResponse | None":
-        """Return the process that is meant, or None if it is not listed."""
+        """Return the process, None if it is not listed."""
         process = None
         try:
             process = await client.process_get(self._name)
@@ -126,7 +126,7 @@ class Waiter:
         self._answered = True
         if process is None:
             return None
-        # Whoever waits for a name to run does not mind if another process runs under it by now.
+        # To wait for a name to run, any process with that name will do.
         if process.status.uuid != self._uuid and self._uuid and not self._takes_successor:
             return None
         self._uuid = process.status.uuid
@@ -137,7 +137,7 @@ class Waiter:
         return self._by_name and self._goal is Goal.RUNNING
 
     async def _latest(self, client: Client, change: "ProcessResponse") -> "ProcessResponse":
-        """Return a change, or if it ends a process that has been replaced, the process in its place."""
+        """Return a change, or if it is the end of a process that was replaced, its successor."""
         if not self._takes_successor or state_of(change) not in _NEVER[self._goal]:
             return change
         process = await self._listed(client)

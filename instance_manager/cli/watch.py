@@ -1,4 +1,4 @@
-"""`process watch` and `instance watch`: a line per change."""
+"""`process watch` and `instance watch`: one line per change."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ BEGUN_SECONDS = 5.0
 
 
 def announce(client: "Client") -> None:
-    """Tell a person from when on changes are shown."""
+    """Print on a terminal that the watch has started."""
     if sys.stderr.isatty():
         click.echo(f"Watching {client.url}, Ctrl-C ends it", err=True)
 
@@ -41,7 +41,7 @@ async def follow_processes(client: "Client", *, as_text: bool) -> None:
 
 
 async def follow_instances(client: "Client", *, as_text: bool) -> None:
-    """Print whatever is different in the list of instances, each time the daemon says that something is.
+    """Print the differences in the list of instances, each time the daemon reports a change.
 
     Raises:
         Failure: when the daemon ends.
@@ -61,7 +61,7 @@ async def follow_instances(client: "Client", *, as_text: bool) -> None:
 def differences(
     before: "Mapping[str, InstanceResponse]", after: "Mapping[str, InstanceResponse]"
 ) -> "Iterator[InstanceResponse]":
-    """Yield every instance that is new, changed or, with deleted=true, gone."""
+    """Yield every instance that is new, changed, or gone (with deleted=true)."""
     for name, old in before.items():
         new = after.get(name)
         if new is None or new.status.uuid != old.status.uuid:

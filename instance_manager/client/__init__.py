@@ -5,8 +5,8 @@
         async for change in client.process_watch():
             print(change.spec.name, change.status.state)
 
-Every call raises `grpc.aio.AioRpcError` with the daemon's status code and message. Where the daemon wants
-certificates, `Client(url, tls)` shows them. docs/client.md has more.
+Every call raises `grpc.aio.AioRpcError` with the daemon's status code and message. If the daemon requires
+certificates, use `Client(url, tls)`. See docs/client.md for more.
 """
 
 from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, target_of

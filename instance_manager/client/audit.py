@@ -1,4 +1,4 @@
-"""AuditService: who has changed what."""
+"""AuditService: the audit trail."""
 
 from datetime import datetime
 
@@ -10,11 +10,11 @@ class AuditCalls(Channel):
     """The methods of AuditService."""
 
     async def audit(self, *, since_time: datetime | None = None, limit: int = 0) -> pb.AuditResponse:
-        """Return the calls that were to change something, oldest first, as far as they are remembered.
+        """Return the recorded calls of methods that change something, oldest first.
 
         Args:
             since_time: only calls that ended at or after this time; without a time zone it is UTC.
-            limit: only the last so many; 0 for all.
+            limit: only the last `limit` calls; 0 for all.
         """
         request = pb.AuditRequest(limit=limit)
         if since_time is not None:

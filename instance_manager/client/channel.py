@@ -1,4 +1,4 @@
-"""The connection to an instance manager, and how any method is called over it."""
+"""The connection to an instance manager, and how methods are called over it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +15,7 @@ from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds for a call that does not stream."""
+"""Timeout in seconds of calls that do not stream."""
 
 LOST = frozenset(
     {
@@ -25,22 +25,22 @@ LOST = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
-"""What a call ends with when the connection is lost, the daemon ends, or this program was too slow."""
+"""Status codes of a stream whose connection was lost, whose daemon is ending, or that was read too slowly."""
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
-    # An address that does not answer is given up after so long.
+    # How long to wait for an address that does not answer.
     ("grpc.min_reconnect_backoff_ms", 3_000),
-    # Whoever waits for a daemon to come back waits no longer than it takes.
+    # A daemon that comes back is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A peer that is gone without a word (a node without power) ends its streams after so long.
+    # How soon streams of a peer that has disappeared end (a node that lost power, for example).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A new client tries at once, whatever an earlier one to the same address has met.
+    # A new client connects at once, even if an earlier one to the same address is backing off.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -80,10 +80,10 @@ class Stream(Generic[Response]):
         self._call = call
 
     async def begun(self, within: float | None = None) -> Self:
-        """Wait until the daemon has taken the call; what happens from then on is in the stream.
+        """Wait until the daemon has accepted the call; the stream has everything from then on.
 
         Args:
-            within: seconds after which it counts as taken: a server in Go, such as the original instance
+            within: seconds after which it counts as accepted: a server in Go, such as the original instance
                 manager, says so only with its first message. Without it, wait as long as it takes.
         """
         with suppress(TimeoutError):
@@ -101,18 +101,18 @@ class Stream(Generic[Response]):
 
 
 class Channel:
-    """A connection; the services are subclasses, `Client` is all of them."""
+    """A connection. Each service is a subclass, and `Client` combines them."""
 
     def __init__(self, url: str, tls: CertificateSet | None = None, *, peer_name: str = PEER_NAME) -> None:
         """Connect with the first call.
 
         Args:
             url: tcp://HOST:PORT or unix://PATH.
-            tls: certificates to show and to trust; plain text without.
+            tls: certificates to show and to trust; None for plain text.
             peer_name: the name in the daemon's certificate, whatever its address.
 
         Raises:
-            ValueError: if the URL is none.
+            ValueError: if the URL is malformed.
         """
         self.url = url
         self._channel = _channel(target_of(url), tls, peer_name)
@@ -126,7 +126,7 @@ class Channel:
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the connection; calls under way are cancelled, with a grace only after so many seconds."""
+        """Close the connection; calls in progress are cancelled, after `grace` seconds if given."""
         await self._channel.close(grace)
 
     async def health(self, service: str = "") -> str:
@@ -165,7 +165,7 @@ class Channel:
     async def _log(
         self, method: str, request: Message, *, follow: bool, tail: int | None
     ) -> AsyncIterator[str]:
-        # The messages have no room for what is asked for beyond the name.
+        # The messages have no fields for these two.
         metadata = [("instance-manager-follow", "true")] if follow else []
         if tail is not None:
             metadata.append(("instance-manager-tail", str(tail)))

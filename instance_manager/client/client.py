@@ -1,4 +1,4 @@
-"""All that the instance manager can be asked, over one connection."""
+"""The client: all services over one connection."""
 
 from instance_manager.client.audit import AuditCalls
 from instance_manager.client.events import EventCalls

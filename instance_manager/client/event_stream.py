@@ -1,4 +1,4 @@
-"""A stream of changes that survives lost connections and tells when it could not be made whole again."""
+"""A stream of changes that survives lost connections, and reports changes that were lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,41 +20,41 @@ _BROKEN_OFF = "the connection was lost in the middle of a snapshot"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a stream of changes is; a later stream can begin there."""
+    """The position of a stream of changes, from which a later stream can resume."""
 
     revision: int
-    """Of the last change that has been told or was not asked for."""
+    """Revision of the last change that was yielded or filtered out."""
     epoch: str = ""
-    """The sequence that the revision belongs to; without it, another sequence may be taken for the same."""
+    """The epoch of the revision; if empty, a new sequence of revisions is not detected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Changes were lost: the daemon does not remember them any more."""
+    """Changes were lost, because the daemon no longer remembers them."""
 
     after: Position | None
-    """Everything up to here has been told; None if a snapshot was not told to its end."""
+    """Everything up to here was yielded; None if a snapshot was incomplete."""
     then: Position | None
-    """The stream goes on after this; None if a snapshot follows: forget every instance known so far."""
+    """The stream continues after this; None if a snapshot follows: forget all instances known so far."""
     reason: str
+    """Why they were lost, in words."""
 
     @property
     def lost(self) -> int | None:
-        """How many changes, those of all instances counted; None if nobody can tell."""
+        """The number of lost changes of all instances; None if unknown."""
         if self.after is None or self.then is None or self.after.epoch != self.then.epoch:
             return None
         return max(self.then.revision - self.after.revision, 0)
 
 
 Told: TypeAlias = pb.Event | pb.Instance | pb.Bookmark | Gap
-"""An `Event`; a `Gap`; and in a stream with a snapshot its instances and the `Bookmark` that ends them."""
+"""An `Event`, a `Gap`, or in a stream with a snapshot its instances and the `Bookmark` that ends them."""
 
 
 class EventStream:
-    """Changes, one after the other: iterate over it once, cancel it when it is no longer wanted.
+    """A stream of changes: iterate over it once, cancel it when it is no longer wanted.
 
-    Raises `AioRpcError` for a call that fails before anything was told, and for every failure but a lost
-    connection.
+    Raises `AioRpcError` if the first attempt fails, and later for every failure but a lost connection.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class EventStream:
         on_lost: Callable[[str], None],
     ) -> None:
         self.position: Position | None = None
-        """How far it is; None until it has begun, and in the middle of a snapshot."""
+        """The present position; None until the stream has begun, and during a snapshot."""
         if request.HasField("since_revision"):
             self.position = Position(request.since_revision, request.epoch)
         self._watch = watch
@@ -76,15 +76,15 @@ class EventStream:
         self._stream: Stream[pb.WatchResponse] | None = None
         self._answered = False
         self._asked_before = self.position is not None
-        """A snapshot would not be the first thing that is told."""
+        """Whether a snapshot would not be the first thing in the stream."""
         self._in_snapshot = False
-        """A snapshot has begun on this connection."""
+        """Whether a snapshot has begun on this connection."""
         self._refusal = ""
-        """Why the daemon cannot go on after the position; empty as long as it can."""
+        """Why the daemon cannot resume from the position; empty as long as it can."""
         self._cancelled = False
 
     async def begun(self) -> Self:
-        """Wait until the daemon has taken the call; what happens from then on is in the stream."""
+        """Wait until the daemon has accepted the call; the stream has everything from then on."""
         await self._connection().begun()
         return self
 
@@ -94,7 +94,7 @@ class EventStream:
         self._disconnect()
 
     async def __aiter__(self) -> AsyncIterator[Told]:
-        """Yield what is told, until it is cancelled."""
+        """Yield changes until cancelled."""
         delay = _FIRST_DELAY
         try:
             while not self._cancelled:
@@ -119,7 +119,7 @@ class EventStream:
             self._disconnect()
 
     def _connection(self) -> Stream[pb.WatchResponse]:
-        """Return the stream under way, or ask for what comes after the position."""
+        """Return the present stream, or start one from the position."""
         if self._stream is None:
             request = pb.WatchRequest(filter=self._filter, snapshot=self._snapshot)
             if self.position is not None:
@@ -134,7 +134,7 @@ class EventStream:
             self._stream = None
 
     def _survive(self, error: AioRpcError) -> None:
-        """Note why a call has failed, or raise what cannot be survived."""
+        """Note why a call has failed, or raise the error if it is not just a lost connection."""
         reason = error.details() or error.code().name
         if error.code() is grpc.StatusCode.OUT_OF_RANGE and not self._snapshot:
             self._refusal = reason
@@ -144,7 +144,7 @@ class EventStream:
             raise error
 
     def _taken(self, message: pb.WatchResponse) -> Iterator[Told]:
-        """Note how far a message leads and yield what it tells."""
+        """Update the position by a message, and yield its content."""
         match message.WhichOneof("message"):
             case "event":
                 epoch = self.position.epoch if self.position else ""
@@ -162,7 +162,7 @@ class EventStream:
                     yield message.bookmark
 
     def _snapshot_begun(self) -> Iterator[Gap]:
-        """Note that a snapshot is told, and yield that changes are lost if others had been asked for."""
+        """Note that a snapshot begins, and yield a gap if the stream had started before."""
         if self._in_snapshot:
             return
         self._in_snapshot = True
@@ -173,7 +173,7 @@ class EventStream:
         self.position = None
 
     async def _skip(self) -> Gap:
-        """Go to the oldest change that the daemon remembers and return what is lost by that."""
+        """Skip to the oldest change that the daemon remembers, and return the gap."""
         after, reason = self.position, self._refusal
         memory = await self._history(pb.HistoryRequest(limit=1))
         same = after is not None and after.epoch in {"", memory.epoch}

@@ -1,4 +1,4 @@
-"""EventService: every change of every v1 instance, as it happens and again afterwards."""
+"""EventService: every change of every v1 instance, as it happens and as history."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -9,14 +9,14 @@ from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 
 
 def _silently(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a lost connection."""
 
 
 class EventCalls(Channel):
     """The methods of EventService.
 
-    Which instances are meant: any of `names`, with a name that begins with `prefix`, of any of `types`
-    (engine, replica); what is given has to hold together, and nothing given means all.
+    Filters: `names`, a `prefix` of names, and `types` (engine, replica). An instance must match every filter
+    that is given.
     """
 
     def events(
@@ -29,16 +29,16 @@ class EventCalls(Channel):
         snapshot: bool = False,
         on_lost: Callable[[str], None] = _silently,
     ) -> EventStream:
-        """Stream changes for as long as it is wanted; a lost connection is made again, and nothing left out.
+        """Stream changes until cancelled; a lost connection is made again without missing a change.
 
-        What the daemon does not remember any more is told as a `Gap`.
+        Changes that the daemon no longer remembers are reported as a `Gap`.
 
         Args:
-            since: begin with the changes after this one; None begins with the next.
-            names: see above.
-            prefix: see above.
-            types: see above.
-            snapshot: begin with every instance as it is, and again whenever changes were lost.
+            since: start after this change; None to start with the next one.
+            names: only instances with one of these names.
+            prefix: only instances whose name starts with this.
+            types: only instances of one of these types.
+            snapshot: start with all instances as they are, and again whenever changes were lost.
             on_lost: called with the reason whenever the connection is lost.
         """
         request = pb.WatchRequest(filter=_filter(names, prefix, types), snapshot=snapshot)
@@ -57,15 +57,15 @@ class EventCalls(Channel):
         types: Iterable[str] = (),
         limit: int = 0,
     ) -> pb.HistoryResponse:
-        """Return past changes, oldest first, and how far the memory reaches.
+        """Return past changes, oldest first, and the oldest and latest revision that is remembered.
 
         Args:
             since: only changes after this revision.
             since_time: only changes at or after this time; without a time zone it is UTC.
-            names: see above.
-            prefix: see above.
-            types: see above.
-            limit: only the last so many; 0 for all that are remembered.
+            names: only instances with one of these names.
+            prefix: only instances whose name starts with this.
+            types: only instances of one of these types.
+            limit: only the last `limit` changes; 0 for all.
         """
         request = pb.HistoryRequest(filter=_filter(names, prefix, types), since_revision=since, limit=limit)
         if since_time is not None:
@@ -73,7 +73,7 @@ class EventCalls(Channel):
         return await self._history(request)
 
     def watch_events(self, *, snapshot: bool = False) -> Stream[pb.WatchResponse]:
-        """Stream changes as the daemon sends them, until the connection is lost; `events` makes it again."""
+        """Stream changes until the connection is lost; `events` makes it again."""
         return self._watch_events(pb.WatchRequest(snapshot=snapshot), wait_for_ready=False)
 
     async def _history(self, request: pb.HistoryRequest) -> pb.HistoryResponse:

@@ -1,4 +1,4 @@
-"""Two streams of an instance manager as one: events say what has changed, pings that something has."""
+"""Combines two streams of an instance manager: events say what has changed, pings that something has."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,22 +8,22 @@ from instance_manager.client.channel import Stream
 from instance_manager.pb.instance_manager.v1.events_pb2 import Event, WatchResponse
 
 _PING_SECONDS = 5.0
-"""Between two pings that are passed on where events tell the most: of v1 instances they tell nothing new."""
+"""Seconds between two pings that are passed on if there are events, which tell about v1 instances anyway."""
 _UNREAD = 1000
-"""Events that are taken in advance."""
+"""Largest number of events read in advance."""
 
 
 async def following(
     pings: Stream[Any], events: Stream[WatchResponse] | None
 ) -> AsyncGenerator[Event | None, None]:
-    """Yield each event, and None for whatever the events do not tell; end when one of the streams ends.
+    """Yield each event, and None for changes that events do not report; end when one of the streams ends.
 
     Args:
-        pings: something has changed, however much.
-        events: what has changed, of v1 instances; None if there is no such stream, then every ping counts.
+        pings: pings for all changes.
+        events: changes of v1 instances; None if there is no such stream, and then every ping counts.
 
     Raises:
-        AioRpcError: when a stream is lost.
+        AioRpcError: when the connection is lost.
     """
     told: asyncio.Queue[Event | None] = asyncio.Queue(_UNREAD)
     pumps = {asyncio.create_task(_pass_pings(pings, told, _PING_SECONDS if events else 0.0))}
@@ -55,7 +55,7 @@ async def _pass_events(events: Stream[WatchResponse], told: "asyncio.Queue[Event
 
 
 async def _pass_pings(pings: Stream[Any], told: "asyncio.Queue[Event | None]", seconds: float) -> None:
-    """Pass pings on, those that come within so many seconds as one."""
+    """Pass pings on, merging those within `seconds`."""
     pending = asyncio.Event()
 
     async def take() -> None:

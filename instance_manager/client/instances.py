@@ -1,4 +1,4 @@
-"""InstanceService: instances of both data engines, and how much is logged."""
+"""InstanceService: instances of both data engines, and the log level."""
 
 from collections.abc import AsyncIterator
 from typing import Literal, TypeAlias
@@ -21,16 +21,16 @@ ENGINES = {"v1": common_pb2.DATA_ENGINE_V1, "v2": common_pb2.DATA_ENGINE_V2}
 class InstanceCalls(Channel):
     """The methods of InstanceService.
 
-    `kind` is the type of an instance: engine, engine-frontend, replica, shard or shardgroup. v2 needs it, to
-    v1 it does not matter.
+    `kind` is the type of an instance: engine, engine-frontend, replica, shard or shardgroup. It is required
+    for v2 and ignored for v1.
     """
 
     async def instance_create(self, spec: pb.InstanceSpec, *, sharded: bool = False) -> pb.InstanceResponse:
-        """Start an instance; answered at once, its way to `running` is told by watches and lists.
+        """Start an instance and return it at once; watch or list to see it running.
 
         Args:
-            spec: what to run; `spec.data_engine` says where.
-            sharded: the data are spread over shards (v2).
+            spec: what to run; `spec.data_engine` selects the data engine.
+            sharded: whether the data is distributed over shards (v2).
         """
         layout = common_pb2.DATA_LAYOUT_TYPE_SHARDED if sharded else common_pb2.DATA_LAYOUT_TYPE_REPLICATED
         request = pb.InstanceCreateRequest(spec=spec, data_layout_type=layout)
@@ -46,15 +46,15 @@ class InstanceCalls(Channel):
         disk_uuid: str = "",
         cleanup: bool = False,
     ) -> pb.InstanceResponse:
-        """Begin to end an instance.
+        """Begin to stop an instance.
 
         Args:
-            name: of the instance.
-            uuid: only if the instance of this name has it.
+            name: name of the instance.
+            uuid: if not empty, only the instance with this UUID is deleted.
             kind: its type.
-            data_engine: where it runs.
-            disk_uuid: the disk a replica or shard is on (v2).
-            cleanup: remove the data too (v2).
+            data_engine: its data engine.
+            disk_uuid: UUID of the disk of a replica or shard (v2).
+            cleanup: whether to remove the data too (v2).
         """
         request = pb.InstanceDeleteRequest(
             name=name,
@@ -81,7 +81,7 @@ class InstanceCalls(Channel):
     async def instance_replace(
         self, spec: pb.InstanceSpec, terminate_signal: str = "SIGHUP"
     ) -> pb.InstanceResponse:
-        """Put an instance with another binary in the place of a running one (v1); waits until it runs."""
+        """Replace a running instance by one with another binary (v1); returns when that is running."""
         request = pb.InstanceReplaceRequest(spec=spec, terminate_signal=terminate_signal)
         return await self._instance("InstanceReplace", request, pb.InstanceResponse, within=REPLACE_TIMEOUT)
 
@@ -97,26 +97,26 @@ class InstanceCalls(Channel):
         """Stream the lines of an instance's log (v1).
 
         Args:
-            name: of the instance, which may be gone already.
+            name: name of the instance, which may have been deleted.
             kind: its type.
-            data_engine: where it runs.
-            follow: go on until the instance is deleted.
-            tail: begin with the last `tail` lines.
+            data_engine: its data engine.
+            follow: whether to continue until the instance is deleted.
+            tail: start with the last `tail` lines; None for all.
         """
         request = pb.InstanceLogRequest(name=name, type=kind, data_engine=ENGINES[data_engine])
         return self._log("imrpc.InstanceService/InstanceLog", request, follow=follow, tail=tail)
 
     def instance_watch(self) -> Stream[empty_pb2.Empty]:
-        """Stream a ping when something has changed since `Stream.begun` returned: list to learn what."""
+        """Stream a ping whenever something has changed since `Stream.begun` returned; list to see what."""
         return self._stream("imrpc.InstanceService/InstanceWatch", empty_pb2.Empty(), empty_pb2.Empty)
 
     async def instance_suspend(self, name: str, *, kind: str, data_engine: DataEngine = "v2") -> None:
-        """Hold the I/O of an instance back (v2)."""
+        """Suspend the I/O of an instance (v2)."""
         request = pb.InstanceSuspendRequest(name=name, type=kind, data_engine=ENGINES[data_engine])
         await self._instance("InstanceSuspend", request, empty_pb2.Empty)
 
     async def instance_resume(self, name: str, *, kind: str, data_engine: DataEngine = "v2") -> None:
-        """Let the I/O of a suspended instance go on (v2)."""
+        """Resume the I/O of a suspended instance (v2)."""
         request = pb.InstanceResumeRequest(name=name, type=kind, data_engine=ENGINES[data_engine])
         await self._instance("InstanceResume", request, empty_pb2.Empty)
 
@@ -130,15 +130,15 @@ class InstanceCalls(Channel):
         phase: str = "",
         data_engine: DataEngine = "v2",
     ) -> None:
-        """Move a frontend to another target (v2).
+        """Switch a frontend over to another target (v2).
 
         Args:
-            name: of the frontend.
-            target_address: HOST:PORT to move it to.
+            name: name of the frontend.
+            target_address: the new target, HOST:PORT.
             kind: its type.
             engine_name: the engine behind that address.
-            phase: only this step of it; empty for all of them.
-            data_engine: where it runs.
+            phase: the only phase to run; empty for all of them.
+            data_engine: its data engine.
         """
         request = pb.InstanceSwitchOverTargetRequest(
             name=name,
@@ -151,29 +151,29 @@ class InstanceCalls(Channel):
         await self._instance("InstanceSwitchOverTarget", request, empty_pb2.Empty)
 
     async def instance_delete_target(self, name: str, *, kind: str, data_engine: DataEngine = "v2") -> None:
-        """Remove the target of an engine and keep the rest of it (v2)."""
+        """Delete the target of an engine, but not the engine (v2)."""
         request = pb.InstanceDeleteTargetRequest(name=name, type=kind, data_engine=ENGINES[data_engine])
         await self._instance("InstanceDeleteTarget", request, empty_pb2.Empty)
 
-    # --- how much is logged: by the daemon (v1) or the SPDK service (v2) ---
+    # --- the log of the daemon (v1) or of the SPDK service (v2) ---
 
     async def log_level(self, data_engine: DataEngine = "v1") -> str:
-        """Return the least important level that is logged."""
+        """Return the log level."""
         request = pb.LogGetLevelRequest(data_engine=ENGINES[data_engine])
         return (await self._instance("LogGetLevel", request, pb.LogGetLevelResponse)).level
 
     async def set_log_level(self, level: str, data_engine: DataEngine = "v1") -> None:
-        """Log what is at least as important as a level, such as `debug` or `warning`."""
+        """Set the log level, such as `debug` or `warning`."""
         request = pb.LogSetLevelRequest(level=level, data_engine=ENGINES[data_engine])
         await self._instance("LogSetLevel", request, empty_pb2.Empty)
 
     async def log_flags(self, data_engine: DataEngine = "v1") -> str:
-        """Return the parts that log in detail, comma-separated."""
+        """Return which parts log in detail, comma-separated."""
         request = pb.LogGetFlagsRequest(data_engine=ENGINES[data_engine])
         return (await self._instance("LogGetFlags", request, pb.LogGetFlagsResponse)).flags
 
     async def set_log_flags(self, flags: str, data_engine: DataEngine = "v1") -> None:
-        """Let exactly these parts (comma-separated) log in detail."""
+        """Set which parts log in detail, comma-separated."""
         request = pb.LogSetFlagsRequest(flags=flags, data_engine=ENGINES[data_engine])
         await self._instance("LogSetFlags", request, empty_pb2.Empty)
 

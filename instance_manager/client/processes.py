@@ -9,19 +9,19 @@ from instance_manager.client.channel import DEFAULT_TIMEOUT, Channel, Response, 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 REPLACE_TIMEOUT = 60.0
-"""Seconds for a replace, which waits until the new process runs."""
+"""Timeout in seconds of a replace, which waits until the new process is running."""
 
 
 class ProcessCalls(Channel):
     """The methods of ProcessManagerService."""
 
     async def process_create(self, spec: pb.ProcessSpec) -> pb.ProcessResponse:
-        """Start a process; answered at once, in state `starting` or, if it cannot be executed, `error`."""
+        """Start a process and return it at once, in state `starting`, or `error` if it cannot be executed."""
         request = pb.ProcessCreateRequest(spec=spec)
         return await self._process("ProcessCreate", request, pb.ProcessResponse)
 
     async def process_delete(self, name: str, uuid: str = "") -> pb.ProcessResponse:
-        """Begin to end a process; with a UUID, only if the process of this name has it."""
+        """Begin to stop a process; with a UUID, only if the process with this name has it."""
         request = pb.ProcessDeleteRequest(name=name, uuid=uuid)
         return await self._process("ProcessDelete", request, pb.ProcessResponse)
 
@@ -37,7 +37,7 @@ class ProcessCalls(Channel):
     async def process_replace(
         self, spec: pb.ProcessSpec, terminate_signal: str = "SIGHUP"
     ) -> pb.ProcessResponse:
-        """Put a process with another binary in the place of a running one; waits until it runs."""
+        """Replace a running process by one with another binary; returns when that is running."""
         request = pb.ProcessReplaceRequest(spec=spec, terminate_signal=terminate_signal)
         return await self._process("ProcessReplace", request, pb.ProcessResponse, within=REPLACE_TIMEOUT)
 
@@ -49,9 +49,9 @@ class ProcessCalls(Channel):
         """Stream the lines of a process's log.
 
         Args:
-            name: of the process, which may be gone already.
-            follow: go on until the process is deleted.
-            tail: begin with the last `tail` lines.
+            name: name of the process, which may have been deleted.
+            follow: whether to continue until the process is deleted.
+            tail: start with the last `tail` lines; None for all.
         """
         request = pb.LogRequest(name=name)
         return self._log("ProcessManagerService/ProcessLog", request, follow=follow, tail=tail)

@@ -1,4 +1,4 @@
-"""An instance manager as the search for orphans asks it; one that knows processes only is asked for those."""
+"""The instance managers of the search for orphans, over gRPC; old ones that only know processes work too."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -37,25 +37,25 @@ class GrpcInstanceManager:
     """Implements `app.orphans.interfaces.InstanceManagerSource`."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
-        """Ask an instance manager.
+        """Connect to an instance manager.
 
         Args:
-            name: by which owners know it.
-            connect: returns a new client of it. It is called again whenever a watch was lost, since
-                certificates may have been renewed; it raises CannotReadError if they cannot be used.
+            name: the name that owners use for it.
+            connect: returns a new client. It is called again whenever a watch was lost, since certificates
+                may have been renewed; it raises CannotReadError if they cannot be used.
         """
         self.name = name
         self._connect = connect
         self._client = connect()
         self._lost = False
-        """A watch has failed since the client was made."""
+        """Whether a watch has failed since the client was created."""
 
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
 
     async def get_live(self, seen: Observed) -> Observed | None:
-        """Ask for the instance that has a name now; None if it says that there is none."""
+        """Return the instance that has the name of `seen` now, None if there is none."""
 
         async def instance() -> Observed:
             engine = _NAMES[seen.data_engine]
@@ -75,7 +75,7 @@ class GrpcInstanceManager:
             raise self._cannot_read(error) from error
 
     async def list_live(self) -> Sequence[Observed]:
-        """Ask for all instances."""
+        """Return all instances."""
 
         async def instances() -> list[Observed]:
             return [_of_instance(each) for each in (await self._client.instance_list()).values()]
@@ -89,7 +89,7 @@ class GrpcInstanceManager:
             raise self._cannot_read(error) from error
 
     async def watch(self) -> AsyncGenerator[InstanceNews, None]:
-        """Tell all instances, and then what changes: by its events, or where it has none by its pings."""
+        """Yield all instances and then changes, from events, or from pings where there are no events."""
         if self._lost:
             await self._connect_again()
         streams: list[Stream[Any]] = []
@@ -121,11 +121,11 @@ class GrpcInstanceManager:
             return InstancesListed(tuple(await self.list_live()))
         told = change.instance
         seen = Observed(told.name, told.uuid, told.type, told.state)
-        # A name may have gone to another instance already: whoever replaces one exists beside it for a while.
+        # After a replace, the name already belongs to another instance.
         return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
 
     async def delete(self, seen: Observed) -> bool:
-        """Order the deletion of exactly this instance; False if there is none of this name and UUID."""
+        """Delete exactly this instance; returns False if there is none with this name and UUID."""
         if not seen.uuid:
             raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
 
@@ -167,7 +167,7 @@ class GrpcInstanceManager:
     async def _connect_again(self) -> None:
         before, self._client = self._client, self._connect()
         self._lost = False
-        # What is still being asked is answered or runs into its deadline first: nothing is cut off.
+        # Calls in progress may end first.
         await before.close(DEFAULT_TIMEOUT)
 
     @property
@@ -179,7 +179,7 @@ class GrpcInstanceManager:
 
 
 async def _is_implemented(call: Callable[[], Awaitable[object]]) -> bool:
-    """Tell whether an instance manager knows a method."""
+    """Return whether an instance manager implements a method."""
     try:
         await call()
     except AioRpcError as error:
@@ -190,9 +190,9 @@ async def _is_implemented(call: Callable[[], Awaitable[object]]) -> bool:
 
 
 async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:
-    """Ask InstanceService, or ProcessManagerService where there is no such service.
+    """Call InstanceService, or ProcessManagerService if there is no such service.
 
-    That is found out each time: the instance manager behind an address may be replaced by a newer one.
+    This is tried each time, because the instance manager behind an address may be replaced by a newer one.
     """
     try:
         return await instances()
@@ -217,7 +217,7 @@ def _of_process(response: ProcessResponse) -> Observed:
 
 
 def _reason(error: AioRpcError) -> str:
-    """Return why a call has failed; of what gRPC says about connecting, the last words are the reason."""
+    """Return why a call has failed; in gRPC's messages about connecting, the reason comes last."""
     details = " ".join((error.details() or "no reason given").split())
     if not details.startswith("cannot ") and error.code() is StatusCode.UNAVAILABLE:
         details = details.rpartition(" error: ")[2] or details

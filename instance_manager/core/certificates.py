@@ -1,6 +1,6 @@
-"""Certificates of a mutual TLS connection: what makes one unfit, and when it is time for a new one.
+"""Certificates of a mutual TLS connection: what makes one unusable, and when to renew it.
 
-Both sides of a connection show a certificate that a CA known to the other has signed, and both carry the same
+Each side shows a certificate signed by a CA that the other side knows, and both certificates carry the same
 name, the peer name.
 """
 
@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from enum import IntEnum, auto
 
 PEER_NAME = "longhorn-backend.longhorn-system"
-"""The name that Longhorn's components expect of each other."""
+"""The name that Longhorn's components expect in each other's certificates."""
 CA_FILE = "ca.crt"
 CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
 FILES = (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
-"""What a TLS directory holds, in PEM: named as in a Kubernetes secret of the type TLS."""
+"""The files of a TLS directory, in PEM, named as in a Kubernetes secret of type kubernetes.io/tls."""
 
 DAY = 86_400.0
 SOON = 30 * DAY
@@ -22,22 +22,22 @@ VERY_SOON = 7 * DAY
 
 
 class CertificateError(Exception):
-    """Certificates that cannot be used; the message says why and what to do."""
+    """The certificates cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateSet:
-    """What one side needs: the contents of the three files, in PEM."""
+    """What one side needs: the contents of the three files of a TLS directory, in PEM."""
 
     ca: bytes
     certificate: bytes
-    """With the intermediate certificates behind it, if there are any."""
+    """Followed by the intermediate certificates, if there are any."""
     key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says of itself. Times are seconds since the epoch."""
+    """The content of a certificate. Times are in seconds since the epoch."""
 
     dns_names: tuple[str, ...]
     common_name: str
@@ -47,14 +47,14 @@ class Certificate:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name it may go by."""
+        """All its names: the DNS names and the common name."""
         named = (self.common_name,) if self.common_name else ()
         return tuple(dict.fromkeys((*self.dns_names, *named)))
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with a certificate and what to do about it; both speak of it as `it`."""
+    """What is wrong with a certificate and what to do about it; both texts call the certificate `it`."""
 
     reason: str
     remedy: str
@@ -75,12 +75,12 @@ class Urgency(IntEnum):
 
 
 def named(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
-    """Tell whether one of the names is the peer name. A wildcard is not: it names more than this one peer."""
+    """Return whether one of the names is the peer name; a wildcard does not count, as it means others too."""
     return peer_name.casefold() in {name.casefold() for name in names}
 
 
 def mistake(certificate: Certificate, peer_name: str, now: float) -> Mistake | None:
-    """Return what makes a certificate unfit by what it says of itself, None if nothing does."""
+    """Return what is wrong with a certificate's dates or names, None if nothing is."""
     if now < certificate.not_before:
         return Mistake(
             f"it is not valid before {day(certificate.not_before)}, and the clock here says {day(now)}",
@@ -99,7 +99,7 @@ def mistake(certificate: Certificate, peer_name: str, now: float) -> Mistake | N
 
 
 def wrong_ca(certificate: Certificate) -> Mistake:
-    """Return the mistake of a certificate that was not signed by the CA at hand."""
+    """Return the mistake for a certificate that was not signed by our CA."""
     return Mistake(
         f"it was not signed by the CA in {CA_FILE}; its issuer is called {certificate.issuer or 'nothing'}",
         f"put the certificate of that issuer into {CA_FILE}, or have it signed by the CA that is there",
@@ -107,7 +107,7 @@ def wrong_ca(certificate: Certificate) -> Mistake:
 
 
 def urgency(expires_at: float, now: float) -> Urgency:
-    """Return how soon certificates have to be renewed that expire at a time."""
+    """Return how urgent the renewal of certificates is that expire at `expires_at`."""
     left = expires_at - now
     if left < 0:
         return Urgency.EXPIRED
@@ -117,12 +117,12 @@ def urgency(expires_at: float, now: float) -> Urgency:
 
 
 def listed(names: tuple[str, ...] | list[str]) -> str:
-    """Return names as text, at most five of them."""
+    """Return names as text: the first five, and how many more there are."""
     few = 5
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return (", ".join(names[:few]) + more) or "nobody"
 
 
 def day(time: float) -> str:
-    """Return a time as people write it, in UTC."""
+    """Return a time, in seconds since the epoch, as text in UTC."""
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""One change of one process, as it is told to watchers and remembered."""
+"""One change of one process, as it is published to watchers and remembered."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from instance_manager.core.process import Process, State
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a process at one moment."""
+    """One change of a process."""
 
     revision: int
-    """Increasing by one from change to change."""
+    """Number of the change, increasing by one."""
     time: float
     """Seconds since the epoch."""
     process: Process
     """As it was right after the change."""
     previous: State | None
-    """State before; None for the first change of a process."""
+    """The state before; None for the first change of a process."""
     deleted: bool = False
-    """It has left the list; nothing more will be told about this UUID."""
+    """Whether it has left the list; this is the last change with its UUID."""
 
     @property
     def reason(self) -> str:
-        """Why it changed, in words."""
+        """Why it changed, for people."""
         process = self.process
         if self.deleted:
             return "nothing is left of it"

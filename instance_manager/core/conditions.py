@@ -1,4 +1,4 @@
-"""Conditions: observations about a process beside its state."""
+"""Conditions: observations about a process in addition to its state."""
 
 import hashlib
 from collections.abc import Set as AbstractSet

@@ -29,27 +29,27 @@ class FailedPreconditionError(InstanceManagerError):
 
 
 class PermissionDeniedError(InstanceManagerError):
-    """What was asked for is not allowed here, whoever asks."""
+    """The daemon's configuration does not allow the request, whoever makes it."""
 
 
 class OutOfRangeError(InstanceManagerError):
-    """What was asked for is no longer, or not yet, known."""
+    """The revision asked for is no longer, or not yet, known."""
 
 
 class DeadlineExceededError(InstanceManagerError):
-    """A process did not get ready in the time it was given."""
+    """A process was not ready in time, or a request had to wait too long."""
 
 
 class UnavailableError(InstanceManagerError):
-    """The daemon is ending; ask the next one."""
+    """The daemon is shutting down; ask the next one."""
 
 
 class UnimplementedError(InstanceManagerError):
-    """The data engine cannot do what is asked for, whatever its state."""
+    """The data engine does not support the request at all."""
 
 
 class UpstreamError(InstanceManagerError):
-    """Another service that a request was passed on to has refused it, or did not answer."""
+    """The service that a request was forwarded to has refused it, or did not answer."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

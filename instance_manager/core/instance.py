@@ -1,4 +1,4 @@
-"""Kinds of instances, whatever data engine they belong to."""
+"""Types of instances of both data engines."""
 
 from enum import StrEnum
 
@@ -7,18 +7,18 @@ from instance_manager.core.names import is_engine_name
 
 
 class InstanceType(StrEnum):
-    """What an instance is; v1 has engines and replicas only."""
+    """The type of an instance; v1 has only engines and replicas."""
 
     ENGINE = "engine"
-    """Takes the I/O of a volume and spreads it over its replicas or shards."""
+    """Distributes the I/O of a volume over its replicas or shards."""
     ENGINE_FRONTEND = "engine-frontend"
-    """Shows an engine to the node as a block device or an NVMe/TCP target."""
+    """Exposes an engine to the node as a block device or an NVMe/TCP target."""
     REPLICA = "replica"
-    """A whole copy of a volume's data."""
+    """A full copy of a volume's data."""
     SHARD = "shard"
     """One piece of an erasure-coded volume."""
     SHARD_GROUP = "shardgroup"
-    """The shards of one erasure-coded volume, and the code that spans them."""
+    """Combines the shards of an erasure-coded volume."""
 
 
 def parse_instance_type(text: str) -> InstanceType:
@@ -40,12 +40,12 @@ def parse_instance_type(text: str) -> InstanceType:
 
 
 def type_of_process(name: str, created_as: str) -> InstanceType:
-    """Return what a process of the v1 data engine is.
+    """Return the instance type of a process.
 
     Args:
-        name: of the process.
-        created_as: the type it was created with; if it was created without one, or a damaged journal tells
-            one that there is not, the name tells (see `names.is_engine_name`).
+        name: name of the process.
+        created_as: the type it was created with. If it is empty, or unknown because it comes from a damaged
+            journal, the type follows from the name, see `names.is_engine_name`.
     """
     try:
         return InstanceType(created_as)

@@ -1,7 +1,7 @@
 """The lifecycle of a process: everything that affects its state, in one table.
 
-`step` takes a process and an event and returns the process as it is afterwards and what has to be done.
-A pair of state and event that is not in `TABLE` raises and changes nothing. The diagram in
+`step` takes a process and an event, and returns the process after the event and the effects to carry out.
+A pair of state and event that is not in `TABLE` raises an error and changes nothing. The diagram in
 docs/architecture.md is drawn from `TABLE` by scripts/state-diagram.
 """
 
@@ -41,13 +41,13 @@ Step = tuple[Process, tuple[Effect, ...]]
 
 
 class IllegalTransitionError(Exception):
-    """An event that cannot happen in this state: a programming error, never a caller's."""
+    """The event cannot happen in this state: a bug in this program, never the fault of a caller."""
 
 
 def begin(
     spec: ProcessSpec, uuid: str, ports: PortRange | None, conditions: Mapping[str, bool] | None = None
 ) -> Step:
-    """Return a new process in `starting`, to be published and spawned."""
+    """Return a new process in `starting`, and the effects that publish and spawn it."""
     process = Process(spec=spec, uuid=uuid, ports=ports, conditions=dict(conditions or {}))
     return process, (Publish(), Spawn())
 
@@ -56,7 +56,7 @@ def step(process: Process, event: Event) -> Step:
     """Apply one event.
 
     Raises:
-        IllegalTransitionError: if the event cannot happen in the state; the process is as it was.
+        IllegalTransitionError: if the event cannot happen in this state.
     """
     rule = TABLE[process.state].get(type(event))
     if rule is None:
@@ -158,7 +158,7 @@ def _observe(p: Process, e: ConditionObserved) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an event does in a state, and the states it may lead to."""
+    """What an event does in a state, and which states may follow."""
 
     apply: Callable[[Process, Any], Step]
     targets: tuple[State, ...]
@@ -218,4 +218,4 @@ NEEDS: Mapping[type[Event], Body] = {
     TreeGone: Body.REMNANTS,
     TreeRemains: Body.REMNANTS,
 }
-"""What has to exist for an event to be possible."""
+"""The body that a process must have for an event to be possible."""

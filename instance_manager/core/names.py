@@ -1,4 +1,4 @@
-"""Names of processes: what is allowed, and what a name tells.
+"""Names of processes: what is allowed, and what a name means.
 
 A name becomes a file name (`NAME.log`), an environment variable and, in Kubernetes, the name of a custom
 resource; hence a DNS-1123 subdomain, and room for `.log` in a 255-byte file name.
@@ -15,10 +15,10 @@ _ENGINE = re.compile(r".+?-e-[^-]*")
 
 
 def validate_name(name: str) -> None:
-    """Accept a DNS-1123 subdomain of at most 251 characters.
+    """Check that a name is a DNS-1123 subdomain of at most 251 characters.
 
     Raises:
-        InvalidArgumentError: for anything else, naming the rule that was broken.
+        InvalidArgumentError: if not; the message names the rule that is broken.
     """
     if not name:
         raise InvalidArgumentError("cannot use an empty name: set the name of the process")
@@ -34,10 +34,10 @@ def validate_name(name: str) -> None:
 
 
 def is_engine_name(name: str) -> bool:
-    """Tell whether a process of this name is an engine, by Longhorn's naming (`VOLUME-e-SUFFIX`)."""
+    """Return whether this is the name of an engine, by Longhorn's convention `VOLUME-e-SUFFIX`."""
     return _ENGINE.fullmatch(name) is not None
 
 
 def volume_of_engine(name: str) -> str:
-    """Return the volume an engine name belongs to: the name without its last two `-` parts."""
+    """Return the volume of an engine, by its name: the name without its last two `-` parts."""
     return name.rsplit("-", 2)[0]

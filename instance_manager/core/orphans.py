@@ -1,7 +1,7 @@
-"""Orphans: the judgement of one instance, the record that is kept of an orphan, and the record's life.
+"""Orphans: the judgement of one instance, and the record of an orphan from its creation to its end.
 
-An orphan is an instance that runs although nothing owns it. One look at the instance and one at its owner can
-always be fooled by what happens between the two; the order of reads that cannot is in `inquiry`.
+An orphan is an instance that runs although nothing owns it. A single judgement can be wrong if something
+happens between reading the instance and reading its owner; `inquiry` has the order of reads that avoids this.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from instance_manager.core.process import State
 
 
 class Kind(StrEnum):
-    """What an owner's instance is; an instance of another type has no owner to be judged by."""
+    """Type of an owner; instances of other types have no owner and are not judged."""
 
     ENGINE = auto()
     REPLICA = auto()
@@ -22,42 +22,42 @@ class DataEngine(StrEnum):
     """Which data engine runs an instance."""
 
     V1 = auto()
-    """A process of the operating system."""
+    """The instance is an OS process."""
     V2 = auto()
-    """Something that SPDK holds."""
+    """The instance lives in the SPDK service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The custom resource that an instance exists for."""
+    """The custom resource that an instance belongs to."""
 
     name: str
     kind: Kind
     deleting: bool = False
-    """Its deletion was asked for."""
+    """Whether its deletion was requested (`metadata.deletionTimestamp`)."""
     node_id: str = ""
-    """Node on which the instance is wanted; empty: none in particular."""
+    """Node on which the instance should run (`spec.nodeID`); empty for no particular one."""
     owner_id: str = ""
-    """Node whose controller looks after it."""
+    """Node whose controller manages it (`status.ownerID`)."""
     desired_state: str = ""
     current_state: str = ""
     instance_manager: str = ""
-    """Where its instance is, as its controller has noted."""
+    """Name of the instance manager of its instance (`status.instanceManagerName`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """An instance as an instance manager tells of it."""
+    """An instance as reported by an instance manager."""
 
     name: str
     uuid: str
-    """Empty from an instance manager before 1.9."""
+    """Empty if the instance manager is older than 1.9."""
     kind: str
     """`engine`, `replica`, or a type that is not judged."""
     state: str
     data_engine: DataEngine = DataEngine.V1
     deleting: bool = False
-    """A delete was asked for, whatever the state says: one that failed stays in `error` until it is gone."""
+    """Whether a delete was requested; the state alone does not show that of an instance in `error`."""
 
     @property
     def settled(self) -> bool:
@@ -67,22 +67,22 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A read that brought no answer; never the same as an answer that there is nothing."""
+    """A read that failed; never the same as the answer that there is nothing."""
 
     reason: str
 
 
 class Verdict(StrEnum):
-    """What one look at an instance and its owner says."""
+    """The judgement of an instance by its owner."""
 
     ORPHAN = auto()
     OWNED = auto()
     IN_TRANSITION = auto()
-    """The instance starts or ends."""
+    """The instance is starting, stopping, stopped or being deleted."""
     NO_IDENTITY = auto()
-    """It has no UUID: nothing could say later whether a process of this name is still the same."""
+    """It has no UUID: nobody could tell later whether a process of this name is still the same."""
     NOT_JUDGED = auto()
-    """Not of a type that has an owner, or its owner is of another kind."""
+    """Its type has no owners, or its owner is of another kind."""
     UNKNOWN = auto()
     """The owner could not be read; the earlier verdict stands."""
     OWNER_IN_TRANSITION = auto()
@@ -90,7 +90,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and why, in words."""
+    """A verdict, and the reason in words."""
 
     verdict: Verdict
     reason: str
@@ -105,9 +105,9 @@ def judge(instance: Observed, owner: Owner | Unreadable | None, manager: str) ->
     """Judge an instance by its owner.
 
     Args:
-        instance: as it was seen.
-        owner: of its name, None if there is none.
-        manager: name of the instance manager it was seen on.
+        instance: the instance as it was read.
+        owner: the owner of this name, None if there is none.
+        manager: name of the instance manager on which it runs.
     """
     if not instance.settled:
         doing = "being deleted" if instance.deleting else instance.state or "in no state"
@@ -144,7 +144,7 @@ def _judge_by_present(owner: Owner, manager: str) -> Judgement:
 
 
 def _transition(owner: Owner) -> str:
-    """Return what is still to happen to an owner, empty if nothing is."""
+    """Return why an owner's status is not final yet, empty if it is."""
     if owner.deleting:
         return "its owner is being deleted"
     if not owner.current_state or not owner.owner_id:
@@ -159,7 +159,7 @@ def _transition(owner: Owner) -> str:
 
 
 def is_back(owner: Owner | Unreadable | None, instance: Observed, manager: str) -> bool:
-    """Tell whether an instance that was an orphan has an owner on its instance manager again."""
+    """Return whether an instance that was an orphan has an owner on its instance manager again."""
     return (
         isinstance(owner, Owner)
         and owner.kind == instance.kind
@@ -169,12 +169,12 @@ def is_back(owner: Owner | Unreadable | None, instance: Observed, manager: str) 
 
 
 class Fate(StrEnum):
-    """What has become of a record."""
+    """The status of a record: open, or why it was closed."""
 
     OPEN = auto()
     """The instance is an orphan, as far as is known."""
     GONE = auto()
-    """The instance went away by itself or by somebody else's hand."""
+    """The instance ended by itself, or somebody else has deleted it."""
     REPLACED = auto()
     """Its name belongs to an instance with another UUID."""
     OWNED = auto()
@@ -186,7 +186,7 @@ class Fate(StrEnum):
 
 
 AUTO_DELETION = "auto-deletion"
-"""Who deletes when no person does."""
+"""Stands for the person in records of automatic deletions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,31 +196,32 @@ class Orphan:
     instance: Observed
     """As it was when it was declared an orphan."""
     manager: str
-    """Name of the instance manager it was seen on."""
+    """Name of the instance manager on which it runs."""
     created: float
     """Seconds since the epoch."""
     reason: str
     """Why it was declared an orphan."""
     exists: bool = True
-    """The condition `InstanceExist`: whether the instance was there when it was last looked at."""
+    """The condition `InstanceExist`: whether the instance existed when it was last read."""
     fate: Fate = Fate.OPEN
     ended: float = 0.0
-    """When it ceased to be open, in seconds since the epoch."""
+    """When it was closed, in seconds since the epoch."""
     outcome: str = ""
-    """What became of it, in words."""
+    """Why it was closed, in words."""
     requested_by: str = ""
-    """Person who asked that the instance be deleted."""
+    """Who asked for the instance to be deleted; empty if nobody did."""
     requested_at: float = 0.0
+    """When they did, in seconds since the epoch."""
     deleted_by: str = ""
-    """Who had it deleted: set once the instance manager has taken the order."""
+    """Who deleted it; set once the instance manager has accepted the delete."""
     attempts: int = 0
-    """How often a delete was tried and failed."""
+    """How many deletes have failed."""
     trouble: str = ""
-    """Why the last attempt to delete has failed, or did not take place."""
+    """Why the last delete failed or was not sent."""
 
     @property
     def name(self) -> str:
-        """The name of the record; another instance, or the same one elsewhere, has another."""
+        """The name of the record, unique to the instance and its instance manager."""
         return record_name(self.instance, self.manager)
 
     @property
@@ -230,7 +231,7 @@ class Orphan:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Which instance the record was made for."""
+        """Which instance the record is about."""
         return {
             "InstanceName": self.instance.name,
             "InstanceUUID": self.instance.uuid,
@@ -238,13 +239,13 @@ class Orphan:
         }
 
     def close(self, fate: Fate, now: float, outcome: str) -> "Orphan":
-        """Return the record with what became of it."""
+        """Return the record closed with a fate."""
         exists = fate not in {Fate.GONE, Fate.REPLACED, Fate.DELETED}
         return replace(self, exists=exists, fate=fate, ended=now, outcome=outcome)
 
 
 def record_name(instance: Observed, manager: str) -> str:
-    """Return the name of an instance's record: the same for the same instance, whoever computes it."""
+    """Return the name of an instance's record; it depends on nothing but the instance and its manager."""
     key = f"{instance.name}-{instance.uuid}-{manager}-{instance.data_engine}"
     return f"orphan-{hashlib.sha256(key.encode()).hexdigest()}"
 
@@ -252,12 +253,12 @@ def record_name(instance: Observed, manager: str) -> str:
 def review(
     record: Orphan, instance: Observed | Unreadable | None, owner: Owner | Unreadable | None, now: float
 ) -> Orphan:
-    """Return an open record as it is after a look at its instance and owner; the instance is not touched.
+    """Return an open record updated, or closed, by what its instance and owner are now.
 
     Args:
-        record: to look at.
-        instance: that has its name now, None if there is none.
-        owner: of that name, None if there is none.
+        record: the open record.
+        instance: the instance that has the name now, None if there is none.
+        owner: the owner of that name, None if there is none.
         now: seconds since the epoch.
     """
     if isinstance(instance, Unreadable):
@@ -275,13 +276,13 @@ def review(
 
 
 def deleter(record: Orphan, now: float, *, auto_deletion: bool, grace: float) -> str:
-    """Return who wants the instance of an open record deleted by now, empty if nobody does.
+    """Return on whose behalf the instance of an open record is to be deleted now, empty if not at all.
 
     Args:
-        record: of the instance.
+        record: the open record.
         now: seconds since the epoch.
-        auto_deletion: whether orphans are deleted without anybody asking.
-        grace: seconds that an orphan is left alone before that.
+        auto_deletion: whether orphans are deleted without a request.
+        grace: seconds that auto-deletion leaves a new orphan alone.
     """
     if record.requested_by:
         return record.requested_by

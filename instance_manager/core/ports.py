@@ -1,7 +1,7 @@
 """The port pool: contiguous ranges out of one span, next-fit.
 
-Next-fit, because a port that was just freed may still be in somebody's connection table or retry loop:
-it is handed out again only after the whole span has been walked through.
+Next-fit, because somebody may still try to connect to a port that was just freed: it is allocated again only
+after the whole span has been used.
 """
 
 import re
@@ -31,7 +31,7 @@ def port_range(start: int, end: int) -> PortRange:
     """Return the ports from `start` to `end`.
 
     Raises:
-        ValueError: if they are none.
+        ValueError: if this is not a range of valid ports.
     """
     if not 1 <= start <= end <= MAX_PORT:
         raise ValueError(f"no port range: {start}-{end}")
@@ -59,13 +59,13 @@ def parse_port_range(text: str) -> PortRange:
 
 @dataclass(frozen=True, slots=True)
 class PortPool:
-    """What is handed out of `span`; every operation returns a new pool."""
+    """The allocated ports of `span`; a value: every operation returns a new pool."""
 
     span: PortRange
     cursor: int
-    """Where the next search begins."""
+    """Where the next search starts."""
     taken: tuple[PortRange, ...] = ()
-    """Ranges handed out, ascending, never overlapping."""
+    """The allocated ranges, in ascending order, never overlapping."""
 
     @classmethod
     def of(cls, span: PortRange) -> "PortPool":
@@ -74,11 +74,11 @@ class PortPool:
 
     @property
     def free_count(self) -> int:
-        """How many ports are free."""
+        """The number of free ports."""
         return sum(len(gap) for gap in self._gaps())
 
     def allocate(self, count: int) -> tuple["PortPool", PortRange]:
-        """Hand out `count` consecutive ports: the first gap from the cursor on, wrapping round once.
+        """Allocate `count` consecutive ports in the first gap from the cursor on, wrapping around once.
 
         Raises:
             ResourceExhaustedError: if no gap is wide enough.
@@ -94,10 +94,10 @@ class PortPool:
         )
 
     def reserve(self, ports: PortRange) -> "PortPool":
-        """Take a range that is known to be in use out of the pool; it may lie outside the span.
+        """Allocate a range that is known to be in use; it may be outside the span.
 
         Raises:
-            ValueError: if some of it is handed out already.
+            ValueError: if any of it is already allocated.
         """
         if any(r.start <= ports.end and ports.start <= r.end for r in self.taken):
             raise ValueError(f"ports {ports} are handed out already")
@@ -107,10 +107,10 @@ class PortPool:
         return replace(self, taken=tuple(taken), cursor=ports.end + 1 if ahead else self.cursor)
 
     def release(self, ports: PortRange) -> "PortPool":
-        """Take back a range that was handed out.
+        """Free an allocated range.
 
         Raises:
-            ValueError: if exactly this range is not out; that is a programming error.
+            ValueError: if exactly this range is not allocated.
         """
         kept = tuple(r for r in self.taken if r != ports)
         if len(kept) == len(self.taken):

@@ -22,21 +22,21 @@ class State(StrEnum):
 
 
 class Body(StrEnum):
-    """What exists on the machine, whatever the state says."""
+    """What exists of a process on the machine, whatever its state."""
 
     ABSENT = auto()
     """Not spawned yet."""
     ALIVE = auto()
     """The leader, the process that was spawned, has not ended."""
     REMNANTS = auto()
-    """The leader has ended; descendants of it may live."""
+    """The leader has ended; descendants may still be alive."""
     GONE = auto()
     """Nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which OS process it is: a PID alone is recycled, with the start time it is unique until a reboot."""
+    """Identifies an OS process until the next reboot: a PID alone may be reused."""
 
     pid: int
     start_time: int
@@ -45,17 +45,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: with a code, or by a signal."""
+    """How a process ended: by an exit code or a signal."""
 
     code: int = 0
     signal: str = ""
-    """Name of the signal that ended it, such as SIGKILL; empty if it ended by itself."""
+    """Name of the signal that killed it, such as SIGKILL; empty if it exited by itself."""
     known: bool = True
-    """Whether anybody saw how it ended."""
+    """False if it ended while no daemon or guard could see how."""
 
     @property
     def clean(self) -> bool:
-        """Whether it ended by itself with status 0."""
+        """Whether it exited by itself with status 0."""
         return self.known and self.code == 0 and not self.signal
 
     def __str__(self) -> str:
@@ -75,31 +75,31 @@ class Process:
     failure: str = ""
     """Why the state is `error`."""
     hindrance: str = ""
-    """Why its end takes, or took, more than a signal."""
+    """Why a signal is, or was, not enough to stop it."""
     conditions: Mapping[str, bool] = field(default_factory=dict)
     body: Body = Body.ABSENT
     identity: Identity | None = None
     exit: ExitStatus | None = None
     stop_signal: str = "SIGINT"
-    """Name of the signal that a stop begins with."""
+    """Name of the signal that stops it first."""
     killed: bool = False
-    """SIGKILL has been sent."""
+    """Whether SIGKILL has been sent."""
     doomed: bool = False
-    """A delete was asked for: it leaves the list when nothing is left of it."""
+    """Whether a delete was requested: it leaves the list when nothing is left of it."""
 
     @property
     def name(self) -> str:
-        """The name, which a later process may take over; the UUID never is."""
+        """The name, which another process may take over; UUIDs are never reused."""
         return self.spec.name
 
     @property
     def error_msg(self) -> str:
-        """What a client is told: why it failed and what hinders its end."""
+        """The error message for clients: why it failed, and why it does not stop."""
         return "; ".join(filter(None, (self.failure, self.hindrance)))
 
     @property
     def deleting(self) -> bool:
-        """Whether a delete is under way that the state does not tell: what has failed stays in `error`."""
+        """Whether it is being deleted although its state does not show that: it stays in `error`."""
         return self.doomed and self.state is State.ERROR
 
 
@@ -122,19 +122,19 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It answers on its port, or it has none to answer on."""
+    """It serves on its port, or has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """The time to get ready is over."""
+    """It was not ready in time."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants it to end; with `delete`, to leave the list too."""
+    """It is to be stopped and, with `delete`, to leave the list."""
 
     signal: str = "SIGINT"
     delete: bool = True
@@ -149,10 +149,10 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """The timer that `Arm` set has run out and the leader still lives."""
+    """The timer set by `Arm` has expired and the leader is still alive."""
 
     reason: str
-    """What the system says about it, for the case that even SIGKILL did not help."""
+    """What the leader is doing, in case that even SIGKILL did not end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +162,14 @@ class TreeGone:
 
 @dataclass(frozen=True, slots=True)
 class TreeRemains:
-    """Descendants live on although they were killed."""
+    """Descendants are still alive although they were sent SIGKILL."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionObserved:
-    """An observation about the process has changed or was made for the first time."""
+    """A condition of the process was observed, for the first time or with a new value."""
 
     name: str
     value: bool
@@ -194,7 +194,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Tell the watchers about the process as it is now."""
+    """Publish the process as it is now to the watchers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReady:
-    """Find out when it is ready; answered by `Ready` or `NotReady`, dropped when it leaves `starting`."""
+    """Wait until it is ready; answered by `Ready` or `NotReady`, called off when it leaves `starting`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,32 +216,32 @@ class Signal:
 
 
 class Timer(StrEnum):
-    """How long to wait for an end."""
+    """How long to wait for the leader to end."""
 
     GRACE = auto()
-    """After the first signal: the stop timeout."""
+    """The stop timeout, after the first signal."""
     RETRY = auto()
-    """After SIGKILL: a second or so."""
+    """A second or so, after SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Set the process's one timer; answered by `Overdue` unless the leader ends before."""
+    """Set the timer of the process; answered by `Overdue` unless the leader ends first."""
 
     timer: Timer
 
 
 @dataclass(frozen=True, slots=True)
 class KillTree:
-    """End every descendant that is left; answered by `TreeGone` or `TreeRemains`."""
+    """Kill all remaining descendants; answered by `TreeGone` or `TreeRemains`."""
 
     retry: bool = False
-    """Wait a little first: the last attempt did not succeed."""
+    """Whether to wait a little first, because the last attempt failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Take it off the list, free its ports and tell the watchers deleted=true."""
+    """Take it off the list, free its ports and publish deleted=true."""
 
 
 Effect = Publish | Spawn | AwaitReady | Signal | Arm | KillTree | Forget

@@ -1,7 +1,7 @@
-"""Taking over the processes of a daemon that is gone: what to do about each, from what was found.
+"""Taking over the processes of an earlier daemon: what to do with each, given what was found.
 
-Also the envelope: what a process carries in its environment so that it can be taken over even when the
-journal is lost.
+Also the envelope: what a process carries in its environment, so that it can be taken over even if the journal
+is lost.
 """
 
 import json
@@ -32,7 +32,7 @@ from instance_manager.core.process import (
 from instance_manager.core.spec import ProcessSpec, command_line
 
 _LONGEST_ENVELOPE = 100_000
-"""Bytes; the kernel takes 128 KiB in one variable."""
+"""Bytes; the kernel allows 128 KiB for one variable."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -43,12 +43,12 @@ NEVER_SPAWNED = "the instance manager died before the process was started; delet
 def resume(
     process: Process, found: Identity | None, exit_status: ExitStatus | None
 ) -> tuple[tuple[Effect, ...], tuple[Event, ...]]:
-    """Decide how to go on with a process that an earlier daemon wrote down.
+    """Decide how to continue with a process that an earlier daemon recorded.
 
     Args:
-        process: as it was written down.
-        found: the living OS process that is this very process, None if there is none.
-        exit_status: how it ended, if that is known.
+        process: the process as it was recorded.
+        found: identity of the OS process if it is still alive, else None.
+        exit_status: how it ended, None if unknown.
 
     Returns:
         Effects to carry out and events to apply.
@@ -76,7 +76,7 @@ def _go_on(process: Process) -> tuple[Effect, ...]:
 
 
 def envelope(process: Process, replaces: str) -> str:
-    """Return what the process carries along, for `open_envelope`; empty if it would be too long."""
+    """Return the text that a process carries for `open_envelope`; empty if it would be too long."""
     spec, ports = process.spec, process.ports
     text = _ENCODER.encode(
         {
@@ -96,17 +96,17 @@ def envelope(process: Process, replaces: str) -> str:
 def open_envelope(
     name: str, uuid: str, text: str, words: Sequence[str], identity: Identity
 ) -> tuple[Process, str]:
-    """Return the process that carries an envelope, as running, and the UUID of the one it replaces.
+    """Return the process that carries an envelope, as running, and the UUID of the process it replaces.
 
     Args:
-        name: that it carries.
-        uuid: that it carries.
+        name: the name in its environment.
+        uuid: the UUID in its environment.
         text: the envelope.
-        words: its command line. An interpreter may stand in front of what was asked for.
-        identity: of the OS process.
+        words: its command line. An interpreter may precede the requested program.
+        identity: identity of the OS process.
 
     Raises:
-        ValueError: if the envelope is none, or the command line is not the one it was started with.
+        ValueError: if the envelope is malformed, or the command line is not the one it was started with.
     """
     try:
         validate_name(name)

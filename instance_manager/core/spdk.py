@@ -1,7 +1,7 @@
-"""Instances of the v2 data engine, which the SPDK service holds: what is asked for, and what became of it.
+"""Instances of the v2 data engine, which live in the SPDK service.
 
-The instance manager neither starts nor ends them itself; it checks a request, passes it on and tells what it
-is answered.
+The instance manager does not start or stop them itself: it checks a request, forwards it and returns the
+answer.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from instance_manager.core.ports import MAX_PORT
 
 
 class DataLayout(StrEnum):
-    """How the data of a volume is spread."""
+    """How the data of a volume is distributed."""
 
     REPLICATED = auto()
     """Each replica holds all of it."""
     SHARDED = auto()
-    """Erasure-coded: each shard holds a piece, and what is missing is computed from the others."""
+    """Erasure-coded: each shard holds a piece, and a missing piece is computed from the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEndpoint:
-    """Where a shard is served, and its place in the code."""
+    """The address of a shard, and its slot in the erasure code."""
 
     address: str
     slot_index: int
@@ -33,7 +33,7 @@ class ShardEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class ShardGroupSpec:
-    """How a volume is spread over its shards."""
+    """How a volume is distributed over its shards."""
 
     data_chunks: int
     parity_chunks: int
@@ -44,7 +44,7 @@ class ShardGroupSpec:
 
 @dataclass(frozen=True, slots=True)
 class SpdkSpec:
-    """What a caller wants to have; which fields count depends on the type."""
+    """The specification of an instance; which fields are used depends on the type."""
 
     type: InstanceType
     name: str
@@ -75,7 +75,7 @@ class SpdkSpec:
 
 @dataclass(frozen=True, slots=True)
 class NvmeTcpPath:
-    """One way from an engine frontend to an engine."""
+    """One path from an engine frontend to an engine."""
 
     engine_name: str
     target_ip: str
@@ -87,16 +87,16 @@ class NvmeTcpPath:
 
 @dataclass(frozen=True, slots=True)
 class SpdkInstance:
-    """What the SPDK service says about an instance."""
+    """An instance as reported by the SPDK service."""
 
     type: InstanceType
     name: str
     state: str
     error_msg: str = ""
     uuid: str = ""
-    """Identity of this very instance; empty if the SPDK service gives it none, as with a shard group."""
+    """Identifies this very instance; empty for a type to which the SPDK service gives none: a shard group."""
     volume_name: str = ""
-    """Volume that it belongs to; empty if the SPDK service does not tell, as with a replica."""
+    """Volume it belongs to; empty if the SPDK service does not report it, as for a replica."""
     port_start: int = 0
     port_end: int = 0
     target_port: int = 0
@@ -112,27 +112,27 @@ class SpdkInstance:
 
 @dataclass(frozen=True, slots=True)
 class SwitchOver:
-    """Where an engine frontend is to be moved."""
+    """The request to switch an engine frontend over to another target."""
 
     name: str
     target_address: str
     engine_name: str
     phase: str
-    """Which step of it; empty for all of them."""
+    """The only phase to run; empty for all of them."""
 
 
 SUSPENDABLE = frozenset({InstanceType.ENGINE, InstanceType.ENGINE_FRONTEND})
-"""Types whose I/O can be held back; the others have none of their own."""
+"""Types whose I/O can be suspended; the others have none of their own."""
 
 LEFT_BY_DELETE = frozenset({InstanceType.ENGINE, InstanceType.ENGINE_FRONTEND})
-"""Types that a delete without `cleanup_required` leaves alone: they hold no data that could be kept."""
+"""Types that a delete without `cleanup_required` leaves alone, because they hold no data."""
 
 
 def validate_spdk_spec(spec: SpdkSpec) -> None:
-    """Check what can be known without asking the SPDK service.
+    """Check everything that can be checked without the SPDK service.
 
     Raises:
-        InvalidArgumentError: naming the field and what it takes.
+        InvalidArgumentError: if a field is wrong; the message names it and its valid values.
     """
     if spec.type is not InstanceType.SHARD or spec.name:
         validate_name(spec.name)
@@ -196,10 +196,10 @@ def _validate_shard_group(group: ShardGroupSpec | None) -> None:
 
 
 def validate_spdk_name(name: str) -> None:
-    """Accept any name under which the SPDK service may hold something; it gives some of them itself.
+    """Check a name without insisting on the rules for new ones, as the SPDK service makes some names itself.
 
     Raises:
-        InvalidArgumentError: if there is none, or it is longer than any name can be.
+        InvalidArgumentError: if the name is empty or too long.
     """
     if not name:
         raise InvalidArgumentError("cannot use an empty name: set the name of the instance")
@@ -210,11 +210,11 @@ def validate_spdk_name(name: str) -> None:
 
 
 def confirm_identity(instance: SpdkInstance, uuid: str) -> None:
-    """Make sure that an instance is the one a caller means.
+    """Check that an instance has the UUID that a caller has given.
 
     Raises:
-        NotFoundError: if it is another one.
-        FailedPreconditionError: if nobody can tell, because the SPDK service gives it no UUID.
+        NotFoundError: if it has another one.
+        FailedPreconditionError: if it has none.
     """
     if not instance.uuid:
         raise FailedPreconditionError(
@@ -229,9 +229,9 @@ def confirm_identity(instance: SpdkInstance, uuid: str) -> None:
 
 
 def last_known(instance: SpdkInstance, reason: str) -> SpdkInstance:
-    """Return an instance as it was told last, with the reason why nothing newer is known.
+    """Return an instance as last known, with the reason in `error_msg` why nothing newer is known.
 
-    The state stays: controllers take one that they do not know for a crash, and end what is running well.
+    The state is kept: controllers take an unknown state for a crash, and would stop healthy instances.
     """
     told = f"; it was told: {instance.error_msg}" if instance.error_msg else ""
     return replace(instance, error_msg=f"this is what was known last: {reason}{told}")

@@ -1,4 +1,4 @@
-"""What a caller wants to run: validation, and the command line that comes of it."""
+"""The specification of a process: validation, and the resulting command line."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from instance_manager.core.names import MAX_NAME_LENGTH, validate_name
 from instance_manager.core.ports import MAX_PORT, PortRange
 
 MAX_WORDS = 1024
-"""Words that a command line may have."""
+"""Largest number of words in a command line."""
 MAX_COMMAND_BYTES = 128 * 1024 - 1
-"""Bytes of all words together; as much as the kernel takes in a single one."""
+"""Largest number of bytes of all words together; as many as the kernel allows for a single word."""
 MAX_BINARY_BYTES = 4095
 """PATH_MAX without the byte that ends a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to run, as the caller gave it."""
+    """What to run, as given by the caller."""
 
     name: str
     binary: str
@@ -24,16 +24,16 @@ class ProcessSpec:
     port_count: int = 0
     port_args: tuple[str, ...] = ()
     instance_type: str = ""
-    """What it was created as, engine or replica; empty if only its name tells."""
+    """The type it was created with, engine or replica; empty if the type follows from the name."""
     volume_name: str = ""
-    """Volume that it belongs to, if its creator has told; remembered for those who list it."""
+    """Volume it belongs to, empty if the creator gave none; shown when it is listed."""
 
 
 def validate_spec(spec: ProcessSpec) -> None:
     """Check everything about a spec that can be checked without looking at the machine.
 
     Raises:
-        InvalidArgumentError: naming the field and what it takes.
+        InvalidArgumentError: if a field is wrong; the message names it and its valid values.
     """
     validate_name(spec.name)
     if not spec.binary:
@@ -76,7 +76,7 @@ def _validate_size(spec: ProcessSpec) -> None:
 
 
 def command_bytes(spec: ProcessSpec) -> int:
-    """Return how many bytes the words of a spec have together."""
+    """Return the number of bytes of all words of a spec."""
     return sum(map(_length, (spec.binary, *spec.args, *spec.port_args)))
 
 

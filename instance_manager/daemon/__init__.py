@@ -1,4 +1,4 @@
-"""The daemon: the one place where its parts are put together."""
+"""The composition root of the daemon: puts its parts together, starts and stops them."""
 
 from instance_manager.daemon.run import run
 from instance_manager.daemon.settings import DaemonSettings, OnStop, TlsSettings

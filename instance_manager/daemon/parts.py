@@ -1,4 +1,4 @@
-"""What the daemon is made of, and how it fits together."""
+"""The parts of the daemon, and how they fit together."""
 
 import os
 import uuid
@@ -33,7 +33,7 @@ from instance_manager.log import control as log_control
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the daemon is made of, unopened."""
+    """The parts of the daemon, not opened yet."""
 
     spawner: ProcessSpawner
     survivors: ProcessSurvivors
@@ -42,7 +42,7 @@ class Parts:
     pings: Pings
     v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
-    """By full name."""
+    """Handlers by the full name of the service."""
     recovery: Recovery
     calls: Calls
     lifecycles: Lifecycles

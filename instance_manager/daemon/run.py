@@ -1,4 +1,4 @@
-"""The daemon from its start to its end."""
+"""Running the daemon, from start to shutdown."""
 
 import asyncio
 import gc
@@ -33,18 +33,18 @@ from instance_manager.linux import boot_id
 log = structlog.get_logger(__name__)
 
 JOURNAL_HEALTH = "journal"
-"""Name under which the health service tells whether the journal is written."""
+"""Name under which the health service reports whether the journal is written."""
 CERTIFICATES_HEALTH = "certificates"
-"""Name under which it tells whether the certificates on disk are in use and have not expired."""
+"""Name under which it reports whether the certificates on disk are in use and have not expired."""
 _RPC_GRACE = 2.0
-"""Seconds that calls under way get after the last process has ended."""
+"""Seconds that calls in progress get after the last process has ended."""
 
 
 def run(settings: DaemonSettings) -> int:
-    """Serve until a signal says otherwise.
+    """Serve until SIGTERM or SIGINT.
 
     Returns:
-        0 after a clean end, 1 if processes were left that could not be ended.
+        0 after a clean shutdown, 1 if there are processes that could not be stopped.
 
     Raises:
         AddressError: if an address cannot be listened on.
@@ -54,7 +54,7 @@ def run(settings: DaemonSettings) -> int:
         StateDirError: if the state directory cannot be used.
     """
     _raise_descriptor_limit()
-    # What was loaded at the start is never garbage: leave it out of every collection.
+    # Modules are never garbage: leave them out of every collection.
     gc.freeze()
     work: Coroutine[Any, Any, int] = serve(settings)
     return uvloop.run(work)
@@ -62,7 +62,7 @@ def run(settings: DaemonSettings) -> int:
 
 async def serve(settings: DaemonSettings) -> int:
     """Serve on the running event loop; see `run`."""
-    # Before anything else is touched: who may call is not to be found out while somebody does.
+    # Before anything else: without usable certificates nothing is touched.
     keeper = _certificates(settings)
     async with AsyncExitStack() as stack:
         state_dir = StateDir(settings.state_dir)
@@ -94,7 +94,7 @@ async def serve(settings: DaemonSettings) -> int:
         if parts.v2:
             parts.v2.open()
             stack.push_async_callback(parts.v2.close)
-        # Before the ports open, so that the first answer is already the whole truth.
+        # Before the ports open, so that the very first answer is complete.
         await parts.recovery.run(records)
         mounts = MountWatcher(parts.supervisor.observe_mounts)
         mounts.open()
@@ -114,10 +114,10 @@ async def serve(settings: DaemonSettings) -> int:
 
 
 def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
-    """Return the certificates to serve with, opened; None to serve plain text, where that is allowed.
+    """Return the opened keeper of the certificates; None to serve plain text, if that is allowed.
 
     Raises:
-        AddressError: if plain text would be served to other machines without leave.
+        AddressError: if plain text would be served to other machines without --insecure.
         CertificateError: if the certificates cannot be used.
     """
     if settings.tls:
@@ -136,10 +136,10 @@ def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
 
 
 async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Tell metrics over HTTP if that is wanted and possible; return what ends it.
+    """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
 
     Raises:
-        EndpointError: if that is required and cannot be done.
+        EndpointError: if the address was named and cannot be listened on.
     """
     server = MetricsServer(pages.get)
     if settings.metrics_listen is not None:
@@ -148,7 +148,7 @@ async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[],
         except EndpointError as error:
             if settings.metrics_required:
                 raise
-            # Nobody has asked for this very address, and no volume shall wait for figures.
+            # It is only the default address, and volumes are worth more than metrics.
             log.warning("no metrics are served", reason=str(error))
         else:
             log.info("metrics are served", addresses=[str(endpoint) for endpoint in bound])
@@ -156,7 +156,7 @@ async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[],
 
 
 class _Reporter:
-    """Lets the health service tell of parts of the daemon, each by name; the daemon serves either way."""
+    """Reports parts of the daemon to the health service, each under a name of its own."""
 
     def __init__(self, server: GrpcServer) -> None:
         self._server = server
@@ -164,7 +164,7 @@ class _Reporter:
         self._reports: set[asyncio.Task[None]] = set()
 
     def under(self, name: str) -> Callable[[bool], None]:
-        """Return what is to be called with whether the part of this name is well."""
+        """Return a function to call with whether the part of this name is healthy."""
 
         def report(well: bool) -> None:
             task = self._loop.create_task(self._server.report(name, well=well))
@@ -175,7 +175,7 @@ class _Reporter:
 
 
 async def _shut_down(parts: Parts, server: GrpcServer, settings: DaemonSettings) -> int:
-    """End everything in order; the watchers are told all before the streams end."""
+    """Stop everything in order; watchers get all changes before their streams end."""
     await server.drain()
     supervisor = parts.supervisor
     left: list[Process] = []
@@ -200,6 +200,6 @@ def _addresses(listen: Address) -> list[Address]:
 
 
 def _raise_descriptor_limit() -> None:
-    """Use all descriptors there are: each process takes one, each client one."""
+    """Raise the limit of open files to its hard limit: each process and each client takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

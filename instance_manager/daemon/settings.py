@@ -1,4 +1,4 @@
-"""What a person can set about the daemon."""
+"""The settings of the daemon."""
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -10,12 +10,12 @@ from instance_manager.app.supervisor import Settings
 
 
 class OnStop(StrEnum):
-    """What becomes of the processes when the daemon is asked to end."""
+    """What happens to the processes when the daemon is stopped."""
 
     TERMINATE = auto()
-    """They end with it."""
+    """They are stopped with it."""
     LEAVE = auto()
-    """They live on and the next daemon takes them over."""
+    """They keep running, and the next daemon takes them over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +25,35 @@ class TlsSettings:
     folder: Path
     """Holds ca.crt, tls.crt and tls.key."""
     peer_name: str
-    """The name that every certificate has to carry."""
+    """The name that every certificate must carry."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """Everything a person can set."""
+    """All settings of the daemon."""
 
     listen: Address
     logs_dir: Path
     supervision: Settings
     shutdown_grace: float
-    """Seconds from the begin of a shutdown to SIGKILL."""
+    """Seconds from the start of a shutdown to SIGKILL."""
     log_max_size: int
-    """Bytes a log file may have."""
+    """Largest size of a log file in bytes."""
     echo_logs: bool
     state_dir: Path
-    """Where the journal and the guard's records are; one daemon at a time."""
+    """Where the journal and the guard's records are; used by one daemon at a time."""
     on_stop: OnStop
     binary_roots: tuple[Path, ...]
-    """Directories below which everything lies that may be started; none: everything may be."""
+    """Only programs below these directories may be started; if there are none, any program may be."""
     max_streams: int
-    """Watches and logs that may be streamed at once."""
+    """Largest number of watches and logs streamed at once."""
     metrics_listen: Endpoint | None
-    """Where metrics, liveness and readiness are told; None: nowhere."""
+    """Address of metrics, liveness and readiness; None for none."""
     metrics_required: bool
-    """Whether the daemon refuses to start if they cannot be told there."""
+    """Whether the daemon refuses to start if it cannot listen there."""
     spdk: str | None
-    """gRPC target of the SPDK service; None: no v2 data engine."""
+    """gRPC target of the SPDK service; None if v2 is not enabled."""
     tls: TlsSettings | None
-    """None serves plain text."""
+    """None for plain text."""
     insecure: bool
     """Whether plain text may be served to other machines."""

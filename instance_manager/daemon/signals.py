@@ -1,4 +1,4 @@
-"""The signals that end the daemon."""
+"""The signals that stop the daemon."""
 
 import asyncio
 import signal
@@ -10,14 +10,14 @@ log = structlog.get_logger(__name__)
 
 
 class StopSignal:
-    """SIGTERM or SIGINT: the first one asks for the end, a second one for a quick end."""
+    """SIGTERM or SIGINT: the first one requests a shutdown, a second one a quick shutdown."""
 
     def __init__(self, hurry: Callable[[], None]) -> None:
         self._asked = asyncio.Event()
         self._hurry = hurry
 
     def open(self) -> None:
-        """Listen to the signals from now on."""
+        """Handle the signals from now on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._received, number)
@@ -29,5 +29,5 @@ class StopSignal:
         self._asked.set()
 
     async def wait(self) -> None:
-        """Wait until somebody asks for the end."""
+        """Wait for the first signal."""
         await self._asked.wait()

@@ -13,14 +13,14 @@ from instance_manager.linux import become_subreaper
 
 
 def main(argv: Sequence[str]) -> None:
-    """Guard with the arguments after `guard`; does not return.
+    """Run the guard with the arguments after `guard`; does not return.
 
     Raises:
-        SystemExit: With the exit code of what was guarded; 2 if the arguments are wrong; 0 after `--help`.
+        SystemExit: with the exit code of the guarded program; 2 if the arguments are wrong, 0 after `--help`.
     """
     options = parse(argv)
-    # From here on no signal is lost or kills the guard: each waits until it is asked for. One that was
-    # ignored from the start (SIGHUP, by nohup) is to stay ignored, and a blocked one would not be.
+    # From here on no signal is lost or kills the guard: they are blocked, and waited for. A signal that was
+    # ignored from the start (SIGHUP, by nohup) must stay ignored, so it is not blocked.
     signals = {number for number in SIGNALS if not _ignored_for_good(number)}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would leave nothing to reap
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) -> int:
     log = Log()
-    first = os.getpid() == 1  # the kernel gives every orphan of a container to its first process anyway
+    first = os.getpid() == 1  # PID 1 of a container inherits every orphan anyway
     if not first:
         try:
             become_subreaper()
@@ -51,7 +51,7 @@ def _ignored_for_good(number: signal.Signals) -> bool:
 
 
 def _own_command(argv: Sequence[str]) -> list[str]:
-    """Return the command line of this very program up to the word `guard`, options of Python included."""
+    """Return the command line of this program before the word `guard`, including options of Python."""
     before = sys.orig_argv[: len(sys.orig_argv) - len(argv)]
     if before[-1:] == ["guard"]:
         return [sys.executable, *before[1:-1]]

@@ -1,4 +1,4 @@
-"""The guard itself: one loop that waits for signals, of which the end of a child is one."""
+"""The guard itself: a loop that waits for signals, including SIGCHLD for the end of a child."""
 
 import os
 import signal
@@ -13,21 +13,21 @@ from instance_manager.guard.restarts import Restarts
 from instance_manager.guard.status import Status, signal_name
 
 _ENDING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-"""After these, what is guarded is not started again."""
+"""After one of these, the guarded program is not restarted."""
 
 SIGNALS = _ENDING | {signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-"""What the guard waits for; all but SIGCHLD are forwarded."""
+"""The signals that the guard handles; all but SIGCHLD are forwarded."""
 
 _FINAL = {0, 2}
-"""Exit codes that a restart would only repeat: all is done, and wrong usage."""
+"""Exit codes that a restart would only repeat: success, and wrong usage."""
 
 _CANNOT_START = 126
 _BATCH = 64
-"""Children that are reaped before signals get their turn."""
+"""Largest number of children reaped before other signals are handled."""
 
 
 class Guard:
-    """Runs one program until its end is final; `signals` have to be blocked already."""
+    """Runs one program, and restarts it, until its end is final; `signals` must be blocked already."""
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class Guard:
         self._signals = signals
         self._guarded: Guarded | None = None
         self._start_at: float | None = None
-        """When to start it again, while it does not run."""
+        """When to restart it, while it is not running; by the monotonic clock."""
         self._asked_to_end = False
         self._more_to_reap = False
         self._exit_code: int | None = None
 
     def run(self) -> int:
-        """Guard; returns the exit code to end with."""
+        """Run until the end; returns the exit code."""
         self._start()
         while self._exit_code is None:
             number = self._next_signal()
@@ -67,7 +67,7 @@ class Guard:
         return self._exit_code
 
     def _next_signal(self) -> int | None:
-        """Wait for a signal; None when there is something else to do."""
+        """Wait for a signal; returns None if there is something else to do."""
         if self._more_to_reap:
             timeout = 0.0
         elif self._start_at is not None:
@@ -89,7 +89,7 @@ class Guard:
         self._log.info("daemon started", daemon=self._guarded.pid, command=self._options.command[0])
 
     def _reap(self) -> None:
-        """Reap what has ended, a bounded number: orphans must not come faster than signals are seen to."""
+        """Reap ended children, a limited number at a time so that signals are not delayed."""
         for _ in range(_BATCH):
             ended = _first_ended()
             if ended is None:
@@ -99,7 +99,7 @@ class Guard:
             guarded = self._guarded
             if guarded is None or guarded.pid != ended.si_pid:
                 self._records.write(ended.si_pid, status)
-            # After the record: whoever finds the process gone finds its record there.
+            # After the record: once a process is gone, its record is there.
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
             if guarded is not None and guarded.pid == ended.si_pid:
                 guarded.forget()
@@ -108,7 +108,7 @@ class Guard:
         self._more_to_reap = True
 
     def _ended(self, guarded: Guarded, status: Status) -> None:
-        """Decide what the end of the guarded program means."""
+        """Decide what to do after the guarded program has ended."""
         if self._asked_to_end or (not status.signal and status.code in _FINAL):
             self._log.info("daemon ended", daemon=guarded.pid, status=str(status))
             self._exit_code = status.exit_code
@@ -147,7 +147,7 @@ class Guard:
         )
 
     def _pass_on(self, number: int) -> None:
-        """Forward a signal; there is nobody to forward it to while the program waits to be started again."""
+        """Forward a signal, or end if the program is waiting to be restarted."""
         name = signal_name(number)
         ending = number in _ENDING
         if self._guarded is not None:
@@ -166,7 +166,7 @@ class Guard:
 
 
 def _first_ended() -> os.waitid_result | None:
-    """Return a child that has ended, and leave it as it is."""
+    """Return a child that has ended, without reaping it."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

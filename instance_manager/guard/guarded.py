@@ -1,4 +1,4 @@
-"""The one process that is guarded."""
+"""The guarded process."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ class Guarded:
         """Send a signal.
 
         Raises:
-            OSError: It runs as somebody else.
+            OSError: if it runs as another user.
         """
         signal.pidfd_send_signal(self._pidfd, number)
 
     def forget(self) -> None:
-        """Let go of it, once it has ended."""
+        """Close the pidfd, once the process has ended."""
         os.close(self._pidfd)
 
 
@@ -39,11 +39,11 @@ def start(
 
     Args:
         command: absolute path of the program, and its arguments.
-        environment: all of it.
-        keep_ignored: signals that it is to ignore as this process does.
+        environment: the whole environment.
+        keep_ignored: signals that it inherits as ignored, if this process ignores them.
 
     Raises:
-        OSError: There is no such program, or no room for another process.
+        OSError: if there is no such program, or no resources for another process.
     """
     pid = os.posix_spawn(
         command[0],
@@ -57,7 +57,7 @@ def start(
     try:
         return Guarded(pid, os.pidfd_open(pid))
     except OSError:
-        # It could not be signalled for sure. Not reaped yet, so the PID is still its own.
+        # Without a pidfd it could not be signalled safely. It is not reaped yet, so the PID is still its own.
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED)
         raise

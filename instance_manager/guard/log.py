@@ -1,4 +1,4 @@
-"""The guard's own log: the daemon's form, JSON or text for a terminal, a line at a time on stderr."""
+"""The guard's own log on stderr, in the format of the daemon: JSON, or text on a terminal."""
 
 import json
 import os
@@ -8,11 +8,11 @@ import time
 from instance_manager.linux import open_nonblocking
 
 LONGEST_VALUE = 1000
-"""Characters; a line that is shorter than PIPE_BUF arrives in one piece, or not at all."""
+"""Longest value in characters: a line shorter than PIPE_BUF is written whole or not at all."""
 
 
 class Log:
-    """Writes lines without ever waiting for a reader: the guard has to go on when nobody empties the pipe."""
+    """Writes lines without ever waiting for a reader: the guard must go on if nobody reads the pipe."""
 
     def __init__(self, fd: int = 2) -> None:
         self._terminal = os.isatty(fd)
@@ -22,15 +22,15 @@ class Log:
         self._lost = 0
 
     def info(self, event: str, **values: str | float) -> None:
-        """Tell what is as it should be."""
+        """Log something expected."""
         self._write("info", event, values)
 
     def warning(self, event: str, **values: str | float) -> None:
-        """Tell what is not, but is being dealt with."""
+        """Log something unexpected that the guard handles."""
         self._write("warning", event, values)
 
     def error(self, event: str, **values: str | float) -> None:
-        """Tell what somebody has to look at."""
+        """Log something that needs attention."""
         self._write("error", event, values)
 
     def _write(self, level: str, event: str, values: dict[str, str | float]) -> None:

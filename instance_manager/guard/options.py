@@ -1,4 +1,4 @@
-"""The guard's command line: argparse, as it takes a fifth of the memory and time that click takes."""
+"""The guard's command line, by argparse, which takes a fifth of the memory and time of click."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
 class Options(argparse.Namespace):
-    """What the guard is told to do."""
+    """The options of the guard."""
 
     state_dir: str
     restarts: int
@@ -20,7 +20,7 @@ class Options(argparse.Namespace):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Help of a fixed width: asking for the terminal's would import shutil at every start."""
+    """Help with a fixed width: asking the terminal would import shutil at every start."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=100)
@@ -28,14 +28,14 @@ class _Formatter(argparse.HelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     def print_usage(self, file: object = None) -> None:
-        """Leave it out, for an error to be one line."""
+        """Print nothing, so that an error is one line."""
 
 
 def parse(argv: Sequence[str]) -> Options:
     """Read the arguments after `guard`.
 
     Raises:
-        SystemExit: They are wrong (2, with a line on stderr), or ask for help (0).
+        SystemExit: if they are wrong (2, with a line on stderr), or ask for help (0).
     """
     split = argv.index("--") if "--" in argv else len(argv)
     parser = _parser()
@@ -54,12 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="instance-manager guard",
         usage="instance-manager guard [OPTIONS] -- COMMAND [ARGUMENTS]",
-        description="Run COMMAND of instance-manager, usually `daemon`, and start it again when it dies. "
-        "The processes that it had started live on meanwhile as children of the guard, which keeps their "
-        "exit status for it. Made to be the first process of a container.",
-        epilog="Exit code: that of the command, or 128 and the number of the signal that it died of, when it "
-        "ends with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or with the last restart used up. "
-        "Each option can be set by the environment too, as INSTANCE_MANAGER_GUARD_STATE_DIR.",
+        description="Run COMMAND of instance-manager, usually `daemon`, and restart it when it dies. The "
+        "processes it has started keep running in between as children of the guard, which records their exit "
+        "status for the next daemon. Meant to be PID 1 of a container.",
+        epilog="Exit code: that of the command, or 128 plus the number of the signal that killed it. The "
+        "guard ends when the command exits with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or "
+        "when all restarts are used up. Each option has an environment variable, such as "
+        "INSTANCE_MANAGER_GUARD_STATE_DIR.",
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -68,28 +69,28 @@ def _parser() -> argparse.ArgumentParser:
         type=_folder,
         default=_from_environment("STATE_DIR", folder),
         metavar="DIR",
-        help="where exit statuses are kept, in the folder exits; also the default of the daemon's "
-        "--state-dir (default: %(default)s)",
+        help="directory of the exit statuses (in exits/), and the default of the daemon's --state-dir "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--restarts",
         type=_count,
         default=_from_environment("RESTARTS", "100"),
         metavar="N",
-        help="give up when it dies once more after so many restarts; 0 never restarts (default: %(default)s)",
+        help="give up when it dies after N restarts; 0 means never restart (default: %(default)s)",
     )
     parser.add_argument(
         "--within",
         type=_minutes,
         default=_from_environment("WITHIN", "5"),
         metavar="MINUTES",
-        help="restarts longer ago do not count for --restarts (default: %(default)s)",
+        help="only restarts within the last MINUTES count for --restarts (default: %(default)s)",
     )
     return parser
 
 
 def _from_environment(name: str, default: str) -> str:
-    """Return a default; argparse checks it like an argument, as it is a string."""
+    """Return the default of an option; as it is a string, argparse checks it like an argument."""
     return os.environ.get(f"INSTANCE_MANAGER_GUARD_{name}", default)
 
 

@@ -1,6 +1,6 @@
-"""How adopted processes ended, left in files for the next daemon: `exits/PID.STARTTIME` in its state folder.
+"""How adopted processes ended, in files for the next daemon: `exits/PID.STARTTIME` in the state directory.
 
-Nothing is flushed to the disk: a record outlives every process, and means nothing after the next boot.
+Nothing is flushed to the disk: a record must outlive processes, not the machine.
 """
 
 import os
@@ -13,7 +13,7 @@ from instance_manager.guard.status import Status
 from instance_manager.linux import boot_id
 
 MOST = 4096
-"""Records that are kept, so that nothing fills up when nobody reads them."""
+"""Largest number of records kept, in case that nobody reads them."""
 
 _RECORD = re.compile(r"[0-9]+\.[0-9]+")
 _BOOT = "boot_id"
@@ -21,7 +21,7 @@ _UNFINISHED = ".unfinished"
 
 
 class ExitRecords:
-    """The folder of records. That it cannot be written is told once and counted, and stops nothing."""
+    """The directory of the records. If it cannot be written, that is logged once and counted."""
 
     def __init__(self, state_dir: str, log: Log, most: int = MOST) -> None:
         self._state_dir = state_dir
@@ -32,17 +32,17 @@ class ExitRecords:
         self._failing = False
         self._count = 0
         self.lost = 0
-        """Records that could not be written."""
+        """Number of records that could not be written."""
 
     def open(self) -> None:
-        """Make the folder, and clear it of another boot's records: its PIDs and times mean nothing now."""
+        """Create the directory, and delete records of an earlier boot, whose PIDs mean nothing now."""
         try:
             os.close(self._open_folder())
         except OSError as error:
             self._tell(error)
 
     def write(self, pid: int, status: Status) -> None:
-        """Keep how a process ended; to be called before it is reaped, as /proc forgets its start time."""
+        """Record how a process ended. Call this before it is reaped, while /proc still has its start time."""
         try:
             self._write(f"{pid}.{proc.start_time(pid)}", f"{status}\n")
         except OSError as error:
@@ -73,7 +73,7 @@ class ExitRecords:
             os.close(folder)
 
     def _open_folder(self) -> int:
-        """Open the folder as it is now, for each record: somebody may have removed or replaced it."""
+        """Open the directory for each record anew, since somebody may have removed or replaced it."""
         try:
             folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -105,9 +105,9 @@ class ExitRecords:
         _replace(folder, _BOOT, f"{boot}\n")  # last: interrupted, all of it is done again
 
     def _drop_oldest(self, folder: int) -> None:
-        """Drop an eighth more than necessary, so that the folder is not listed for each record.
+        """Drop an eighth more than necessary, so that the directory is not listed for each record.
 
-        The daemon takes records away without notice, so their number is counted anew.
+        The daemon removes records too, so they are counted again.
         """
         records = _records(folder)
         self._count = len(records)
@@ -120,7 +120,7 @@ class ExitRecords:
 
 
 def _records(folder: int) -> list[str]:
-    """List the records and nothing else: the folder may hold files of somebody else."""
+    """Return the names of the records, ignoring other files."""
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries if _RECORD.fullmatch(entry.name)]
 
@@ -132,12 +132,12 @@ def _written(folder: int, name: str) -> int:
 
 
 def _remove(folder: int, name: str) -> None:
-    with suppress(FileNotFoundError):  # the daemon has taken it away
+    with suppress(FileNotFoundError):  # the daemon has removed it
         os.unlink(name, dir_fd=folder)
 
 
 def _replace(folder: int, name: str, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(_UNFINISHED, flags, 0o600, dir_fd=folder)
     try:

@@ -1,13 +1,13 @@
-"""When to start again what has died, and when to give up."""
+"""When to restart a program that has died, and when to give up."""
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 STEADY = 1.0
-"""Seconds: whatever ran that long does not die at its start, so it is started again without much delay."""
+"""Seconds; a program that ran this long did not die at its start: it is restarted after the first delay."""
 
 
 class Restarts:
-    """Counts the restarts; knows no clock."""
+    """Counts the restarts, without a clock of its own."""
 
     def __init__(self, limit: int, within: float) -> None:
         self._limit = limit
@@ -16,14 +16,14 @@ class Restarts:
         self._times: list[float] = []
 
     def delay_after(self, ran: float, now: float) -> float | None:
-        """Take note of a death.
+        """Note that the program has died.
 
         Args:
-            ran: seconds from the start to the death.
-            now: seconds of a clock that only goes forward.
+            ran: how long it ran, in seconds.
+            now: seconds of a monotonic clock.
 
         Returns:
-            Seconds to wait before the restart, None if there have been too many.
+            Seconds to wait before the restart, None if there have been too many restarts.
         """
         self._times = [time for time in self._times if now - time < self._within]
         if len(self._times) >= self._limit:

@@ -5,23 +5,23 @@ import signal
 
 
 class Status:
-    """An exit code, or the signal that a process died of."""
+    """An exit code, or the signal that killed a process."""
 
     __slots__ = ("code", "signal")
 
     def __init__(self, code: int = 0, signal: int = 0) -> None:
         self.code = code
         self.signal = signal
-        """Its number, 0 if there was none."""
+        """Number of the signal, 0 for none."""
 
     @classmethod
     def of(cls, ended: os.waitid_result) -> "Status":
-        """Take it from what waitid(2) tells."""
+        """Return the status in a result of waitid(2)."""
         return cls(code=ended.si_status) if ended.si_code == os.CLD_EXITED else cls(signal=ended.si_status)
 
     @property
     def exit_code(self) -> int:
-        """What a shell would make of it."""
+        """The exit code as a shell would report it."""
         return 128 + self.signal if self.signal else self.code
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class Status:
 
 
 def signal_name(number: int) -> str:
-    """Return a signal's name; its number for a real-time signal, most of which have none."""
+    """Return a signal's name, or its number if it has none, like most real-time signals."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""What goes wrong on a node, looked at one by one; each finding says what to do about it."""
+"""Checks for common problems on a node; each finding says what to do about it."""
 
 from instance_manager.adapters.doctor.checks import CertificateFacts, Facts, Finding, Severity, examine
 

@@ -1,4 +1,4 @@
-"""The checks. Each looks at one thing and yields a finding; none changes anything."""
+"""The checks. Each looks at one thing and yields findings; none changes anything."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ _CUTTABLE = {"ext4", "xfs"}
 
 
 class Severity(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     OK = auto()
     WARNING = auto()
@@ -28,7 +28,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found about one thing."""
+    """The result of a check."""
 
     check: str
     severity: Severity
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What is known of the daemon's certificates on disk."""
+    """The state of the daemon's certificates on disk. Times are in seconds since the epoch."""
 
     trouble: str
     """Why they cannot be used; empty if they can."""
@@ -48,23 +48,23 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What to look at."""
+    """What the checks look at."""
 
     state_dir: Path
     logs_dir: Path
     port_range: PortRange
     listed: dict[str, tuple[int, int]] | None
-    """Ports of each UUID the daemon lists, (0, 0) without; None if the daemon cannot be reached."""
+    """First and last port of each listed process by UUID, (0, 0) for none; None without an answer."""
     daemon: str
-    """What the daemon said when it was asked for its list, if it did not answer it."""
+    """Why the daemon did not answer; empty if it did."""
     living: Collection[tuple[int, str, str]]
-    """PID, name and UUID of each living process that carries this state directory's mark."""
+    """PID, name and UUID of each living process that daemons with this state directory have started."""
     certificates: CertificateFacts | None = None
-    """None where plain text is spoken."""
+    """None for plain text."""
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """Carry out every check."""
+    """Run all checks."""
     checks: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
         _daemon,
         _certificates,
@@ -185,7 +185,7 @@ def _logs_dir(facts: Facts) -> Iterator[Finding]:
 
 
 def _file_system(path: Path) -> str:
-    """Return the kind of file system a path is on: that of the innermost mount around it."""
+    """Return the type of the file system of a path, that of the innermost mount around it."""
     best, kind, where = "", "", str(path.resolve())
     for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
         _, mount, name, *_ = line.split(" ")

@@ -1,6 +1,6 @@
-"""Processes as JSON text, changes as rows. Unknown keys are ignored, missing ones get their default.
+"""Processes as JSON text, changes as rows.
 
-Both happen when a journal goes from one version of the program to another.
+Unknown keys are ignored and missing ones get their default, so that versions can read each other's journals.
 """
 
 import json
@@ -14,7 +14,7 @@ from instance_manager.core.process import Body, ExitStatus, Identity, Process, S
 from instance_manager.core.spec import ProcessSpec
 
 _TOO_LARGE_PID, _TOO_LATE = 2**31, 2**63
-"""What no kernel tells; calls that take a PID fail on more."""
+"""Limits of PIDs and start times; system calls fail on larger ones."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -48,10 +48,10 @@ def encode(process: Process) -> str:
 
 
 def decode(text: str) -> Process:
-    """Return the process that a text tells of.
+    """Return the process in a text.
 
     Raises:
-        ValueError: if it tells of none.
+        ValueError: if the text is malformed.
     """
     try:
         return _decode(json.loads(text))
@@ -60,10 +60,10 @@ def decode(text: str) -> Process:
 
 
 def decode_change(row: tuple[int, float, str, int, str]) -> Change:
-    """Return the change that a row of `events` tells of.
+    """Return the change in a row of `events`.
 
     Raises:
-        ValueError: if it tells of none.
+        ValueError: if the row is malformed.
     """
     revision, time, previous, deleted, process = row
     return Change(revision, time, decode(process), State(previous) if previous else None, bool(deleted))

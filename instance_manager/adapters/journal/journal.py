@@ -1,7 +1,7 @@
-"""Writing and reading the journal. A journal in trouble never stops the daemon; it is counted and told.
+"""Writing and reading the journal. A failing journal never stops the daemon; failures are counted and logged.
 
-It has to survive the daemon, not the machine: after a reboot nothing in it is true. So nothing waits for the
-disk (`synchronous=OFF`): what was written is in the kernel's hands and outlives a kill -9.
+The journal must survive the daemon, not the machine: after a reboot nothing in it is true. So nothing waits
+for the disk (`synchronous=OFF`): what was written is in the page cache and outlives a kill -9.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ _READ = (
     "WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
 )
 _CHUNK = 200
-"""Changes that are read at once: a few milliseconds of the loop."""
+"""Changes read at a time, which takes a few milliseconds."""
 _PRUNE_EVERY = 256
-"""Changes that may be remembered beyond the bound."""
+"""Number of changes that may be kept beyond the limit."""
 
 _UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
-"""What reading may raise, since a file that was damaged holds values of any type."""
+"""What reading may raise, since a damaged file may hold values of any type."""
 
 
 class SqliteJournal:
-    """Implements `app.interfaces.Journal` and, for what the last daemon has told, `app.interfaces.Past`."""
+    """Implements `app.interfaces.Journal` and, for the changes of earlier daemons, `app.interfaces.Past`."""
 
     def __init__(self, path: Path, boot_id: str, *, memory: int = 5000, retry_interval: float = 1.0) -> None:
         """Keep the journal in a file.
 
         Args:
-            path: of the file.
-            boot_id: of this boot of the machine.
-            memory: how many changes are kept.
+            path: path of the file.
+            boot_id: ID of this boot of the machine.
+            memory: number of changes to keep.
             retry_interval: seconds from a failure to the next attempt, which writes everything.
         """
         self._path = path
@@ -59,18 +59,18 @@ class SqliteJournal:
         self._next_attempt = 0.0
         self._pruned = 0
         self.revision = 0
-        """Of the latest change that the last daemon has told."""
+        """Revision of the latest change of earlier daemons."""
         self.epoch = uuid.uuid4().hex[:12]
-        """Name of the sequence of revisions: another one after a reboot or when the journal was lost."""
+        """Identifies the sequence of revisions; a new one after a reboot or when the journal was lost."""
         self.troubles = 0
-        """How often reading or writing has failed since the start."""
+        """Number of failed reads and writes since the start."""
         self.trouble = ""
-        """What is wrong with it now; empty if nothing is."""
+        """Why it is failing now; empty if it is not."""
 
     def open(self) -> list[JournalRecord]:
-        """Return what the last daemon knew; nothing if that cannot be read or trusted.
+        """Return the records of the last daemon; none if they cannot be read, or are of an earlier boot.
 
-        A file that cannot be used is moved aside, so that it can be looked at, and a new one is begun.
+        A file that cannot be used is moved aside, so that it can be inspected, and a new one is created.
         """
         try:
             return self._load()
@@ -83,7 +83,7 @@ class SqliteJournal:
                 old.rename(f"{old}.unusable")
         with contextlib.suppress(*_UNREADABLE):
             self._load()
-            # The new one works: the first process is written down at once.
+            # The new file works, so the first process is written at once.
             self._next_attempt = 0.0
         return []
 
@@ -93,12 +93,12 @@ class SqliteJournal:
         recent: Callable[[], Iterable[Change]],
         on_health: Callable[[bool], object],
     ) -> None:
-        """Say how to get all there should be, to catch up with after a failure, and whom to tell.
+        """Set the sources for writing everything again after a failure, and who is told of failures.
 
         Args:
-            everything: returns every record.
-            recent: returns the changes that this daemon has told.
-            on_health: called with False when writing begins to fail and with True when it works again.
+            everything: returns all records.
+            recent: returns the changes of this daemon.
+            on_health: called with False when writing starts to fail, and with True when it works again.
         """
         self._everything = everything
         self._recent = recent
@@ -112,17 +112,17 @@ class SqliteJournal:
             self._connection = None
 
     def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
-        """Write down a process as it is now, and the changes that are about to be told."""
+        """Write a process as it is now, and the changes that are about to be published."""
         text = codec.encode(record.process)
         self._write(_UPSERT, _row(record, text), changes, text)
 
     def forget(self, uuid: str, changes: Sequence[Change]) -> None:
-        """Cross out a process of which nothing is left, and write down its last changes."""
+        """Delete the record of a process of which nothing is left, and write its last changes."""
         text = codec.encode(changes[-1].process) if changes else ""
         self._write("DELETE FROM processes WHERE uuid = ?", (uuid,), changes, text)
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Yield the changes that the last daemons have told, oldest first; fewer if they cannot be read."""
+        """Yield the changes of earlier daemons, oldest first; stops early if they cannot be read."""
         begin = 0
         while self._connection is not None:
             try:
@@ -141,7 +141,7 @@ class SqliteJournal:
 
     def _load(self) -> list[JournalRecord]:
         connection = self._connect()
-        # A file that can be read may still be damaged where it is written next, and would be for good.
+        # A file that can be read may still be damaged in a page that is only used when writing.
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"the file is damaged: {state}")
@@ -170,14 +170,14 @@ class SqliteJournal:
         connection = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
-        # The whole of it is small; checkpoints of a few pages never take long.
+        # The journal is small; checkpoints of few pages never take long.
         connection.execute("PRAGMA wal_autocheckpoint = 256")
         return connection
 
     def _write(
         self, statement: str, values: tuple[object, ...], changes: Sequence[Change], text: str
     ) -> None:
-        """Carry out a statement and write the changes that go with it, both or neither."""
+        """Execute a statement and write its changes in one transaction."""
         if self.trouble and (time.monotonic() < self._next_attempt or not self._catch_up()):
             return
         try:
@@ -213,7 +213,7 @@ class SqliteJournal:
             self._pruned = revision
 
     def _catch_up(self) -> bool:
-        """After a failure: write down everything, since nobody knows what is missing."""
+        """After a failure, write everything, since it is unknown what is missing."""
         try:
             if self._connection is None:
                 self._reopen()
@@ -234,7 +234,7 @@ class SqliteJournal:
         return True
 
     def _reopen(self) -> None:
-        """Open a journal that could not be opened at the start; what this daemon has told stays true."""
+        """Open a journal that could not be opened at the start, without changing the revision and epoch."""
         revision, epoch = self.revision, self.epoch
         self._load()
         self.revision, self.epoch = revision, epoch

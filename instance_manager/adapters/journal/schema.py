@@ -1,6 +1,6 @@
-"""The schema of the journal and the steps that lead to it from every version there has been.
+"""The schema of the journal, as migration steps from every earlier version.
 
-A step is never changed once it was released: a journal of any age goes through all steps it has not seen.
+A released step is never changed: a journal of any age goes through all the steps it has not seen yet.
 """
 
 import sqlite3
@@ -49,10 +49,10 @@ class NewerSchemaError(Exception):
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring a journal of any earlier version, or an empty file, to the present one.
+    """Migrate a journal of any earlier version, or an empty file, to the present version.
 
     Raises:
-        NewerSchemaError: if it is of a later version.
+        NewerSchemaError: if it was written by a later version.
         sqlite3.Error: if it cannot be read or written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -1,4 +1,4 @@
-"""Log files that the processes write themselves: bounded, followed for echo and for readers."""
+"""Log files that the processes write themselves: bounded, echoed and streamed."""
 
 from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.files import LogFiles

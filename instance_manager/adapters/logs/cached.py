@@ -1,6 +1,6 @@
-"""Reading a file without making the event loop wait for the disk.
+"""Reading a file without blocking the event loop on the disk.
 
-What was written a moment ago is in memory, except behind a cut: the file system then reads it in again.
+What was just written is in the page cache, except after a cut, when the file system has to read it again.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ import os
 from contextlib import suppress
 
 ATTEMPTS = 3
-"""Times to have a part brought into memory before waiting for the disk: the machine lacks memory then."""
+"""How often to fetch a part into the page cache before reading it blockingly: memory must be short then."""
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 def read_cached(fd: int, size: int, offset: int) -> bytes | None:
-    """Read as much as is in memory, empty at the end of the file; None if the disk has to be asked first."""
+    """Read as much as is in the page cache; empty at the end of the file, None if the disk must be read."""
     if size <= 0:
         return b""
     buffer = bytearray(size)
@@ -30,6 +30,6 @@ def read_cached(fd: int, size: int, offset: int) -> bytes | None:
 
 
 async def fetch(fd: int, size: int, offset: int) -> None:
-    """Have a thread bring a part of a file into memory."""
-    with suppress(OSError):  # who reads it will see
+    """Bring a part of a file into the page cache, in a thread."""
+    with suppress(OSError):  # the reader will see it
         await asyncio.get_running_loop().run_in_executor(None, os.pread, fd, size, offset)

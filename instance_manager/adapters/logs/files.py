@@ -1,9 +1,9 @@
-"""The log files of the processes: opened for them, kept under their bound, echoed and read.
+"""The log files of the processes: opened for them, bounded, echoed and read.
 
 A process holds its log itself (O_APPEND), so a busy, stopped or dead daemon never blocks it. The daemon looks
-at a file only after inotify has told that it was written, and then every few milliseconds as long as it
-grows: the watch is one-shot and set again when the file has come to rest, so a process that logs wildly costs
-no more than one that logs a bit.
+at a file only after inotify has reported a write, and then every few milliseconds as long as it grows: the
+watch is one-shot and renewed when the file stops growing, so a process that logs a lot costs no more than one
+that logs a little.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ log = structlog.get_logger(__name__)
 _INTERVAL = 0.05
 """Seconds between looks at a file that is being written."""
 _INTERVAL_LEAST = 0.001
-"""The same while it is close to its bound."""
+"""The same while it is close to its size limit."""
 _FASTEST = 1 << 30
-"""Bytes a second that a process is expected to write at most."""
+"""Fastest write rate expected of a process, in bytes per second."""
 _TRIM_RETRY = 1.0
 """Seconds until the next attempt to cut a file that could not be cut."""
 _ECHO_GRACE = 1.0
-"""Seconds that the reader of the echo gets to take the rest at the end."""
+"""Seconds that the reader of the echo gets for the rest at the end."""
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 TROUBLES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
-"""Kinds of what can go wrong."""
+"""Kinds of failures."""
 
 
 class LogFiles:
@@ -55,29 +55,29 @@ class LogFiles:
         self._max_size = max_size
         self._echo = Repeater(echo, self._settle, self._echo_trouble) if echo is not None else None
         self._writers: Counter[str] = Counter()
-        """By name, the processes that have not been released."""
+        """Number of processes by name that have not been released."""
         self._logs: dict[str, LogFile] = {}
-        """By name, the files that somebody writes, reads or echoes."""
+        """Files by name that somebody writes, reads or echoes."""
         self._dirty: dict[LogFile, None] = {}
-        """Files to look at; in order, for a set's would be chance."""
+        """Files to look at; a dict because it is ordered."""
         self._timer: asyncio.TimerHandle | None = None
         self._next_look = 0.0
-        """When the timer runs out; uvloop's may not tell."""
+        """When the timer expires; a timer of uvloop does not always tell."""
         self._trimmer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="log-trim")
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
         self._devnull = -1
         self.troubles = Counter(dict.fromkeys(TROUBLES, 0))
-        """What went wrong, by kind, since the start."""
+        """Number of failures since the start, by kind."""
         self._probe = DirectoryProbe(directory, self.troubles, self._trimmer)
 
     def open(self) -> None:
-        """Create the directory and begin to follow."""
+        """Create the directory and start following."""
         self._devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
             self._watcher.open()
         except OSError as error:
-            # Without it, all files are looked at all the time; better than not at all.
+            # Without it, all files are polled; better than not at all.
             self._trouble("inotify", "", error)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class LogFiles:
         self._probe.open()
 
     async def close(self) -> None:
-        """Write out the last lines and stop following."""
+        """Echo the last lines and stop following."""
         self._watcher.close()
         await self._probe.close()
         await asyncio.gather(*self._trims)
@@ -122,7 +122,7 @@ class LogFiles:
             os.close(fd)
 
     def release(self, name: str) -> None:
-        """Say that a process which was given a writer has ended."""
+        """Report that a process that was given a writer has ended."""
         self._writers[name] -= 1
         if self._writers[name] <= 0:
             del self._writers[name]
@@ -165,7 +165,7 @@ class LogFiles:
         return fd
 
     def _begin(self, name: str, fd: int) -> None:
-        """Follow what a process writes to a descriptor from now on."""
+        """Start following what a process writes to a descriptor."""
         each = self._logs.get(name)
         if each is not None and not each.is_same_file(fd):  # moved or removed by hand
             self._drop(each)
@@ -193,7 +193,7 @@ class LogFiles:
                 raise
 
     def _settle(self, each: LogFile) -> None:
-        """Let go of a file that nobody writes, reads, cuts or echoes any more."""
+        """Close a file that nobody writes, reads, cuts or echoes any more."""
         in_use = each.readers or each.trimming or each in self._dirty
         owed = self._echo is not None and self._echo.owes(each)
         if each.ended and not in_use and not owed and self._logs.get(each.name) is each:
@@ -210,7 +210,7 @@ class LogFiles:
     # --- looking ---
 
     def _look_later(self, each: LogFile) -> None:
-        """Look at a file in time before it could pass its bound."""
+        """Schedule a look at a file, before it could exceed its size limit."""
         self._dirty.setdefault(each)
         loop = asyncio.get_running_loop()
         room = self._max_size - each.size
@@ -235,7 +235,7 @@ class LogFiles:
                 self._trouble("look", str(self._path(each.name)), error)
 
     def _look_at(self, each: LogFile) -> None:
-        """Trim, echo and wake readers if the file has grown, else wait for inotify to tell."""
+        """Trim, echo and wake readers if the file has grown, else wait for inotify."""
         if each.trimming:
             return  # looked at afterwards
         written = self._writers[each.name] > 0
@@ -247,7 +247,7 @@ class LogFiles:
             each.end()
         if self._echo is not None and (news or each.ended):
             self._echo.add(each)
-        # A quarter of the bound is left for what comes while the file is being cut.
+        # A quarter of the limit is left for what is written while the file is being cut.
         excess = each.size > self._max_size * 3 // 4
         if excess and each.untrimmable_until <= asyncio.get_running_loop().time():
             self._trim(each)
@@ -260,7 +260,7 @@ class LogFiles:
         try:
             self._watcher.watch(each)
         except OSError as error:
-            # It is looked at all the time now; better than not at all.
+            # It is polled now; better than not at all.
             self._trouble("watch", str(self._path(each.name)), error)
 
     def _trim(self, each: LogFile) -> None:
@@ -270,7 +270,7 @@ class LogFiles:
         task.add_done_callback(self._trims.discard)
 
     async def _trim_apart(self, each: LogFile) -> None:
-        """Cut in a thread: the file system writes the file out first, which may take a while."""
+        """Cut in a thread, because the file system first writes the file out, which may take a while."""
         loop = asyncio.get_running_loop()
         try:
             with each.open_to_cut() as fd:

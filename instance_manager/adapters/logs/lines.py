@@ -2,7 +2,7 @@
 
 CHUNK = 1 << 16
 LONGEST = 1 << 20
-"""A longer line is delivered in pieces of this many bytes: a gRPC client takes 4 MiB a message by default."""
+"""A longer line is split into pieces of this many bytes; gRPC clients accept 4 MiB per message by default."""
 
 
 class LineSplitter:
@@ -17,7 +17,7 @@ class LineSplitter:
         return bool(self._rest)
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Take a chunk and return the lines it completes, without line ends."""
+        """Add a chunk and return the lines it completes, without line ends."""
         self._rest += chunk
         if b"\n" not in chunk and len(self._rest) <= LONGEST:
             return []

@@ -1,4 +1,4 @@
-"""One log file that is being written or read: how far it has got, and who waits for more."""
+"""One log file that is written or read: its size, and who waits for more."""
 
 import asyncio
 import os
@@ -12,31 +12,31 @@ from instance_manager.adapters.logs.trim import Cut
 
 
 class LogFile:
-    """A log file, held open: it may be moved or removed by hand and still is the one that is written."""
+    """A log file, kept open: if it is moved or removed by hand, it is still the one being written."""
 
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self.fd = fd
         self.size = os.fstat(fd).st_size
-        """As it was at the last look."""
+        """Size at the last look."""
         self.trimming = False
         self.untrimmable_until = 0.0
-        """Cutting it failed; time of the event loop at which to try again."""
+        """When to try again after cutting has failed, by the clock of the event loop."""
         self.ended = True
-        """Nobody writes it."""
+        """Whether nobody writes it any more."""
         self.version = 0
-        """Changes whenever the file has been written."""
+        """Increases whenever the file has changed."""
         self.echo = EchoPosition(name, self.size)
         self.readers: set[LogReader] = set()
         self._waiting: set[asyncio.Future[None]] = set()
 
     def is_same_file(self, fd: int) -> bool:
-        """Tell whether a descriptor is of the same file."""
+        """Return whether a descriptor is of the same file."""
         return os.path.sameopenfile(self.fd, fd)
 
     @contextmanager
     def open_to_cut(self) -> Iterator[int]:
-        """Give a descriptor to change the file by."""
+        """Provide a descriptor for cutting the file."""
         fd = open_again(self.fd, os.O_RDWR)
         try:
             yield fd
@@ -44,12 +44,12 @@ class LogFile:
             os.close(fd)
 
     def close(self) -> None:
-        """Let go of the file; readers have descriptors of their own."""
+        """Close the file; readers have descriptors of their own."""
         self.end()
         os.close(self.fd)
 
     def look(self) -> bool:
-        """Find out how far the file has got; return whether that is news."""
+        """Update the size; return whether it has changed."""
         size = os.fstat(self.fd).st_size
         if size == self.size:
             return False
@@ -60,7 +60,7 @@ class LogFile:
         return True
 
     def trimmed(self, cut: Cut) -> None:
-        """Take note that the head was cut off."""
+        """Note that the head was cut off."""
         self.trimming = False
         size = os.fstat(self.fd).st_size
         self.size = min(max(0, self.size - cut.dropped), size)
@@ -70,18 +70,18 @@ class LogFile:
         self.notify()
 
     def not_trimmed(self, *, until: float) -> None:
-        """Take note that the head could not be cut off, and when to try again."""
+        """Note that the head could not be cut off, and when to try again."""
         self.trimming = False
         self.untrimmable_until = until
         self.notify()
 
     def end(self) -> None:
-        """Nobody writes any more: let the readers come to their end."""
+        """Note that nobody writes any more, so that readers can finish."""
         self.ended = True
         self.notify()
 
     def notify(self) -> None:
-        """Wake who waits for news."""
+        """Wake all who wait for a change."""
         self.version += 1
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
@@ -89,7 +89,7 @@ class LogFile:
                 future.set_result(None)
 
     async def changed(self, seen: int) -> None:
-        """Wait until there are news since the version `seen`, or no more can come."""
+        """Wait until the version is no longer `seen`, or nobody writes any more."""
         while self.version == seen and not self.ended:
             await self._news()
 

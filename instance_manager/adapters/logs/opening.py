@@ -1,4 +1,4 @@
-"""Opening log files: regular ones only, and nothing that a symbolic link points to."""
+"""Opening log files: only regular files, and never through a symbolic link."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe must not 
 
 
 def open_for_writer(path: Path) -> int:
-    """Open a log for a process that appends to it; create it if there is none.
+    """Open a log for a process to append to; create it if it does not exist.
 
     Raises:
         OSError: if that is impossible.
@@ -29,7 +29,7 @@ def open_for_reader(path: Path) -> int:
 
 
 def open_again(fd: int, flags: int) -> int:
-    """Open the file of a descriptor another time, whatever became of the path it was opened by.
+    """Open the file of a descriptor again, even if its path has changed.
 
     Raises:
         OSError: if that is impossible.

@@ -12,29 +12,29 @@ _BACKLOG = 1 << 22
 
 
 class EchoPosition:
-    """Which line of a log file is the next to be echoed."""
+    """The position in a log file of the next line to echo."""
 
     def __init__(self, name: str, offset: int) -> None:
         self._prefix = b"[%s] " % name.encode()
         self.offset = offset
         self._seen = offset
-        """How far the file has been read; an unfinished line waits for its end."""
+        """End of what has been read; an incomplete line waits for its end."""
         self._torn = False
-        """The position is in the middle of a line."""
+        """Whether the position is in the middle of a line."""
         self._skipped = 0
         self._misses = 0
 
     def caught_up(self, size: int, *, last: bool) -> bool:
-        """Tell whether all there is has been echoed; an unfinished line may wait for its end."""
+        """Return whether everything has been echoed, except for an incomplete line unless `last`."""
         return (self.offset if last else self._seen) >= size
 
     def take(self, fd: int, size: int, *, last: bool) -> bytes | None:
-        """Return the next lines to echo, each with the name in front; None if the disk has to be asked first.
+        """Return the next lines to echo, each after the name; None if the disk must be read first.
 
         Args:
-            fd: of the file.
-            size: of the file.
-            last: nothing will follow: give out an unfinished line too.
+            fd: descriptor of the file.
+            size: size of the file.
+            last: whether nothing will follow, so that an incomplete line is returned too.
         """
         if size - self.offset > _BACKLOG:
             self._skip_to(size - PIECE)
@@ -65,11 +65,11 @@ class EchoPosition:
         return b"".join(self._prefix + line + b"\n" for line in lines)
 
     def give_up(self, size: int) -> None:
-        """Skip all there is."""
+        """Skip to the end."""
         self._skip_to(size)
 
     def trimmed(self, cut: Cut, size: int) -> None:
-        """Take note that the head was cut off and what size is left."""
+        """Note that the head was cut off, and the remaining size."""
         self.offset -= cut.dropped
         self._seen -= cut.dropped
         if self.offset < cut.first:
@@ -78,7 +78,7 @@ class EchoPosition:
         self.offset = min(self.offset, size)
 
     def begin_again(self) -> None:
-        """Take note that somebody has truncated the file."""
+        """Note that somebody has truncated the file."""
         self.offset = self._seen = 0
         self._torn = False
 

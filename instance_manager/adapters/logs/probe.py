@@ -1,7 +1,7 @@
-"""Can the log directory be written?
+"""Checking that the log directory can be written.
 
-The processes write their logs themselves, and an instance hardly ever tells that a write of its log failed:
-a disk that is full, read-only or broken would be noticed by nobody.
+The processes write their logs themselves and hardly ever report that a write has failed, so nobody would
+notice a disk that is full, read-only or broken.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ log = structlog.get_logger(__name__)
 _INTERVAL = 5.0
 """Seconds between attempts."""
 _LATE = 5.0
-"""Seconds after which an attempt that has not ended is a trouble, too."""
+"""Seconds after which an attempt that has not ended counts as failed, too."""
 _BLOCK = b"\0" * 4096
 _TELLS_NOTHING = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EMFILE, errno.ENFILE}
-"""The file system has no files without a name, or this process no descriptor."""
+"""Errors that say nothing about the disk: no support for unnamed files, or no descriptor left."""
 
 
 class DirectoryProbe:
-    """Tries now and then to write a file without a name, in a thread: a broken file system may not answer."""
+    """Writes an unnamed file from time to time, in a thread because a broken file system may not answer."""
 
     def __init__(self, directory: Path, troubles: Counter[str], executor: Executor) -> None:
-        """Try to write in a directory.
+        """Probe nothing yet.
 
         Args:
-            directory: to write in.
-            troubles: where each attempt that failed is counted, under `write`.
-            executor: to write in.
+            directory: the directory to write to.
+            troubles: where failed attempts are counted, under `write`.
+            executor: runs the attempts.
         """
         self._directory = directory
         self._troubles = troubles
@@ -44,7 +44,7 @@ class DirectoryProbe:
         """Why the last attempt failed; empty if it did not."""
 
     def open(self) -> None:
-        """Begin."""
+        """Start."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -78,7 +78,7 @@ class DirectoryProbe:
 
 
 def _reason_not_to_write(directory: Path) -> str:
-    """Write a file that is gone as soon as it is closed; return why that failed, empty if it did not."""
+    """Write an unnamed file, which disappears when closed; return why that failed, empty if it worked."""
     try:
         fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:

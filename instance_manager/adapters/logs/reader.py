@@ -1,4 +1,4 @@
-"""Reading a log file while it is written and its head is cut off."""
+"""Reading a log file while it is being written and its head is being cut off."""
 
 import asyncio
 import os
@@ -11,32 +11,32 @@ from instance_manager.adapters.logs.trim import Cut
 
 
 class Source(Protocol):
-    """What a reader needs of a log file."""
+    """What a reader needs to know about a log file."""
 
     fd: int
     version: int
     ended: bool
 
     async def changed(self, seen: int) -> None:
-        """Wait until there are news since the version `seen`, or no more can come."""
+        """Wait until the version is no longer `seen`, or nobody writes any more."""
 
     async def untrimmed(self) -> None:
         """Wait while the file is being cut."""
 
 
 class LogReader:
-    """A position in a log, kept right when the head of the file is cut off."""
+    """A position in a log that stays correct when the head of the file is cut off."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._fd = os.dup(source.fd)
         self._offset = 0
         self._end = 0
-        """Where the file ended when the reading began."""
+        """Where the file ended when reading started."""
         self._splitter = LineSplitter()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._fd)
 
     async def lines(self, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
@@ -57,7 +57,7 @@ class LogReader:
             yield line
 
     async def _next_chunk(self, *, follow: bool) -> bytes:
-        await asyncio.sleep(0)  # a long log must not keep the others waiting
+        await asyncio.sleep(0)  # a long log must not block everything else
         chunk = await self._read(self._wanted(follow=follow))
         if not chunk and os.fstat(self._fd).st_size < self._offset:  # truncated by hand
             self._offset = self._end = 0
@@ -71,15 +71,15 @@ class LogReader:
     def _wanted(self, *, follow: bool) -> int:
         """Return how many bytes to read next.
 
-        Without `follow`, a log that grows faster than it is read must come to an end: that of the line that
-        was being written when the reading began.
+        Without `follow`, reading must end even if the log grows faster than it is read: with the line that
+        was being written when reading started.
         """
         if follow or (self._offset >= self._end and self._splitter.unfinished):
             return CHUNK
         return max(0, min(CHUNK, self._end - self._offset))
 
     async def _read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read at the position, with `whole` the full size unless the file ends before."""
+        """Read at the position; with `whole`, the full size unless the file ends before."""
         for _ in range(ATTEMPTS):
             await self._source.untrimmed()
             data = read_cached(self._fd, size, self._offset)
@@ -90,7 +90,7 @@ class LogReader:
         return os.pread(self._fd, size, self._offset)
 
     async def _seek_tail(self, count: int) -> None:
-        """Go to where the last `count` lines begin; the position moves along if the head is cut meanwhile."""
+        """Go to the start of the last `count` lines, even if the head is cut off in the meantime."""
         self._offset = self._end
         if count <= 0 or not self._end:
             return
@@ -109,10 +109,10 @@ class LogReader:
             await asyncio.sleep(0)
 
     def trimmed(self, cut: Cut, size: int) -> None:
-        """Take note that the head was cut off and what size is left."""
+        """Note that the head was cut off, and the remaining size."""
         self._end = max(0, self._end - cut.dropped)
         self._offset = min(self._offset - cut.dropped, size)
         if self._offset < cut.first or self._offset < 0:
-            # What it was about to read is gone: it goes on with the note that says so.
+            # The next part to read is gone: continue with the note that says so.
             self._offset = 0
             self._splitter.drop()

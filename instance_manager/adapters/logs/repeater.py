@@ -1,4 +1,4 @@
-"""The echo of all log files: in turn, and no more a second than the daemon can spare."""
+"""The echo of all log files, in turn, at a rate that the daemon can afford."""
 
 import asyncio
 import errno
@@ -12,13 +12,13 @@ from instance_manager.adapters.logs.position import PIECE
 _INTERVAL = 0.05
 """Seconds between rounds."""
 _ROUND_MOST = 1 << 20
-"""Bytes repeated in a round, of all files together."""
+"""Bytes echoed in a round, of all files together."""
 _ENDED_MOST = 64
-"""Logs of processes that have ended which may wait for a stuck reader; each of them holds a descriptor."""
+"""Largest number of logs of ended processes that wait for a stuck reader; each holds a descriptor."""
 
 
 class Repeater:
-    """Repeats what is new in log files on a sink."""
+    """Copies what is new in log files to a sink."""
 
     def __init__(
         self,
@@ -28,22 +28,22 @@ class Repeater:
     ) -> None:
         self._sink = sink
         self._on_done = on_done
-        """Called when all of a file that has ended has been repeated."""
+        """Called when the log of an ended process has been echoed completely."""
         self._on_trouble = on_trouble
-        """Called with the name of a log of which something is not repeated, and why."""
+        """Called with the name of a log of which something is not echoed, and the reason."""
         self._queue: dict[LogFile, None] = {}
-        """Files with something new, first the one that has waited longest."""
+        """Files with something new; the one that has waited longest comes first."""
         self._timer: asyncio.TimerHandle | None = None
         self._fetches: set[asyncio.Task[None]] = set()
 
     def add(self, log: LogFile) -> None:
-        """Take note that there is something new in a file, or that it has ended."""
+        """Note that there is something new in a file, or that its process has ended."""
         if not self._sink.broken:
             self._queue.setdefault(log)
             self._schedule()
 
     def owes(self, log: LogFile) -> bool:
-        """Tell whether something of a file has not been repeated."""
+        """Return whether something of a file has not been echoed yet."""
         return log in self._queue
 
     def drop(self, log: LogFile) -> None:
@@ -51,7 +51,7 @@ class Repeater:
         self._queue.pop(log, None)
 
     async def close(self, within: float) -> None:
-        """Repeat the rest, as far as the reader takes it in the time given."""
+        """Echo the rest, as far as the reader takes it within `within` seconds."""
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Repeater:
             self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST], slow)
 
     def _repeat(self, log: LogFile) -> int:
-        """Repeat some lines of a file, then it is the others' turn; return how many bytes that were."""
+        """Echo some lines of a file before the others get their turn; return the number of bytes."""
         del self._queue[log]
         try:
             data = log.echo.take(log.fd, log.size, last=log.ended)
@@ -111,7 +111,7 @@ class Repeater:
         return len(data)
 
     def _fetch(self, log: LogFile) -> None:
-        """Have the next part brought into memory for a later round."""
+        """Fetch the next part into the page cache for a later round."""
         task = asyncio.get_running_loop().create_task(fetch(log.fd, PIECE, log.echo.offset))
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 _COLLAPSE_RANGE = 0x08  # FALLOC_FL_COLLAPSE_RANGE, fallocate(2)
 _CHUNK = 1 << 18
 _LINE_MOST = 1 << 20
-"""Bytes in which the end of a line is looked for."""
+"""Largest number of bytes searched for the end of a line."""
 _NEAR = 1 << 16
-"""Bytes that a copy which skips is behind the writer then: so few that it can catch up."""
+"""Bytes behind the writer at which a copy continues after skipping: so few that it can catch up."""
 _HURRIED_MOST = 32
-"""Chunks that are copied of a file that has passed its bound."""
+"""Largest number of chunks copied of a file that has exceeded its limit."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -20,21 +20,21 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was done to a file."""
+    """The result of cutting a file."""
 
     dropped: int
-    """Bytes at its head that are gone; positions behind them have moved down by so many."""
+    """Bytes removed at the head; positions after them have moved down by this number."""
     first: int
-    """Where the first line that is whole begins now; a note is in front of it."""
+    """Where the first complete line starts now, after a note about the cut."""
 
 
 def drop_head(fd: int, count: int, most: int) -> Cut:
-    """Drop about the first `count` bytes; the writer goes on appending and notices nothing.
+    """Drop about the first `count` bytes of a file; the writer continues to append and notices nothing.
 
-    On ext4 and XFS the blocks are cut out of the file and no byte behind them is touched. Elsewhere the rest
-    is copied to the front and the file truncated behind it; what is written between the last copied byte and
-    the truncation, a few microseconds, is lost, and if the file passes `most` bytes meanwhile, so is what the
-    copy is behind the writer.
+    On ext4 and XFS, blocks are removed from the file without touching the bytes after them. Elsewhere, the
+    rest is copied to the front and the file is truncated. This loses what is written in the few microseconds
+    between copying the last byte and truncating. If the file exceeds `most` bytes in the meantime, the copy
+    skips most of what it is behind the writer.
     """
     whole = count - count % os.fstatvfs(fd).f_bsize
     torn = whole > 0 and os.pread(fd, 1, whole - 1) != b"\n"
@@ -44,7 +44,7 @@ def drop_head(fd: int, count: int, most: int) -> Cut:
 
 
 def _collapse(fd: int, count: int) -> bool:
-    """Cut blocks out; return whether the file system can do that."""
+    """Remove blocks from the head; return whether the file system supports that."""
     while _libc.fallocate(fd, _COLLAPSE_RANGE, 0, count) != 0:
         if ctypes.get_errno() != errno.EINTR:
             return False
@@ -52,10 +52,10 @@ def _collapse(fd: int, count: int) -> bool:
 
 
 def _blank_torn_line(fd: int, dropped: int) -> int:
-    """Put a note in the place of the rest of the line that the cut went through; return where it ends.
+    """Replace the rest of the line that was cut by a note; return where the next line starts.
 
-    A rest that is too short for the note becomes blanks, one without an end in sight keeps what is behind
-    the note as a line of its own.
+    If the rest is too short for the note, it is blanked. If its end is not found, what follows the note
+    becomes a line of its own.
     """
     head = os.pread(fd, _LINE_MOST, 0)
     note = f"[{dropped} bytes of older lines dropped]".encode()
@@ -69,14 +69,14 @@ def _blank_torn_line(fd: int, dropped: int) -> int:
 
 
 def _copy_tail(fd: int, count: int, most: int) -> Cut:
-    """Copy the rest of the file to its front, and what is written meanwhile, and truncate it behind that."""
+    """Copy the rest of the file, including what is written in the meantime, to its front and truncate it."""
     start = source = _line_start(fd, count)
     target = hurried = 0
     while (end := os.fstat(fd).st_size) > source and hurried < _HURRIED_MOST:
         if end > most:
             hurried += 1
             if end - source > _NEAR:
-                # The writer is as fast as the copy: its last lines are worth more than those before.
+                # The writer is as fast as the copy: its latest lines are worth more than earlier ones.
                 skipped = _line_start(fd, end - _NEAR) - source
                 note = f"\n[{skipped} bytes dropped: written faster than they could be kept]\n".encode()
                 target += os.pwrite(fd, note if target else note[1:], target)
@@ -89,5 +89,5 @@ def _copy_tail(fd: int, count: int, most: int) -> Cut:
 
 
 def _line_start(fd: int, position: int) -> int:
-    """Return where the first line begins that begins at a position or behind it."""
+    """Return where the first line starts at or after a position."""
     return position + os.pread(fd, _LINE_MOST, position - 1).find(b"\n")

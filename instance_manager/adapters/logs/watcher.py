@@ -1,4 +1,4 @@
-"""Who has been written? inotify tells, once for each file and question."""
+"""Which files have been written, by one-shot inotify watches."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,40 +10,40 @@ from instance_manager.adapters.logs.log import LogFile
 
 
 class Watcher:
-    """Calls back when a file that is watched is written; then it is not watched any more."""
+    """Calls back once when a watched file is written."""
 
     def __init__(self, on_written: Callable[[LogFile], None]) -> None:
         self._on_written = on_written
         self._inotify: Inotify | None = None
         self._watches: dict[LogFile, Watch] = {}
         self._logs: dict[int, LogFile] = {}
-        """By number of the watch."""
+        """By watch descriptor."""
 
     def open(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            OSError: if there is no inotify left, there are few on a machine; then nothing can be watched.
+            OSError: if the machine has no inotify instance left; then nothing can be watched.
         """
         self._inotify = Inotify(sync_timeout=0)
         asyncio.get_running_loop().add_reader(self._inotify.fd, self._read)
 
     def close(self) -> None:
-        """Call back no more."""
+        """Stop listening."""
         if self._inotify is not None:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
 
     def watches(self, log: LogFile) -> bool:
-        """Tell whether a file is watched."""
+        """Return whether a file is watched."""
         return log in self._watches
 
     def watch(self, log: LogFile) -> None:
         """Watch a file until it is written.
 
         Raises:
-            OSError: if the machine has no watch left.
+            OSError: if the machine has no inotify watch left.
         """
         if self._inotify is not None and log not in self._watches:
             watch = self._inotify.add_watch(f"/proc/self/fd/{log.fd}", Mask.MODIFY | Mask.ONESHOT)
@@ -51,7 +51,7 @@ class Watcher:
             self._logs[watch.wd] = log
 
     def forget(self, log: LogFile) -> None:
-        """Watch a file no more."""
+        """Stop watching a file."""
         watch = self._watches.pop(log, None)
         if watch is not None and self._inotify is not None:
             del self._logs[watch.wd]

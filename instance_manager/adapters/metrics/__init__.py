@@ -1,6 +1,6 @@
-"""What the daemon tells about itself: Prometheus metrics, liveness and readiness over HTTP.
+"""Prometheus metrics, liveness and readiness of the daemon over HTTP.
 
-Nothing is registered globally, and what other parts count themselves is read only when somebody asks, so that
+Nothing is registered globally, and the counters of other parts are read only during a scrape, so that
 counting costs them next to nothing.
 """
 

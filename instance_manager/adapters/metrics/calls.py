@@ -1,4 +1,4 @@
-"""Calls of the gRPC methods: how many, how they ended, how long they took."""
+"""Metrics of the gRPC calls: how many, their status codes, and how long they took."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from instance_manager.adapters.metrics.distribution import Distribution
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5, 30)
 _OK = "OK"
 _WATCH = "Watch"
-"""Ends the names of the methods that tell changes."""
+"""Suffix of the names of the methods that stream changes."""
 _METHOD = ("service", "method")
 
 
 class MethodCalls:
-    """The calls of one method; the server tells it of each."""
+    """The calls of one method; implements `api.observing.MethodObserver`."""
 
     def __init__(self, service: str, method: str, *, streaming: bool) -> None:
         self.service = service
@@ -28,44 +28,44 @@ class MethodCalls:
         self.streaming = streaming
         self.started = 0
         self.by_code = Counter({_OK: 0})
-        """Calls that have ended, by the name of their status code."""
+        """Number of calls that have ended, by the name of the status code."""
         self.seconds = Distribution(_SECONDS)
-        """How long each has taken; not of streams, which last as long as their caller likes."""
+        """Durations of calls; not of streams, which last as long as their caller likes."""
 
     @property
     def active(self) -> int:
-        """How many calls are under way."""
+        """The number of calls in progress."""
         return self.started - self.by_code.total()
 
     def begun(self) -> None:
-        """Take note that a call has begun."""
+        """Count the start of a call."""
         self.started += 1
 
     def ended(self, code: str, seconds: float) -> None:
-        """Take note that a call has ended."""
+        """Count the end of a call."""
         self.by_code[code] += 1
         if not self.streaming:
             self.seconds.observe(seconds)
 
 
 class Calls:
-    """The calls of every method that is served by this program's own services."""
+    """The calls of all methods of the daemon's own services; implements `api.observing.CallObserver`."""
 
     def __init__(self) -> None:
         self._methods: dict[str, MethodCalls] = {}
-        """By their paths, `/SERVICE/METHOD`."""
+        """By path, `/SERVICE/METHOD`."""
 
     def method(self, service: str, method: str, *, streaming: bool) -> MethodCalls:
-        """Return what counts the calls of a method."""
+        """Return the counters of a method."""
         calls = self._methods[f"/{service}/{method}"] = MethodCalls(service, method, streaming=streaming)
         return calls
 
     def of(self, path: str) -> MethodCalls:
-        """Return what counts the calls of the method at a path; what nobody reads if they are not counted."""
+        """Return the counters of the method at a path, or unused ones if it is not counted."""
         return self._methods.get(path) or MethodCalls("", path, streaming=True)
 
     def collect(self) -> Iterator[Metric]:
-        """Tell everything counted so far."""
+        """Yield the metrics."""
         started = CounterMetricFamily(
             "instance_manager_grpc_started", "Calls that were started.", labels=_METHOD
         )

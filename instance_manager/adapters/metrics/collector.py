@@ -1,4 +1,4 @@
-"""What the parts of the daemon count themselves, read when somebody asks."""
+"""Metrics that the parts of the daemon count themselves, read during a scrape."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ _TYPES = (InstanceType.ENGINE, InstanceType.REPLICA)
 
 
 class JournalHealth(Protocol):
-    """What is asked of a journal."""
+    """What the metrics need to know about the journal."""
 
     @property
     def troubles(self) -> int:
@@ -35,7 +35,7 @@ class JournalHealth(Protocol):
 
 
 class LogHealth(Protocol):
-    """What is asked of the log files."""
+    """What the metrics need to know about the log files."""
 
     @property
     def troubles(self) -> Mapping[str, int]:
@@ -43,7 +43,7 @@ class LogHealth(Protocol):
 
 
 class CertificateHealth(Protocol):
-    """What is asked of the certificates that are served."""
+    """What the metrics need to know about the certificates."""
 
     @property
     def expires_at(self) -> float:
@@ -55,12 +55,12 @@ class CertificateHealth(Protocol):
 
     @property
     def renewals(self) -> int:
-        """How often newer ones were taken into use."""
+        """How often newer ones were loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the figures come from."""
+    """Where the metrics come from."""
 
     supervisor: Supervisor
     journal: JournalHealth
@@ -68,11 +68,11 @@ class Sources:
     certificates: CertificateHealth | None = None
     """None without TLS."""
     pings_merged: Callable[[], int] = lambda: 0
-    """Returns how many pings of InstanceWatch were merged into one that nobody had read yet."""
+    """Returns the number of pings of InstanceWatch that were merged into an unread one."""
 
 
 class DaemonCollector:
-    """Tells what the sources have counted."""
+    """Collects the metrics of the sources."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -80,7 +80,7 @@ class DaemonCollector:
         self._first_revision = sources.supervisor.events.revision
 
     def collect(self) -> Iterator[Metric]:
-        """Tell everything."""
+        """Yield the metrics."""
         yield self._build
         yield from self._processes()
         yield self._ports()

@@ -1,4 +1,4 @@
-"""How values are distributed: counted in buckets, without locks, for the one thread there is."""
+"""A histogram without locks, as there is only one thread."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ class Distribution:
     """Counts values by the buckets they fall into."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Begin with nothing.
+        """Start without values.
 
         Args:
-            bounds: the greatest value of each bucket, ascending; above the last there is one more.
+            bounds: the upper bound of each bucket, ascending; one more bucket is for greater values.
         """
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
@@ -23,7 +23,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self._counts)
 
     def observe(self, value: float) -> None:
@@ -32,6 +32,6 @@ class Distribution:
         self._sum += value
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
-        """Tell the values as a histogram."""
+        """Add the histogram to a metric."""
         names = (*map(floatToGoString, self._bounds), "+Inf")
         family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)

@@ -1,4 +1,4 @@
-"""Where to listen for HTTP."""
+"""The address of the HTTP server."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from instance_manager.core.ports import MAX_PORT
 
 
 class EndpointError(Exception):
-    """An address that cannot be listened on; the message says why."""
+    """The address cannot be listened on; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read HOST:PORT; an IPv6 address stands in brackets.
+    """Read HOST:PORT; an IPv6 address must be in brackets.
 
     Raises:
-        InvalidArgumentError: if it is not that.
+        InvalidArgumentError: if the text is malformed.
     """
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")

@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever keeps it from running keeps the daemon from answering."""
+"""The delay of the event loop: whatever delays it also delays every answer of the daemon."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ from instance_manager.adapters.metrics.distribution import Distribution
 log = structlog.get_logger(__name__)
 
 _INTERVAL = 0.5
-"""Seconds between looks: two wake-ups a second cost nothing that can be measured."""
+"""Seconds between measurements: the cost of two wake-ups per second cannot be measured."""
 _STALL = 1.0
-"""Seconds of lateness that are called a stall, and are warned of."""
+"""Seconds of delay from which on it is a stall, and is logged."""
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10, 30)
 
 
 class LoopLag:
-    """Sets a timer again and again and looks how late it comes."""
+    """Sets a timer again and again, and measures how late it fires."""
 
     def __init__(self, interval: float = _INTERVAL) -> None:
         self._interval = interval
@@ -33,20 +33,20 @@ class LoopLag:
         self._cpu = 0.0
         self._late = Distribution(_SECONDS)
         self.stalls = 0
-        """How often the loop was a second late or more."""
+        """Number of delays of a second or more."""
         self.last = 0.0
-        """Seconds the loop was late when it was looked at last."""
+        """Latest delay in seconds."""
         self.longest = 0.0
-        """Seconds the loop was late at most since the start."""
+        """Longest delay in seconds since the start."""
 
     def open(self) -> None:
-        """Look from now on."""
+        """Start measuring."""
         self._due = time.monotonic() + self._interval
         self._cpu = time.thread_time()
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -61,13 +61,13 @@ class LoopLag:
             log.warning(
                 "the event loop stood still: nothing was answered or supervised meanwhile",
                 seconds=round(late, 3),
-                # About as much: the daemon itself was busy. Little: it was stopped, or got no CPU.
+                # If about the same, the daemon itself was busy; if little, it was stopped or got no CPU.
                 cpu_seconds=round(time.thread_time() - self._cpu, 3),
             )
         self.open()
 
     def collect(self) -> Iterator[Metric]:
-        """Tell everything counted so far."""
+        """Yield the metrics."""
         late = HistogramMetricFamily(
             "instance_manager_event_loop_lag_seconds",
             "Delay of a timer that is set twice a second; nothing else ran during that delay either.",

@@ -1,4 +1,4 @@
-"""Lives of processes: how long they take to start and to end, and what goes wrong with them."""
+"""Metrics of the lifecycles of processes: how long they take to start and stop, and how they fail."""
 
 import time
 from collections import Counter
@@ -18,24 +18,24 @@ _SPAWN, _READINESS, _EXIT = "spawn", "readiness", "exit"
 
 @dataclass(slots=True)
 class _Life:
-    """What is known of one process."""
+    """What is known about one process. Times are by a monotonic clock."""
 
     process: Process | None
-    """As it was last told; None if it is new."""
+    """As of its latest change; None if it is new."""
     born: float | None = None
-    """When it was created, None if by an earlier daemon."""
+    """When it was created; None if by an earlier daemon."""
     stopping: float | None = None
-    """When its end was begun, None if it was not, or by an earlier daemon."""
+    """When it began to stop; None if it did not, or with an earlier daemon."""
 
 
 class Lifecycles:
     """Follows every change of every process."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """Begin with no process.
+        """Start without processes.
 
         Args:
-            now: returns seconds that only grow.
+            now: returns seconds of a monotonic clock.
         """
         self._now = now
         self._lives: dict[str, _Life] = {}
@@ -47,12 +47,12 @@ class Lifecycles:
         self._stop = Distribution(_SECONDS)
 
     def take_over(self, processes: Iterable[Process]) -> None:
-        """Take note of processes that an earlier daemon has left."""
+        """Add the processes of an earlier daemon."""
         for process in processes:
             self._lives[process.uuid] = _Life(process)
 
     def changed(self, change: Change) -> None:
-        """Take note of a change."""
+        """Count a change."""
         process = change.process
         if change.deleted:
             self._gone(self._lives.pop(process.uuid, None))
@@ -84,7 +84,7 @@ class Lifecycles:
             self._stop.observe(self._now() - life.stopping)
 
     def collect(self) -> Iterator[Metric]:
-        """Tell everything counted so far."""
+        """Yield the metrics."""
         transitions = CounterMetricFamily(
             "instance_manager_process_transitions",
             "Processes that entered a state, or left the list (deleted).",

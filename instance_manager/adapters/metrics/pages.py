@@ -1,4 +1,4 @@
-"""The pages there are: metrics, liveness, readiness."""
+"""The HTTP pages: metrics, liveness and readiness."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,19 +20,19 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class Phase(StrEnum):
-    """How far the daemon is."""
+    """The phase of the daemon's life."""
 
     STARTING = auto()
     RECOVERING = auto()
-    """It takes over what an earlier daemon has left."""
+    """It is taking over the processes of an earlier daemon."""
     SERVING = auto()
     DRAINING = auto()
-    """It is ending."""
+    """It is shutting down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer."""
+    """An HTTP response."""
 
     status: HTTPStatus
     body: bytes
@@ -40,7 +40,7 @@ class Page:
 
 
 class Pages:
-    """Answers by path."""
+    """The pages by path."""
 
     def __init__(self, sources: Sources, *, calls: Calls, lifecycles: Lifecycles, lag: LoopLag) -> None:
         self.phase = Phase.STARTING
@@ -61,7 +61,7 @@ class Pages:
         return page()
 
     def collect(self) -> Iterable[Metric]:
-        """Tell what is known here."""
+        """Yield the metric of the phase."""
         yield GaugeMetricFamily(
             "instance_manager_ready",
             "Whether the daemon serves (1), or is starting or ending (0).",
@@ -72,7 +72,7 @@ class Pages:
         return Page(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
 
     def _healthz(self) -> Page:
-        # That it is answered says it all: the event loop that answers is the one that supervises.
+        # Any answer will do: the event loop that answers is the one that supervises.
         return _json(
             HTTPStatus.OK,
             {
@@ -90,7 +90,7 @@ class Pages:
             {
                 "ready": ready,
                 "phase": self.phase,
-                # A detail: the daemon serves without journal too.
+                # For information only: the daemon serves without a journal too.
                 "journal": self._sources.journal.trouble or "ok",
             },
         )

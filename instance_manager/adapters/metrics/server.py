@@ -1,4 +1,4 @@
-"""A small HTTP server on the daemon's own event loop: GET and HEAD, one request a connection, bounded."""
+"""A small HTTP server on the daemon's event loop: GET and HEAD, one request per connection, with limits."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from instance_manager.adapters.metrics.pages import Page
 log = structlog.get_logger(__name__)
 
 _MAX_REQUEST = 8192
-"""Bytes a request may have."""
+"""Largest size of a request in bytes."""
 _MAX_CONNECTIONS = 32
 _TIMEOUT = 10.0
-"""Seconds from the begin of a connection to its end."""
+"""Longest duration of a connection in seconds."""
 _METHODS = ("GET", "HEAD")
 _TEXT = "text/plain; charset=utf-8"
 
@@ -35,10 +35,10 @@ class MetricsServer:
         """The oldest first."""
 
     async def open(self, endpoint: Endpoint) -> list[Endpoint]:
-        """Listen and return where: a name may stand for more than one address.
+        """Listen, and return the addresses, as a host name may have several.
 
         Raises:
-            EndpointError: if the address is in use or not ours.
+            EndpointError: if the address is in use, or not one of this machine.
         """
         try:
             self._server = await asyncio.start_server(
@@ -57,7 +57,7 @@ class MetricsServer:
         return [Endpoint(name[0], name[1]) for name in names]
 
     async def close(self) -> None:
-        """Listen no more and cut off who is still connected."""
+        """Stop listening, and close all connections."""
         if self._server is not None:
             self._server.close()
             for task in self._open:
@@ -81,7 +81,7 @@ class MetricsServer:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the caller has gone, is too slow, or the daemon ends
+            pass  # the client has disconnected, is too slow, or the daemon is shutting down
         finally:
             writer.transport.abort()
             self._open.pop(task, None)

@@ -1,4 +1,4 @@
-"""Which volumes are mounted read-only: /proc/self/mountinfo, read when the kernel says it has changed."""
+"""Which volumes are mounted read-only: /proc/self/mountinfo, read when the kernel reports a change."""
 
 import asyncio
 import os
@@ -14,18 +14,18 @@ _GLOBAL_MOUNT = re.compile(r".*/plugins/kubernetes\.io/csi/driver\.longhorn\.io/
 _DRIVER = "/driver.longhorn.io/"
 _MOUNT_POINT, _MOUNT_OPTIONS = 4, 5  # fields, proc_pid_mountinfo(5)
 _READ_ONLY = {"ro", "emergency_ro"}
-"""What says so: ext4 sets the second one after an I/O error, since Linux 6.15."""
+"""Options of a read-only mount; since Linux 6.15, ext4 sets the second one after an I/O error."""
 _INTERVAL = 10.0
-"""Seconds between looks without a word of the kernel, which does not tell that a file system has failed."""
+"""Seconds between looks without an event: the kernel does not report that a file system has failed."""
 _PAUSE = 0.1
-"""Seconds between looks at least: there may be thousands of mounts, and changes in a row."""
+"""Shortest time between looks, in seconds: there may be thousands of mounts, and many changes in a row."""
 
 
 def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
     """Return the keys (see `core.conditions.volume_key`) of the volumes mounted read-only.
 
-    A mount is read-only by its own options or by those of its file system, which turns read-only by itself
-    after an I/O error. Of several mounts on one mount point the last one counts: it hides the others.
+    A mount is read-only by its own options, or by those of its file system, which becomes read-only after an
+    I/O error. Of several mounts on one mount point, the last one counts, as it hides the others.
     """
     found: dict[str, bool] = {}
     for line in lines:
@@ -41,7 +41,7 @@ def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
 
 
 class MountWatcher:
-    """Calls back with the volumes that are mounted read-only, at first and whenever that has changed."""
+    """Calls back with the read-only volumes, once at the start and whenever they have changed."""
 
     def __init__(self, on_change: Callable[[frozenset[str]], None], path: Path = MOUNTINFO) -> None:
         self._on_change = on_change
@@ -51,18 +51,17 @@ class MountWatcher:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Look once and begin to watch."""
+        """Look once and start watching."""
         self._loop = asyncio.get_running_loop()
         self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        # The kernel tells a change as an exceptional condition, which the event loop cannot wait for; but it
-        # can wait for an epoll that waits for one.
+        # The kernel reports a change as an exceptional condition, which the event loop cannot wait for; but
+        # it can wait for an epoll that does.
         self._epoll = select.epoll()
         with suppress(PermissionError):  # a regular file, in a test: nothing to wait for
             self._epoll.register(self._fd, select.EPOLLPRI | select.EPOLLERR)
         self._loop.add_reader(self._epoll.fileno(), self._changed)
         self._look()
-        # An event loop may begin to wait a bit later, and what came before would be lost: asking is answered
-        # once only.
+        # The event loop may start to wait a little later, and a change before that would be lost.
         self._look_after(_PAUSE)
 
     def close(self) -> None:
@@ -78,7 +77,7 @@ class MountWatcher:
         self._look_after(_PAUSE)
 
     def _look_after(self, seconds: float) -> None:
-        """Look so many seconds after the last look, at once if they are over."""
+        """Look `seconds` after the last look, at once if that is over."""
         if self._timer is not None:
             self._timer.cancel()
         delay = self._looked + seconds - self._loop.time()
@@ -91,7 +90,7 @@ class MountWatcher:
         self._timer = None
         self._looked = self._loop.time()
         now = self._last
-        # No descriptor is left, perhaps; there will be another look.
+        # There may be no descriptor left; there will be another look.
         with suppress(OSError), self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
             now = read_only_volumes(lines)
         if now is not None and now != self._last:

@@ -1,4 +1,4 @@
-"""Records as rows, and where an agent looks as text."""
+"""Records as rows, and the agent's sources as text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ COLUMNS = (
     "attempts",
     "trouble",
 )
-"""Of a row, in this order."""
+"""The columns of a row, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the agent of some records looks, so that a person need not say it again."""
+    """The owners and targets of an agent, so that the commands need not be given them again."""
 
     owners: str
     """Absolute path of the file or directory with the owners."""
@@ -42,7 +42,7 @@ class Sources:
     started: float
     """When the agent was started, in seconds since the epoch."""
     pid: int
-    """Of the agent."""
+    """PID of the agent."""
 
 
 def to_row(record: Orphan) -> tuple[object, ...]:
@@ -72,10 +72,10 @@ def to_row(record: Orphan) -> tuple[object, ...]:
 
 
 def from_row(row: Sequence[Any]) -> Orphan:
-    """Return the record that a row tells of.
+    """Return the record in a row.
 
     Raises:
-        ValueError: if it tells of none, or of another than its name says.
+        ValueError: if the row is malformed, or its name does not match its content.
     """
     fields = dict(zip(COLUMNS, row, strict=True))
     record = Orphan(
@@ -106,7 +106,7 @@ def from_row(row: Sequence[Any]) -> Orphan:
 
 
 def encode_sources(sources: Sources) -> dict[str, str]:
-    """Return where an agent looks as texts by key."""
+    """Return the sources as texts by key."""
     return {
         "owners": sources.owners,
         "targets": json.dumps(dict(sources.targets)),
@@ -116,10 +116,10 @@ def encode_sources(sources: Sources) -> dict[str, str]:
 
 
 def decode_sources(texts: Mapping[str, str]) -> Sources | None:
-    """Return where the agent looks, None if none has said so yet.
+    """Return the sources, None if no agent has written any yet.
 
     Raises:
-        ValueError: if the texts tell something else.
+        ValueError: if the texts are malformed.
     """
     if "owners" not in texts:
         return None

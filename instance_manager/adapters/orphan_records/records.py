@@ -1,7 +1,7 @@
-"""Writing and reading records. The agent and people work on them at the same time, in processes of their own.
+"""Writing and reading records. The agent and the commands use them at the same time, in separate processes.
 
-Records that are lost are found again, so a file that cannot be used never stops the agent: it is moved aside.
-What a person had asked for is lost with it, which is why that is told as an error.
+Lost records are found again, so a file that cannot be used never stops the agent: it is moved aside.
+Deletions that people had requested are lost with it, so this is logged as an error.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _KEPT = {
     "requested_at": "max(requested_at, excluded.requested_at)",
     "deleted_by": "CASE WHEN excluded.deleted_by = '' THEN deleted_by ELSE excluded.deleted_by END",
 }
-"""What another process may have written meanwhile, and the agent's older knowledge must not undo."""
+"""Columns that another process may have written, and that the agent's older knowledge must not overwrite."""
 _CHANGES = ", ".join(f"{column} = {_KEPT.get(column, f'excluded.{column}')}" for column in codec.COLUMNS[1:])
 
 # Only names of columns are put into these, no value from outside.
@@ -56,34 +56,34 @@ class SqliteRecords:
         """Keep records in a file.
 
         Args:
-            path: of the file.
-            agent: whether to begin them if there are none, and to move aside what cannot be used; there is
-                one agent at a time.
-            memory: how many records that have ended are kept.
+            path: path of the file.
+            agent: whether this is the agent, of which there is one at a time: it creates the file, and moves
+                a file aside that cannot be used.
+            memory: number of closed records to keep.
         """
         self._path = path.absolute()
         self._agent = agent
         self._memory = memory
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        """Device and inode of what is open."""
+        """Device and inode of the open file."""
         self._lock = -1
 
     def open(self) -> None:
-        """Be ready for work.
+        """Open the file, and check that everything in it can be read.
 
         Raises:
-            CannotReadError: if that is not possible; the message says what to do.
+            CannotReadError: if not; the message says what to do.
         """
         if self._agent:
             self._take_lock()
             with contextlib.suppress(CannotReadError):
-                # A file that cannot be used is moved aside by this, and the next line begins a new one.
+                # This moves aside a file that cannot be used, and the next line creates a new one.
                 self._run(_check)
         self._run(_check)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._disconnect()
         if self._lock >= 0:
             os.close(self._lock)
@@ -98,19 +98,19 @@ class SqliteRecords:
         return self._run(lambda db: _get(db, name))
 
     async def put(self, record: Orphan) -> None:
-        """Write a record; if it is there, a request for its deletion and who has deleted it are kept."""
+        """Write a record; if it exists, a requested deletion, and who has deleted it, are kept."""
         self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
 
     async def update(self, record: Orphan) -> None:
-        """Write what is new about an open record: one that another process has ended stays ended."""
+        """Write changes of an open record; one that another process has closed stays closed."""
         self._run(lambda db: _get(db, record.name) and db.execute(_PUT, codec.to_row(record)))
 
     async def remove(self, record: Orphan) -> None:
-        """End a record: from now on it is in the history."""
+        """Move a closed record to the history."""
         self._run(lambda db: self._end(db, record))
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
-        """Note that a person wants an orphan deleted."""
+        """Record that a person wants an orphan deleted."""
 
         def request(db: sqlite3.Connection) -> Orphan | None:
             db.execute(
@@ -121,7 +121,7 @@ class SqliteRecords:
         return self._run(request)
 
     async def history(self) -> Sequence[Orphan]:
-        """Return the records that have ended, oldest first, as far as they are kept.
+        """Return the closed records that are kept, oldest first.
 
         Raises:
             CannotReadError: if they cannot be read.
@@ -129,7 +129,7 @@ class SqliteRecords:
         return self._run(lambda db: [codec.from_row(row) for row in db.execute(_HISTORY)])
 
     async def set_sources(self, sources: codec.Sources) -> None:
-        """Write down where the agent looks.
+        """Write the sources of the agent.
 
         Raises:
             CannotReadError: if that cannot be written.
@@ -144,7 +144,7 @@ class SqliteRecords:
         self._run(write)
 
     async def sources(self) -> codec.Sources | None:
-        """Return where the agent looks, or looked last; None if there has been none.
+        """Return the sources of the present or last agent; None if there has been none.
 
         Raises:
             CannotReadError: if that cannot be read.
@@ -188,10 +188,10 @@ class SqliteRecords:
         )
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do some work, all or nothing of it.
+        """Do some work in a transaction.
 
         Raises:
-            CannotReadError: if it cannot be done.
+            CannotReadError: if it fails.
         """
         try:
             with self._transaction() as db:
@@ -216,7 +216,7 @@ class SqliteRecords:
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        """Return a connection to the file that has the path now: somebody may have removed the one before."""
+        """Return a connection to the file now at the path, as somebody may have removed the one before."""
         if self._connection is not None and _identity(self._path) == self._file:
             return self._connection
         self._disconnect()
@@ -268,9 +268,9 @@ class SqliteRecords:
 
 
 def _with_known(ended: Orphan, known: Orphan) -> Orphan:
-    """Return a record that has ended with what another process has written about it meanwhile.
+    """Return a closed record with what another process has written about it in the meantime.
 
-    The agent may see an instance go before it has read that a person has deleted it.
+    The agent may see that an instance is gone before it has read that a person has deleted it.
     """
     if known.requested_at > ended.requested_at:
         ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
@@ -287,11 +287,11 @@ def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Find out whether everything can be read.
+    """Check that everything can be read.
 
     Raises:
         sqlite3.Error: if the file is damaged.
-        ValueError: if what it says makes no sense.
+        ValueError: if its content is malformed.
     """
     (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if answer != "ok":
@@ -311,7 +311,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _is_unusable(error: Exception) -> bool:
-    """Tell whether a file will never be of use; being busy, full or forbidden passes."""
+    """Return whether a file is damaged for good; being busy, full or forbidden is temporary."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         # A table that is missing from a file of the right version is damage too.

@@ -1,6 +1,6 @@
-"""The schema of the records and the steps that lead to it from every version there has been.
+"""The schema of the records, as migration steps from every earlier version.
 
-A step is never changed once it was released: records of any age go through all steps they have not seen.
+A released step is never changed: records of any age go through all the steps they have not seen yet.
 """
 
 import sqlite3
@@ -43,15 +43,15 @@ class NewerSchemaError(Exception):
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring records of any earlier version, or an empty file, to the present one.
+    """Migrate records of any earlier version, or an empty file, to the present version.
 
     Raises:
-        NewerSchemaError: if they are of a later version.
+        NewerSchemaError: if they were written by a later version.
         sqlite3.Error: if they cannot be read or written.
     """
     if _version(connection) == VERSION:
         return
-    # Another process may be about to do the same: whoever comes second finds it done.
+    # Another process may do the same at the same time: the second one finds it done.
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection)

@@ -1,4 +1,4 @@
-"""Owners from files: what `kubectl get engines,replicas -o json` prints, read again whenever it changes."""
+"""Owners from files with the output of `kubectl get engines,replicas -o json`, read again on every change."""
 
 from instance_manager.adapters.owners.owners import FileOwners
 

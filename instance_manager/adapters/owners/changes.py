@@ -1,4 +1,4 @@
-"""When to read the files again: inotify tells, for the names that matter in the directories they are in."""
+"""When to read the files again: inotify watches on their directories, for the names that matter."""
 
 import asyncio
 import contextlib
@@ -24,19 +24,19 @@ _CHANGES = (
 
 
 class Changes:
-    """Tells when what a path leads to has changed, or the path itself; use it as a context manager."""
+    """Waits for changes of a path, or of what it leads to; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inotify: Inotify
         self._names: dict[int, set[str] | None] = {}
-        """The names that matter, by number of the watch of their directory; None for all of them."""
+        """The names that matter by watch descriptor of their directory; None for all names."""
 
     def __enter__(self) -> Self:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            OSError: if there is no inotify left, there are few on a machine.
+            OSError: if the machine has no inotify instance left.
         """
         self._inotify = Inotify()
         return self
@@ -44,11 +44,11 @@ class Changes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._inotify.close()
 
     def follow(self) -> None:
-        """Watch every directory that matters now; what happens from here on is told.
+        """Watch every directory that matters now; changes from here on are not missed.
 
         Raises:
             OSError: if one cannot be watched.
@@ -67,11 +67,11 @@ class Changes:
             pass
 
     async def settle(self, quiet: float, at_most: float) -> bool:
-        """Wait until nothing has changed for some time; tell whether anything has.
+        """Wait until there are no more changes; return whether there were any.
 
         Args:
-            quiet: seconds without a change.
-            at_most: seconds after which it is enough, however much goes on changing.
+            quiet: seconds without a change to wait for.
+            at_most: seconds after which to return even if changes continue.
         """
         some = False
         with contextlib.suppress(TimeoutError):
@@ -84,7 +84,7 @@ class Changes:
 
     def _matters(self, event: Event) -> bool:
         if event.watch is None:
-            return True  # so much has happened that the kernel has lost count
+            return True  # the kernel's queue has overflowed
         if event.watch.wd not in self._names:
             return False
         names = self._names[event.watch.wd]

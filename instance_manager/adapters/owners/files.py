@@ -1,4 +1,4 @@
-"""Reading a file, or all files of a directory, as they are at one moment."""
+"""Reading a file, or all files of a directory, as they were at one moment."""
 
 import errno
 import fcntl
@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 MAX_SIZE = 128 << 20
-"""Bytes that all files may have together: some 20,000 custom resources."""
+"""Largest size of all files together in bytes: about 20,000 custom resources."""
 SUFFIXES = frozenset({".json", ".yaml", ".yml"})
-"""Of the files in a directory that are read."""
+"""Suffixes of the files in a directory that are read."""
 
 _ATTEMPTS = 3
-"""How often files that change meanwhile are read before that is an error."""
+"""How often to read files that keep changing."""
 
 Stamp = tuple[int, ...]
 Content = Mapping[Path, bytes]
@@ -23,16 +23,16 @@ Content = Mapping[Path, bytes]
 
 
 class UnreadableFilesError(Exception):
-    """The files could not be read, or not as they are at one moment; the message says why."""
+    """The files could not be read as they were at one moment; the message says why."""
 
 
 def read(path: Path) -> Content:
-    """Return what is in a file, or in the files of a directory whose names end like `SUFFIXES`.
+    """Return the content of a file, or of the files in a directory with one of the `SUFFIXES`.
 
     Files that change while they are read are read again.
 
     Raises:
-        UnreadableFilesError: if one cannot be read, is being written or keeps changing, or there is none.
+        UnreadableFilesError: if one cannot be read, is being written or keeps changing, or if there is none.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -50,10 +50,10 @@ def read(path: Path) -> Content:
 
 
 def places(path: Path) -> dict[Path, set[str] | None]:
-    """Return where a change of what `read` returns can be seen: names by directory, None for any name in it.
+    """Return what to watch for changes of what `read` returns: names by directory, None for all its names.
 
-    A file may be a link to another directory, and so may a directory on the way to it: Kubernetes replaces
-    the files of a ConfigMap by turning such a link.
+    A file, or a directory on its path, may be a link: Kubernetes updates the files of a ConfigMap by changing
+    such a link.
     """
     found: dict[Path, set[str] | None] = {}
     for file in {path, *_files(path)}:
@@ -67,7 +67,7 @@ def places(path: Path) -> dict[Path, set[str] | None]:
 
 
 def _on_the_way(path: Path, passed: set[Path]) -> set[Path]:
-    """Return the path of a file, each link on the way to it, and what those lead to."""
+    """Return the path of a file, every link on it, and where these lead."""
     found = {path}
     for part in (path, *path.parents):
         if part.is_symlink() and part not in passed:
@@ -78,7 +78,7 @@ def _on_the_way(path: Path, passed: set[Path]) -> set[Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files to read. What is hidden is left out: the directories behind a ConfigMap are."""
+    """Return the files to read, without hidden ones, such as the directories behind a ConfigMap."""
     if not path.is_dir():
         return [path]
     return sorted(
@@ -87,7 +87,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _stamps(path: Path) -> dict[Path, Stamp]:
-    """Return what tells apart each file from itself at another time."""
+    """Return a stamp of each file that changes whenever the file does."""
     files = _files(path)
     if not files:
         raise UnreadableFilesError(
@@ -101,7 +101,7 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 def _read_all(path: Path, stamps: Mapping[Path, Stamp]) -> Content | None:
-    """Return every file's bytes, None if one is no longer the one that was looked at."""
+    """Return the content of every file, None if one has changed since its stamp was taken."""
     if sum(stamp[2] for stamp in stamps.values()) > MAX_SIZE:
         raise UnreadableFilesError(f"cannot read {path}: it is larger than {MAX_SIZE >> 20} MiB")
     content = {}
@@ -114,7 +114,7 @@ def _read_all(path: Path, stamps: Mapping[Path, Stamp]) -> Content | None:
 
 
 def _read_file(file: Path, stamp: Stamp) -> bytes | None:
-    # Without O_NONBLOCK a named pipe would hold the open up until somebody writes.
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "rb") as opened:  # noqa: PTH123 - it is open already
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -128,17 +128,17 @@ def _read_file(file: Path, stamp: Stamp) -> bytes | None:
 
 
 def _hold_writers_off(fd: int) -> None:
-    """Take a lease on a file, which ends when it is closed: whoever opens it to write waits until then.
+    """Take a lease on a file until it is closed; anyone who opens it for writing waits until then.
 
-    The kernel grants it only if nobody has the file open for writing: the one sure sign that a file is not
-    just being written. Without leases, or with a file of somebody else, only this certainty is missing: that
-    a file does not change while it is read is held by its stamps too.
+    The kernel grants it only if nobody has the file open for writing, the only sure sign that a file is not
+    just being written. If there are no leases, or the file belongs to another user, this certainty is
+    missing; changes during the read are still detected by the stamps.
 
     Raises:
         BlockingIOError: if somebody has the file open for writing.
     """
     with suppress(OSError):
-        # The signal that tells of a waiting writer would end the process; this one is ignored by default.
+        # By default, the signal for a waiting writer would end the process; SIGURG is ignored.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)

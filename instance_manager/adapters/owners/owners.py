@@ -1,4 +1,4 @@
-"""The owners in files, as the agent asks for them."""
+"""The owners in files, for the agent."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ from instance_manager.app.orphans.interfaces import CannotReadError, OwnerNews, 
 from instance_manager.core.orphans import Owner
 
 _MERGE, _MERGE_AT_MOST = 0.05, 1.0
-"""Seconds without a change, and seconds at most, in which changes count as one."""
+"""Changes are merged until there are none for the first number of seconds, or for the second one at most."""
 _SETTLE, _SETTLE_AT_MOST = 1.0, 10.0
-"""The same for files that make no sense: after that they are not merely being written."""
+"""The same for malformed files, which may just be being written."""
 
 
 class FileOwners:
@@ -27,13 +27,13 @@ class FileOwners:
         self._path = path
         self._content: files.Content = {}
         self._owners: Mapping[str, Owner] = {}
-        """What `_content` says."""
+        """The owners in `_content`, by name."""
 
     async def get_live(self, name: str) -> Owner | None:
-        """Read one owner; None only if all the files are whole and none of them has it.
+        """Read one owner; None only if all files are complete and none of them contains it.
 
         Raises:
-            CannotReadError: if a file cannot be read, is not whole or not understood.
+            CannotReadError: if a file cannot be read, or is incomplete or malformed.
         """
         return (await self._read()).get(name)
 
@@ -46,16 +46,16 @@ class FileOwners:
         return tuple((await self._read()).values())
 
     async def watch(self) -> AsyncGenerator[OwnerNews, None]:
-        """Tell all owners, now and whenever they have changed.
+        """Yield all owners, now and whenever they have changed.
 
         Raises:
-            CannotReadError: when the files cannot be read or understood, and do not change any more.
+            CannotReadError: if the files cannot be read or are malformed, and do not change any more.
         """
         try:
             with Changes(self._path) as changes:
                 told: Mapping[str, Owner] | None = None
                 while True:
-                    # Before reading: what changes from here on is told.
+                    # Before reading, so that no change is missed.
                     changes.follow()
                     owners = await self._read_settled(changes)
                     if owners != told:
@@ -67,7 +67,7 @@ class FileOwners:
             raise CannotReadError(f"cannot watch {self._path}: {error.strerror or error}") from error
 
     async def _read_settled(self, changes: Changes) -> Mapping[str, Owner]:
-        """Read; what makes no sense is read again until nothing changes any more."""
+        """Read the files; malformed ones are read again until they do not change any more."""
         end = time.monotonic() + _SETTLE_AT_MOST
         while True:
             try:
@@ -79,9 +79,9 @@ class FileOwners:
                 changes.follow()
 
     async def _read(self) -> Mapping[str, Owner]:
-        """Return all owners by name, from what the files hold this moment."""
+        """Return all owners by name, from the present content of the files."""
         try:
-            # In a thread: a file system may be slow, and a large file takes its time.
+            # In a thread: a file system may be slow, and a large file takes time.
             content = await asyncio.to_thread(files.read, self._path)
             if content != self._content:
                 self._owners = await asyncio.to_thread(_parse, content)
@@ -95,7 +95,7 @@ def _parse(content: files.Content) -> dict[str, Owner]:
     """Return the owners in all files by name.
 
     Raises:
-        InvalidOwnersError: if a file is not understood or two objects have one name.
+        InvalidOwnersError: if a file is malformed, or two objects have the same name.
     """
     owners: dict[str, Owner] = {}
     homes: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""From the text of a file to owners. What is not understood is refused: a misread owner makes an orphan."""
+"""Parsing owners from text. Anything unknown is an error, as a misread owner makes an orphan."""
 
 import json
 import math
@@ -13,25 +13,25 @@ from instance_manager.core.orphans import Kind, Owner
 KINDS = {"Engine": Kind.ENGINE, "Replica": Kind.REPLICA}
 """Kinds of custom resources that own instances."""
 LISTS = {"List": "", **{f"{kind}List": kind for kind in KINDS}}
-"""Kinds of lists; the lists of the Kubernetes API itself leave out the kind of their items."""
+"""Kinds of lists, with the kind of their items, which lists of the Kubernetes API leave out in each item."""
 
 MAX_YAML = 2 << 20
-"""Bytes of YAML that are read in a few seconds; JSON is read fifty times as fast."""
+"""Largest size of YAML in bytes, which takes a few seconds; JSON is fifty times as fast."""
 MAX_DEPTH = 100
-"""Levels of YAML; its parser in C overflows the stack of the process where it should raise."""
+"""Deepest nesting of YAML; its parser in C would overflow the stack instead of raising an error."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class InvalidOwnersError(Exception):
-    """A text does not tell the owners; the message says where and why."""
+    """The text is malformed; the message says where and why."""
 
 
 def parse(text: bytes) -> list[Owner]:
     """Return the owners in a file: JSON, or one or more documents of YAML.
 
     Raises:
-        InvalidOwnersError: if it is anything but objects of `KINDS` and lists of them, or not whole.
+        InvalidOwnersError: if it is incomplete, or anything but objects of `KINDS` and lists of them.
     """
     if not text.strip():
         raise InvalidOwnersError("it is empty; without owners it has to hold an empty List")
@@ -86,7 +86,7 @@ def _refuse_depth(text: bytes) -> None:
 
 
 def _items(document: object, where: str) -> Iterator[tuple[object, str, str]]:
-    """Yield the objects of a document, each with the kind it has if it names none, and where it is."""
+    """Yield the objects of a document, each with its default kind and its place for error messages."""
     kind = _mapping(document, where).get("kind")
     if not isinstance(kind, str) or kind not in LISTS:
         yield document, "", where
@@ -143,13 +143,13 @@ def _text(fields: Mapping[Any, Any], key: str, where: str) -> str:
 
 
 def _is_set(fields: Mapping[Any, Any], key: str, where: str) -> bool:
-    """Tell whether a time is given; YAML makes a datetime of one that is not quoted."""
+    """Return whether a time is set; YAML turns an unquoted one into a datetime."""
     value = fields.get(key)
     return isinstance(value, datetime) or bool(_text(fields, key, where))
 
 
 def _shown(value: object) -> str:
-    """Return a value in few characters, in the words of JSON."""
+    """Return a value as short text, in JSON terms."""
     if value is None:
         return "null"
     if isinstance(value, Mapping):

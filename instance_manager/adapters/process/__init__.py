@@ -1,4 +1,4 @@
-"""Operating-system processes: spawned, signalled and awaited through pidfds, with what they leave behind."""
+"""OS processes: spawned, signalled and awaited through pidfds, together with their descendants."""
 
 from instance_manager.adapters.process.spawner import ProcessSpawner
 from instance_manager.adapters.process.survivors import ProcessSurvivors

@@ -1,4 +1,4 @@
-"""One spawned process, reached through a pidfd: a recycled PID is never hit."""
+"""A process that is handled through a pidfd, so that a recycled PID is never hit."""
 
 import asyncio
 import os
@@ -11,11 +11,11 @@ from instance_manager.adapters.process.strays import Strays
 from instance_manager.core.process import ExitStatus, Identity
 
 TREE_TIMEOUT = 5.0
-"""Seconds that killed descendants get to end before they are reported as remaining."""
+"""Seconds that killed descendants have to end before they are reported as remaining."""
 
 
 class PidfdProcess:
-    """A process that is held by a pidfd; what is common to a child and to one that was taken over."""
+    """A process with a pidfd; the common part of a child and a process that was taken over."""
 
     def __init__(self, pidfd: int, identity: Identity, on_end: Callable[[], None]) -> None:
         self.identity = identity
@@ -24,11 +24,11 @@ class PidfdProcess:
 
     @property
     def descriptor(self) -> int:
-        """The pidfd, -1 when it was let go of."""
+        """The pidfd, -1 if it was closed."""
         return -1 if self._pidfd is None else self._pidfd
 
     def close(self) -> None:
-        """Let go of the process without ending it."""
+        """Close the pidfd and leave the process alone."""
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -39,21 +39,21 @@ class PidfdProcess:
         if self._pidfd is None:
             return
         number = signal.Signals[name]
-        # Not permitted: it runs as somebody else; that it does not end will be reported.
+        # PermissionError: it runs as another user; that it does not end will be reported.
         if session:
             with suppress(ProcessLookupError, PermissionError):
-                # Not reported as ended yet, so the PID still names this very group.
+                # It is not reaped yet, so the PID still identifies this process group.
                 os.killpg(self.identity.pid, number)
         with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, number)
 
     def describe(self) -> str:
-        """Say in words what the process is doing."""
+        """Return in words what the process is doing."""
         return proc.describe(self.identity.pid)
 
 
 class OsChild(PidfdProcess):
-    """A process that was spawned by this one; implements `app.interfaces.Child`."""
+    """A child of this process; implements `app.interfaces.Child`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class OsChild(PidfdProcess):
         self._strays = strays
 
     def collect(self) -> None:
-        """Read the exit status if the process has ended, and report it; once."""
+        """Report the exit status once, if the process has ended."""
         if self._pidfd is None:
             return
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
@@ -86,7 +86,7 @@ class OsChild(PidfdProcess):
         self._on_exit(self, status)
 
     async def end_tree(self) -> str | None:
-        """Kill what the process left behind, until nothing is left or the time is over."""
+        """Kill the descendants until nothing is left, or until the timeout."""
         return await self._strays.end(self.identity.pid, self._uuid, TREE_TIMEOUT)
 
 

@@ -12,9 +12,9 @@ UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
 OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
 """Marks the processes of one state directory."""
 ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
-"""What a process is taken over by when the journal is lost, see `core.recovery`."""
+"""Lets a process be taken over when the journal is lost, see `core.recovery`."""
 GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
-"""PID of the guard; only the daemon carries it."""
+"""PID of the guard; set only for the daemon."""
 
 _CHUNK = 1 << 16
 _STATES = {
@@ -29,7 +29,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The fields of /proc/PID/stat that are of use here."""
+    """The fields of /proc/PID/stat that are used here."""
 
     command: str
     state: str
@@ -37,28 +37,28 @@ class Stat:
     start_time: int
     """Clock ticks since boot."""
     environment: tuple[int, int]
-    """Where the environment begins and ends; the end is 0 in the middle of an execve."""
+    """Start and end of the environment in memory; the end is 0 during an execve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What tells where a process comes from."""
+    """What shows where a process comes from."""
 
     session: int
     uuid: str | None
-    """The UUID that it carries in its environment."""
+    """The UUID in its environment, None if there is none."""
     settled: bool
-    """False in the middle of an execve or an exit, when no process shows an environment."""
+    """False during an execve or an exit, when the environment cannot be read."""
     ended: bool
-    """At least its first thread has."""
+    """Whether it has ended, or at least its first thread."""
 
 
 def read_stat(pid: int) -> Stat | None:
-    """Return a process's facts, None if there is no such process."""
+    """Return the stat of a process, None if there is no such process."""
     text = _read(f"/proc/{pid}/stat")
     if not text:
         return None
-    # The command stands in parentheses and may hold anything, parentheses and blanks too.
+    # The command is in parentheses and may contain anything, even parentheses and blanks.
     head, _, tail = text.rpartition(b") ")
     fields = tail.split()
     return Stat(
@@ -71,7 +71,7 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def read_marks(pid: int) -> Marks | None:
-    """Return what tells where a process comes from, None if there is no such process."""
+    """Return the marks of a process, None if there is no such process."""
     environment, readable = b"", True
     try:
         with Path(f"/proc/{pid}/environ").open("rb") as file:
@@ -80,7 +80,7 @@ def read_marks(pid: int) -> Marks | None:
         readable = False
     except OSError:  # it has ended, or just its first thread
         pass
-    # Read after the environment, or an execve that begins in between would look like no environment.
+    # After the environment: otherwise an execve in between would look like an empty environment.
     stat = read_stat(pid)
     if stat is None:
         return None
@@ -94,7 +94,7 @@ def read_marks(pid: int) -> Marks | None:
 def read_user(pid: int) -> int | None:
     """Return the real user ID of a process, None if there is no such process.
 
-    Not the owner of its folder in /proc: that one it can change itself (PR_SET_DUMPABLE).
+    Not the owner of /proc/PID, which the process can change itself (PR_SET_DUMPABLE).
     """
     for line in _read(f"/proc/{pid}/status").splitlines():
         if line.startswith(b"Uid:"):
@@ -103,7 +103,7 @@ def read_user(pid: int) -> int | None:
 
 
 def read_uuid(pid: int) -> str | None:
-    """Return the UUID that a process carries in its environment, None if it carries none."""
+    """Return the UUID in the environment of a process, None if there is none."""
     return _uuid_in(_read(f"/proc/{pid}/environ"))
 
 
@@ -120,7 +120,7 @@ def read_command(pid: int) -> tuple[str, ...]:
 
 
 def describe(pid: int) -> str:
-    """Say in words what a process is doing."""
+    """Return in words what a process is doing."""
     stat = read_stat(pid)
     if stat is None:
         return f"pid {pid} is gone"
@@ -132,15 +132,15 @@ def describe(pid: int) -> str:
 
 
 def own_children() -> list[int]:
-    """Return the PIDs of this process's children, those it inherited as a subreaper too."""
+    """Return the PIDs of this process's children, including those inherited as a subreaper."""
     return children_of(os.getpid())
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the PIDs of the children of a process, those it inherited as a subreaper too.
+    """Return the PIDs of the children of a process, including those inherited as a subreaper.
 
-    The kernel gives orphans to a subreaper's main thread, and daemon and guard spawn in theirs, so its list
-    is the whole list.
+    The main thread's list is complete: the kernel gives orphans to a subreaper's main thread, and the daemon
+    and the guard spawn in theirs.
     """
     try:
         with Path(f"/proc/{pid}/task/{pid}/children").open("rb") as file:
@@ -152,7 +152,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def all_processes() -> list[int]:
-    """Return the PIDs of all processes there are."""
+    """Return the PIDs of all processes."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
@@ -173,7 +173,7 @@ def _uuid_in(environment: bytes) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    """Read a file whole; plain calls, as this is done at every start and end of a process."""
+    """Return the content of a file; uses system calls as it runs at every start and end of a process."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Binary roots: the directories below which everything lies that may be started."""
+"""Binary roots: only programs below these directories may be started."""
 
 import os
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from instance_manager.core.errors import InvalidArgumentError, PermissionDeniedE
 
 
 class BinaryRoots:
-    """Finds the file that a program stands for, and refuses it if it lies elsewhere.
+    """Resolves a program to a path, and refuses it if that is not below a root.
 
-    A path is resolved to one without links and `..`, and it is this one that is executed, never the caller's
-    again. So nothing that can be changed outside the roots has a say in what is started: every folder on a
-    resolved path is either below a root or leads to it. Who may write to those decides what may be started.
+    Links and `..` are resolved, and the resolved path is executed, never the caller's. So nothing that can be
+    changed outside the roots affects what is started: every directory on a resolved path is below a root or
+    leads to it. Anyone who may write to those decides what may be started.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        """Allow what is below these directories; everything if there are none.
+        """Allow programs below these directories, or all programs if there are none.
 
         Raises:
             InvalidArgumentError: if one of them is not a directory.
@@ -29,19 +29,19 @@ class BinaryRoots:
         self._roots = tuple(roots)
 
     def find(self, program: str, search_path: Sequence[str]) -> str:
-        """Return what to execute for a program; the program itself where everything is allowed.
+        """Return the path to execute for a program; the program as given if all are allowed.
 
         Args:
-            program: as the caller gave it.
-            search_path: folders in which a program without a slash is looked for.
+            program: the program as given by the caller.
+            search_path: directories in which a name without a slash is searched.
 
         Raises:
-            PermissionDeniedError: if it lies below no root, whether it exists or not.
+            PermissionDeniedError: if it is not below a root, whether it exists or not.
         """
         if not self._roots:
             return program
         path = _resolve(program if "/" in program else _look_for(program, search_path))
-        # A root may be a link that is changed to lead to another version, so it is resolved each time.
+        # A root may be a link that is changed to another version, so it is resolved each time.
         if not any(_is_below(path, _resolve(root)) for root in self._roots):
             raise PermissionDeniedError(
                 f"cannot start {program}: it does not lie below a directory that --binary-root allows "
@@ -52,7 +52,7 @@ class BinaryRoots:
 
 def _resolve(path: str | Path) -> str:
     resolved = os.path.realpath(path)
-    # A path too long for the kernel is resolved in part only; what changes again was not the whole way.
+    # A path that is too long for the kernel is resolved only in part, and then changes when resolved again.
     if os.path.realpath(resolved) != resolved:
         raise PermissionDeniedError(f"cannot start {path}: its links cannot be resolved")
     return resolved
@@ -63,6 +63,6 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def _look_for(program: str, search_path: Sequence[str]) -> str:
-    """Return the first file of this name that can be executed, as execvp(3) finds it."""
+    """Return the first executable file of this name, as execvp(3) would."""
     paths = (os.path.join(folder, program) for folder in search_path)  # noqa: PTH118 - an empty one is the cwd
     return next((path for path in paths if os.access(path, os.X_OK)), program)

@@ -1,4 +1,4 @@
-"""Spawning, and reaping whatever becomes this process's child."""
+"""Spawning processes, and reaping all children of this process."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ from instance_manager.linux import become_subreaper
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
 DESCRIPTORS_KEPT = 64
-"""Descriptors that no process is started with: calls, health checks and looks at /proc still need some."""
+"""Descriptors kept in reserve for calls, health checks and reading /proc."""
 
 
 class ProcessSpawner:
@@ -32,19 +32,19 @@ class ProcessSpawner:
     """
 
     def __init__(self, environment: Mapping[str, str], owner: str, roots: Sequence[Path] = ()) -> None:
-        """Start processes that carry this environment and mark.
+        """Start processes with this environment and mark.
 
         Args:
-            environment: of this process.
-            owner: mark of the state directory.
-            roots: see `BinaryRoots`; without any, everything may be started.
+            environment: the environment of this process.
+            owner: the mark of the state directory.
+            roots: see `BinaryRoots`; if there are none, any program may be started.
 
         Raises:
             InvalidArgumentError: if a root is not a directory.
         """
         self._roots = BinaryRoots(roots)
         self._search_path = os.get_exec_path(environment)
-        # A library path that suits this program may break the one that is started.
+        # The library path of this program may break the one that is started.
         kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
         kept.pop(proc.GUARD_VARIABLE, None)
         self._environment = kept | {proc.OWNER_VARIABLE: owner}
@@ -53,7 +53,7 @@ class ProcessSpawner:
         self._devnull = -1
 
     def open(self) -> None:
-        """Adopt orphaned descendants from now on, and let nothing of ours leak into a child."""
+        """Adopt orphaned descendants from now on, and let no descriptor leak into a child."""
         become_subreaper()
         _close_on_exec()
         self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -63,11 +63,11 @@ class ProcessSpawner:
         try:
             loop.add_signal_handler(signal.SIGCHLD, self._reap)
         except RuntimeError:
-            # uvloop keeps SIGCHLD from its own signal handlers; Python's wake it up just as well.
+            # uvloop does not allow its own handler for SIGCHLD, but Python's handlers wake it up as well.
             signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
 
     def close(self) -> None:
-        """Let go of every child without ending it."""
+        """Close the pidfds of all children and leave the children alone."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, self._sigchld)
         self._strays.close()
@@ -81,10 +81,10 @@ class ProcessSpawner:
         return {child.descriptor for child in self._children.values()}
 
     def permit(self, program: str) -> None:
-        """Look whether a program may be started.
+        """Check that a program may be started.
 
         Raises:
-            PermissionDeniedError: if it lies below no binary root.
+            PermissionDeniedError: if it is not below a binary root.
         """
         self._roots.find(program, self._search_path)
 
@@ -93,8 +93,8 @@ class ProcessSpawner:
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
-            PermissionDeniedError: if it lies below no binary root.
-            ResourceExhaustedError: if the machine has no PID, descriptor or memory for it.
+            PermissionDeniedError: if it is not below a binary root.
+            ResourceExhaustedError: if there is no PID, descriptor or memory for it.
         """
         _keep_descriptors(order)
         program = order.command[0]
@@ -128,7 +128,7 @@ class ProcessSpawner:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            # Without a pidfd it could not be supervised. Not reaped yet, so the PID is still its own.
+            # Without a pidfd it could not be supervised. It is not reaped yet, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
             raise _no_room(order, error) from error
@@ -144,7 +144,7 @@ class ProcessSpawner:
         return child
 
     def _reap(self) -> None:
-        """Collect every child that has ended: its own report, strays are only cleared away."""
+        """Reap every child that has ended; exits of strays are not reported."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self._children.get(ended.si_pid)
@@ -156,7 +156,7 @@ class ProcessSpawner:
 
 
 def _keep_descriptors(order: SpawnOrder) -> None:
-    """Refuse while there is still room to say so: the lowest free number tells about how many are open."""
+    """Refuse to use up the descriptors; the lowest free one shows roughly how many are open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         lowest_free = os.dup(order.output)
@@ -179,7 +179,7 @@ def _no_room(order: SpawnOrder, error: OSError) -> ResourceExhaustedError:
 
 
 def _close_on_exec() -> None:
-    """Hide from the children what this process inherited; Python and gRPC hide their own descriptors."""
+    """Hide inherited descriptors from children; those of Python and gRPC are hidden already."""
     for descriptor in (int(path.name) for path in Path("/proc/self/fd").iterdir()):
         if descriptor > 2:  # noqa: PLR2004 - stdin, stdout and stderr are set for each child
             with suppress(OSError):  # the one that listed the folder is closed already

@@ -1,7 +1,7 @@
-"""Strays: processes that this one inherited from those it started, because their parents have ended.
+"""Strays: descendants of started processes that this one has inherited because their parents have ended.
 
-A stray is a child of this process that only this process reaps, so while it is listed its PID is its own and
-plain kill(2) cannot hit another.
+A stray is a child of this process, and only this process reaps it. So while it is listed, its PID cannot be
+reused, and kill(2) cannot hit another process.
 """
 
 import asyncio
@@ -13,49 +13,49 @@ from contextlib import suppress
 from instance_manager.adapters.process import proc
 
 _UNSETTLED_DELAY = 0.002
-"""Seconds until another look if a process was in the middle of an execve, or ended and left others."""
+"""Seconds until another look if a process was in the middle of an execve or an exit."""
 
 
 class _Hunt:
-    """The wish to end all strays of one process."""
+    """The search for all strays of one process."""
 
     def __init__(self, leader: int, uuid: str) -> None:
         self.leader = leader
         self.uuid = uuid
         self.found: list[int] = []
-        """Those that had not ended at the last look."""
+        """PIDs of those that were alive at the last look."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Strays:
     """Finds the strays of a process that has ended, and kills them.
 
-    However many processes end at once, there is one look at the list per turn of the event loop.
+    However many processes end at once, the list is read once per round of the event loop.
     """
 
     def __init__(self, reap: Callable[[], None], started: Collection[int]) -> None:
         self._reap = reap
-        """Clears away what has ended."""
+        """Reaps all children that have ended."""
         self._started = started
-        """PIDs of the processes that were started by this one and are no strays."""
+        """PIDs of the processes started by this one, which are not strays."""
         self._hunts: list[_Hunt] = []
         self._owners: dict[int, str] = {}
-        """By PID, the UUID that a stray has carried: it holds, whatever becomes of its environment."""
+        """UUID by PID of strays that have been identified; it stays valid if the environment changes."""
         self._next: asyncio.Handle | None = None
 
     async def end(self, leader: int, uuid: str, within: float) -> str | None:
-        """Kill the strays of a process that has ended until none is left or the time is over.
+        """Kill the strays of a process that has ended, until none is left or until the timeout.
 
-        A killed process hands its own children to this one before it can be reaped, so looking again after
-        each end misses none, however fast they fork.
+        A killed process hands its children to this one before it can be reaped, so looking again after each
+        end finds all of them, however fast they fork.
 
         Args:
-            leader: PID of the process, which is the session of all that did not change it.
-            uuid: that it was given in its environment, and so all its descendants that did not change it.
-            within: seconds.
+            leader: PID of the process, and session ID of descendants that have not changed it.
+            uuid: UUID in its environment, and in that of descendants that have not changed it.
+            within: timeout in seconds.
 
         Returns:
-            None when nothing is left, else what remains, in words.
+            None if nothing is left, else what remains, in words.
         """
         hunt = _Hunt(leader, uuid)
         self._hunts.append(hunt)
@@ -70,12 +70,12 @@ class Strays:
         return None
 
     def reaped(self, pid: int) -> None:
-        """Take note that a stray has ended."""
+        """Note that a stray was reaped."""
         self._owners.pop(pid, None)
         self._look_soon()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._next is not None:
             self._next.cancel()
 
@@ -84,8 +84,8 @@ class Strays:
             self._next = asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        """Kill every stray that is hunted; a hunt that finds none is over."""
-        self._reap()  # what is still listed after it has not ended
+        """Kill the strays of all hunts; a hunt that finds none is over."""
+        self._reap()  # whatever is still listed after this has not ended
         self._next = None
         hunts = {hunt.uuid: hunt for hunt in self._hunts if not hunt.done.done()}
         sessions = {hunt.leader: hunt.uuid for hunt in hunts.values()}
@@ -109,9 +109,9 @@ class Strays:
                 hunt.done.set_result(None)
 
     def _owner_of(self, pid: int, sessions: Mapping[int, str]) -> tuple[str, bool]:
-        """Return the UUID that a stray belongs to, empty if to none, and whether that is settled.
+        """Return the UUID that a stray belongs to, empty if to none, and whether that is certain.
 
-        One that ends this moment shows nothing any more, and what it leaves came too late for the list.
+        A stray that is just ending cannot be identified, and its children are not in the list yet.
         """
         owner = self._owners.get(pid, "")
         if owner:

@@ -1,7 +1,7 @@
-"""Processes that an earlier daemon started and that live on: found, verified and taken over.
+"""Living processes that an earlier daemon has started: found, verified and taken over.
 
-They are no children of this daemon. Their end is an event on the pidfd as usual; how they ended is told to
-their parent: the guard, which writes it down before it clears the process away.
+They are not children of this daemon. Their end is an event on the pidfd as usual, but their exit status goes
+to their parent: the guard, which records it before it reaps the process.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.core.recovery import UNKNOWN_EXIT
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-"""Seconds between looks for the record of a process that has just ended."""
+"""Seconds between attempts to read the record of a process that has just ended."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,9 +30,9 @@ class ProcessSurvivors:
         """Look for processes with this mark.
 
         Args:
-            owner: mark of the state directory.
-            exits: where the guard writes exit statuses.
-            guard: PID of the guard, None without one.
+            owner: the mark of the state directory.
+            exits: the directory in which the guard writes exit statuses.
+            guard: PID of the guard, None if there is none.
         """
         self._owner = owner
         self._exits = exits
@@ -42,8 +42,8 @@ class ProcessSurvivors:
     def find(self) -> list[Survivor]:
         """Return the living processes that daemons with this mark have started themselves.
 
-        What such a process has started in turn carries the same environment. The process itself leads a
-        session of its own and is older than its descendants; so the oldest session leader is taken.
+        Their descendants have the same environment. But the process itself is a session leader, and older
+        than its descendants, so the oldest session leader is taken.
         """
         oldest: dict[str, Survivor] = {}
         for survivor in self._carriers():
@@ -57,7 +57,7 @@ class ProcessSurvivors:
     ) -> "AdoptedProcess | None":
         """Take over exactly this process; None if it has ended.
 
-        Whether it is the one is looked at after the pidfd was opened: from then on it cannot become another.
+        Its identity is checked after the pidfd was opened, so that it cannot be another process any more.
         """
         try:
             pidfd = os.pidfd_open(identity.pid)
@@ -78,7 +78,7 @@ class ProcessSurvivors:
         return process
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
-        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop the record."""
+        """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record."""
         path = self._exits / f"{identity.pid}.{identity.start_time}"
         try:
             kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
@@ -93,24 +93,24 @@ class ProcessSurvivors:
         return None
 
     def close(self) -> None:
-        """Let go of every process without ending it."""
+        """Close the pidfds of all processes and leave the processes alone."""
         for process in self._adopted:
             process.close()
         self._adopted.clear()
 
     def descriptors(self) -> set[int]:
-        """Return the pidfds of all processes that were taken over."""
+        """Return the pidfds of the processes that were taken over."""
         return {process.descriptor for process in self._adopted}
 
     @property
     def guarded(self) -> bool:
-        """Whether a guard will write down how a process ended."""
+        """Whether a guard records how processes end."""
         return self._guard is not None and os.getppid() == self._guard
 
     def descendants(self, leader: int, uuid: str) -> list[int]:
-        """Return what an ended process has left behind.
+        """Return the PIDs of the descendants of a process that has ended.
 
-        The guard inherits the orphans. Without one they may be anybody's, and all of /proc is looked through.
+        They are children of the guard; without a guard, all processes in /proc are checked.
         """
         candidates = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
         return [pid for pid in candidates if _belongs(pid, leader, uuid)]
@@ -124,7 +124,7 @@ class ProcessSurvivors:
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
                 continue
-            # Anybody can give a process such an environment; who runs as this user could do worse.
+            # Anybody can give a process such an environment; only those of our own user are trusted.
             if proc.read_user(pid) != os.getuid():
                 continue
             yield Survivor(
@@ -138,7 +138,7 @@ class ProcessSurvivors:
 
 
 class AdoptedProcess(PidfdProcess):
-    """A process that an earlier daemon has started; implements `app.interfaces.Child`."""
+    """A process started by an earlier daemon; implements `app.interfaces.Child`."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class AdoptedProcess(PidfdProcess):
         self._survivors = survivors
 
     async def end_tree(self) -> str | None:
-        """Kill what the process left behind, until nothing is left or the time is over."""
+        """Kill the descendants until nothing is left, or until the timeout."""
         left: list[int] = []
         try:
             async with asyncio.timeout(TREE_TIMEOUT):
@@ -175,7 +175,7 @@ class AdoptedProcess(PidfdProcess):
         ended = asyncio.Event()
         loop.add_reader(pidfd, ended.set)
         try:
-            # Looked at again: from now on the PID cannot become another's.
+            # Check again: from now on the PID cannot be reused.
             if not _belongs(pid, self.identity.pid, self._uuid):
                 return
             with suppress(ProcessLookupError, PermissionError):
@@ -190,7 +190,7 @@ class AdoptedProcess(PidfdProcess):
         self._look_for_record(iter(_RECORD_DELAYS))
 
     def _look_for_record(self, delays: Iterator[float]) -> None:
-        """Report the exit once the guard has written down how it was; a guard is hardly ever late."""
+        """Report the exit once the guard has recorded it; the guard is hardly ever late."""
         status = self._survivors.exit_status(self.identity)
         delay = next(delays, None) if self._survivors.guarded else None
         if status is None and delay is not None:

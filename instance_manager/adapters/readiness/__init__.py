@@ -1,4 +1,4 @@
-"""Readiness of an instance: its port accepts a connection and its gRPC health service says SERVING."""
+"""Readiness of an instance: its port accepts a connection, and its gRPC health service says SERVING."""
 
 import asyncio
 import errno
@@ -13,19 +13,19 @@ _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
 _CALL_TIMEOUT = 5.0
 _LOOK_INTERVAL = 1.0
-"""Seconds between looks at how much of the time is used up."""
+"""Seconds between looks at the remaining time."""
 _STALL = 1.0
-"""Seconds by which a look is late when the daemon has stood still."""
+"""Seconds; a look that is later than this means that the daemon was stalled."""
 _SECOND_CHANCE = 5.0
-"""Seconds that an instance gets at least after the daemon has stood still: enough for a whole attempt."""
+"""Seconds that an instance gets at least after a stall of the daemon: enough for a whole attempt."""
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1", "ipv4:127.0.0.1:{}"), (socket.AF_INET6, "::1", "ipv6:[::1]:{}"))
 _CHANNEL_OPTIONS = (
-    # A channel of its own that goes away with the probe, and no proxy on the way to the own machine.
+    # A connection of its own that is closed with the probe, and no proxy on the way to this machine.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # How long a connection waits for the first word of HTTP/2, even if its channel is closed meanwhile.
+    # How long a connection waits for the start of HTTP/2, even if its channel has been closed.
     ("grpc.min_reconnect_backoff_ms", 2000),
 )
 _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
@@ -53,9 +53,9 @@ class HealthProbe:
 
 
 class _Budget:
-    """Ends a wait when its time is over; a stall of the daemon counts little and never ends it.
+    """Ends a wait after a timeout; a stall of the daemon hardly counts and never ends the wait.
 
-    An instance may have got ready meanwhile, and nobody was there to see.
+    An instance may have become ready during the stall.
     """
 
     def __init__(self, seconds: float, limit: asyncio.Timeout) -> None:
@@ -65,7 +65,7 @@ class _Budget:
         self._set()
 
     def close(self) -> None:
-        """End nothing any more."""
+        """Cancel the timeout."""
         self._timer.cancel()
 
     def _set(self) -> None:
@@ -84,7 +84,7 @@ class _Budget:
 
 
 class _Attempt:
-    """One wait; knows at every moment what is still missing."""
+    """One wait, which keeps track of what is still missing."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -132,15 +132,15 @@ class _Attempt:
 
 
 async def _accepts(family: socket.AddressFamily, host: str, port: int) -> bool:
-    """Tell whether something accepts a connection there."""
+    """Return whether something accepts a connection at an address."""
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-            # On the own machine the answer is there when asked for again: no need to wait for the event loop.
+            # On this machine, the second call already has the result, without waiting for the event loop.
             if sock.connect_ex((host, port)) == errno.EINPROGRESS and (
                 sock.connect_ex((host, port)) == errno.EALREADY
             ):
                 await asyncio.get_running_loop().sock_connect(sock, (host, port))
-            # The kernel connects a socket to itself if it happens to pick the port asked for.
+            # If the kernel happens to pick this very port for our end, the socket connects to itself.
             return bool(sock.getsockname() != sock.getpeername())
     except OSError:
         return False

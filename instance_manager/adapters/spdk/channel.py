@@ -1,4 +1,4 @@
-"""One long-lived connection to the SPDK service, and what its errors mean to a caller."""
+"""One long-lived connection to the SPDK service, and its errors in the words of callers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,39 +16,39 @@ SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
-    # Nothing else in this process shares the connection, its state or its backoff.
+    # Nothing else in this process shares the connection or its backoff.
     ("grpc.use_local_subchannel_pool", 1),
-    # While the service is away calls fail at once; when it is back, it is found again within so many
-    # milliseconds. A refused connection on the same machine costs next to nothing.
+    # While the service is away, calls fail at once. When it is back, it is found again within this time: a
+    # refused connection on the same machine costs next to nothing.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # An address that does not even refuse is given up after so many milliseconds.
+    # How long to wait for an address that does not answer at all.
     ("grpc.min_reconnect_backoff_ms", 2_000),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that calls may take."""
+    """Timeouts of calls in seconds."""
 
     read: float = 10.0
     change: float = 180.0
-    """The SPDK service connects to devices and other nodes while it makes an instance."""
+    """Long, because the SPDK service connects to devices and other nodes while it creates an instance."""
 
 
 class SpdkChannel:
-    """The connection; it is made by the first call, and again after it was lost."""
+    """The connection, which is made by the first call and again after it was lost."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
 
     async def close(self) -> None:
-        """End the connection; calls under way are cancelled."""
+        """Close the connection; calls in progress are cancelled."""
         await self._channel.close()
 
     async def ready(self) -> None:
-        """Wait until the service is reached."""
+        """Wait until the service is connected."""
         await self._channel.channel_ready()
 
     async def call(self, doing: str, method: str, request: Message, within: float) -> Message:

@@ -1,4 +1,4 @@
-"""Everything that takes the v2 data engine to and from the SPDK service."""
+"""The parts of the v2 data engine, put together."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from instance_manager.app.spdk import SpdkInstances
 
 
 class SpdkConnection:
-    """One connection, the instances behind it, and the watch over them."""
+    """A connection to the SPDK service, the instances in it, and the watch over them."""
 
     def __init__(self, target: str, ping: Callable[[], None], timeouts: Timeouts | None = None) -> None:
         self._channel = SpdkChannel(target)
@@ -21,7 +21,7 @@ class SpdkConnection:
         self._watch.open()
 
     async def close(self) -> None:
-        """Give up what is under way and end the connection."""
+        """Cancel everything in progress and close the connection."""
         await self._watch.close()
         await self.instances.close()
         await self._channel.close()

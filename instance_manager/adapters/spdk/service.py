@@ -1,4 +1,4 @@
-"""The SPDK service as the use cases see it; implements `app.spdk.Spdk`."""
+"""The SPDK service for the use cases; implements `app.spdk.Spdk`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,24 +20,24 @@ class SpdkService:
         self._timeouts = timeouts or Timeouts()
 
     async def create(self, spec: SpdkSpec) -> SpdkInstance:
-        """Make an instance."""
+        """Create an instance."""
         kind = KINDS[spec.type]
         doing = f"create the {spec.type} {spec.name or spec.volume_name!r}"
         return kind.read(await self._change(doing, f"{kind.prefix}Create", kind.create(spec)))
 
     async def delete(self, kind: InstanceType, name: str, *, cleanup_required: bool) -> None:
-        """Remove an instance."""
+        """Delete an instance."""
         known = KINDS[kind]
         request = known.delete(name, cleanup_required)
         await self._change(f"delete the {kind} {name!r}", f"{known.prefix}Delete", request)
 
     async def get(self, kind: InstanceType, name: str) -> SpdkInstance:
-        """Tell one instance."""
+        """Return one instance."""
         known = KINDS[kind]
         return known.read(await self._read(f"get the {kind} {name!r}", f"{known.prefix}Get", known.get(name)))
 
     async def list(self, kind: InstanceType, within: float) -> Sequence[SpdkInstance]:
-        """Tell every instance of a type."""
+        """Return all instances of a type."""
         known = KINDS[kind]
         answer = await self._channel.call(
             f"list instances of the type {kind}", f"{known.prefix}List", empty_pb2.Empty(), within
@@ -45,7 +45,7 @@ class SpdkService:
         return [known.read(each) for each in getattr(answer, known.listed).values()]
 
     async def suspend(self, kind: InstanceType, name: str) -> None:
-        """Hold the I/O of an engine or a frontend back."""
+        """Suspend the I/O of an engine or a frontend."""
         request = (
             pb.EngineSuspendRequest(name=name)
             if kind is InstanceType.ENGINE
@@ -54,7 +54,7 @@ class SpdkService:
         await self._change(f"suspend the {kind} {name!r}", f"{KINDS[kind].prefix}Suspend", request)
 
     async def resume(self, kind: InstanceType, name: str) -> None:
-        """Let the I/O of an engine or a frontend go on."""
+        """Resume the I/O of an engine or a frontend."""
         request = (
             pb.EngineResumeRequest(name=name)
             if kind is InstanceType.ENGINE
@@ -63,7 +63,7 @@ class SpdkService:
         await self._change(f"resume the {kind} {name!r}", f"{KINDS[kind].prefix}Resume", request)
 
     async def switch_over(self, request: SwitchOver) -> None:
-        """Move an engine frontend to another target."""
+        """Switch an engine frontend over to another target."""
         await self._change(
             f"switch the engine frontend {request.name!r} over to {request.target_address}",
             "EngineFrontendSwitchOver",
@@ -76,27 +76,27 @@ class SpdkService:
         )
 
     async def delete_target(self, name: str) -> None:
-        """Remove the target of an engine."""
+        """Delete the target of an engine."""
         request = pb.EngineDeleteTargetRequest(name=name)
         await self._change(f"delete the target of the engine {name!r}", "EngineDeleteTarget", request)
 
     async def log_set_level(self, level: str) -> None:
-        """Change how much the SPDK service logs."""
+        """Set the log level of the SPDK service."""
         request = pb.LogSetLevelRequest(level=level)
         await self._read(f"set the log level of SPDK to {level!r}", "LogSetLevel", request)
 
     async def log_get_level(self) -> str:
-        """Tell how much the SPDK service logs."""
+        """Return the log level of the SPDK service."""
         answer = await self._read("get the log level of SPDK", "LogGetLevel", empty_pb2.Empty())
         return str(answer.level)
 
     async def log_set_flags(self, flags: str) -> None:
-        """Change which parts of SPDK log in detail."""
+        """Set which parts of SPDK log in detail."""
         request = pb.LogSetFlagsRequest(flags=flags)
         await self._read(f"set the log flags of SPDK to {flags!r}", "LogSetFlags", request)
 
     async def log_get_flags(self) -> str:
-        """Tell which parts of SPDK log in detail."""
+        """Return which parts of SPDK log in detail."""
         answer = await self._read("get the log flags of SPDK", "LogGetFlags", empty_pb2.Empty())
         return str(answer.flags)
 

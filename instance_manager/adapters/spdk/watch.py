@@ -1,4 +1,4 @@
-"""The watch streams of the SPDK service, one for each type of instance; what breaks is opened again."""
+"""The watch streams of the SPDK service, one for each type of instance, which are reopened when they end."""
 
 import asyncio
 import random
@@ -20,11 +20,11 @@ log = structlog.get_logger(__name__)
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
-"""Seconds between two attempts to open a stream; the delay doubles from the first to the longest."""
+"""Seconds between attempts to open a stream; the delay doubles from the first to the longest."""
 UNKNOWN_DELAY = 60.0
-"""Seconds until a stream is tried again that the SPDK service does not have."""
+"""Seconds until a stream that the SPDK service does not support is tried again."""
 SETTLED = 1.0
-"""Seconds after which a stream that has not failed counts as open; servers may say nothing at first."""
+"""Seconds after which a stream that has not failed counts as open; servers may send nothing at first."""
 
 
 class SpdkWatch:
@@ -38,12 +38,12 @@ class SpdkWatch:
         """How often each stream has been opened."""
 
     def open(self) -> None:
-        """Watch from now on."""
+        """Start watching."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._watch(kind)) for kind in InstanceType]
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,7 +62,7 @@ class SpdkWatch:
                 self._ping()
             if code is grpc.StatusCode.UNIMPLEMENTED:
                 delay = UNKNOWN_DELAY
-            # All daemons of a cluster lose their service in the same moment of an upgrade: spread them out.
+            # In an upgrade, all daemons of a cluster may lose their service at once: spread them out.
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             delay = min(2 * delay, LONGEST_DELAY)
 
@@ -81,7 +81,7 @@ class SpdkWatch:
         return grpc.StatusCode.OK
 
     async def _settle(self, kind: InstanceType, call: Any) -> None:
-        """Ping once the stream is open: what has changed while it was not, nobody has told."""
+        """Ping once the stream is open, since changes before that were not reported."""
         # A server may send its headers only with its first ping.
         with suppress(TimeoutError, grpc.aio.AioRpcError):
             async with asyncio.timeout(SETTLED):

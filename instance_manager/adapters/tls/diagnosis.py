@@ -1,4 +1,4 @@
-"""Why a connection to a daemon fails: what it shows, held against what we have."""
+"""Why a connection to a daemon fails: its certificate checked against ours."""
 
 import socket
 import ssl
@@ -16,19 +16,19 @@ class Attempt:
     target: str
     """HOST:PORT or unix:PATH."""
     ours: CertificateSet | None
-    """What we show and trust; None if plain text was tried."""
+    """Our certificates; None if plain text was tried."""
     peer_name: str
-    """The name that both certificates have to carry."""
+    """The name that both certificates must carry."""
     within: float
-    """Seconds for each connection."""
+    """Timeout of each connection in seconds."""
 
 
 def diagnose(attempt: Attempt, now: float) -> str | None:
-    """Connect once more, without gRPC, and tell what is wrong with the certificates of either side.
+    """Connect once more, without gRPC, and return what is wrong with the certificates of either side.
 
     Returns:
-        What is wrong and what to do, without a capital and a full stop; `it` is the daemon. None if nothing
-        is wrong with them, or it cannot be reached at all.
+        What is wrong and what to do, in lower case and without a full stop; `it` is the daemon. None if
+        nothing is wrong with the certificates, or if the daemon cannot be reached at all.
     """
     try:
         shown = _shown(attempt)
@@ -65,7 +65,7 @@ def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float
 
 
 def _is_let_in(connection: ssl.SSLSocket) -> bool:
-    """Tell whether the other side goes on after it has seen our certificate: it is to speak first then."""
+    """Return whether the daemon accepts our certificate; it then sends the first bytes."""
     try:
         return bool(connection.recv(1))
     except TimeoutError:
@@ -75,7 +75,7 @@ def _is_let_in(connection: ssl.SSLSocket) -> bool:
 
 
 def _shown(attempt: Attempt) -> str | None:
-    """Return the certificate that a server shows, in PEM; None if it does not speak TLS."""
+    """Return the certificate of the server in PEM; None if it does not speak TLS."""
     context, plain = _context(attempt), _connected(attempt)
     with plain, suppress(ssl.SSLError, ConnectionError), context.wrap_socket(plain) as connection:
         return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")

@@ -22,12 +22,12 @@ def read(folder: Path) -> CertificateSet:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Return what tells whether a file has changed: identity, size and time of each, None where none is."""
+    """Return the identity, size and times of each file, None for a missing one; they change with the file."""
     return tuple(_identity(folder / name) for name in FILES)
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether none of the files exists, as where an optional secret of Kubernetes was not made."""
+    """Return whether none of the files exists, as in the mount of an optional secret that is missing."""
     return not any(os.path.lexists(folder / name) for name in FILES)
 
 
@@ -41,7 +41,7 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 def _content(path: Path) -> bytes:
     try:
-        # A named pipe in its place must not stop the start.
+        # A named pipe in its place must not block.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:  # noqa: PTH123 - it is open already
             if not stat.S_ISREG(os.fstat(fd).st_mode):

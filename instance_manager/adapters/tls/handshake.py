@@ -1,4 +1,4 @@
-"""TLS contexts made of certificates in memory, handshakes between them, and what a certificate says."""
+"""TLS contexts from certificates in memory, handshakes between them, and the content of a certificate."""
 
 import os
 import ssl
@@ -12,7 +12,7 @@ _PARTIAL_CHAIN = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 # Of OpenSSL's x509_vfy.h; Python has no name for it.
 _NO_CHECK_TIME = 0x200000
 _EXPIRED = (9, 10)
-"""OpenSSL's codes for a certificate in the chain that is not valid yet or no more."""
+"""OpenSSL's codes for a certificate in the chain that is not valid yet, or has expired."""
 _WRONG_CA = (2, 7, 18, 19, 20, 21, 24, 30)
 """OpenSSL's codes for a chain that does not lead to a certificate of the CA."""
 _WRONG_PURPOSE = 26
@@ -24,34 +24,34 @@ _USUAL_KEYS = tuple(
         "301006072a8648ce3d020106052b81040022",  # ECDSA on P-384
     )
 )
-"""How public keys begin in a certificate (RFC 3279, RFC 5480), of the kinds that gRPC's TLS library takes. It
-refuses others that OpenSSL takes, Ed25519 and P-521 among them."""
+"""Encoded algorithms (RFC 3279, RFC 5480) of the public keys that gRPC's TLS library supports. It does not
+support all of those of OpenSSL: Ed25519 and P-521, for example."""
 
 
 class NoCertificateError(Exception):
-    """PEM that holds no certificate."""
+    """The PEM text contains no certificate."""
 
 
 def anchored(context: ssl.SSLContext, pem: bytes, *, any_time: bool = False) -> None:
-    """Let a context accept only what the certificates in `pem` vouch for, at any time if it is said.
+    """Let a context trust only the certificates in `pem`, with `any_time` regardless of their dates.
 
     Raises:
-        NoCertificateError: if there is none, or one that is damaged.
+        NoCertificateError: if there is none, or one is damaged.
     """
     try:
-        # What is no ASCII can only be a comment around the certificates.
+        # Anything that is not ASCII can only be a comment around the certificates.
         context.load_verify_locations(cadata=pem.decode("ascii", errors="ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise NoCertificateError from error
     context.verify_mode = ssl.CERT_REQUIRED
-    # As gRPC does: a certificate of the CA counts, whether it signed itself or not.
+    # As gRPC does: a CA certificate counts whether or not it is self-signed.
     context.verify_flags |= _PARTIAL_CHAIN
     if any_time:
         context.verify_flags |= _NO_CHECK_TIME
 
 
 def client_context() -> ssl.SSLContext:
-    """Return the context of a client that trusts anybody; names are compared elsewhere."""
+    """Return the context of a client that trusts any server; names are compared elsewhere."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -67,10 +67,10 @@ def server_context() -> ssl.SSLContext:
 
 
 def show(context: ssl.SSLContext, certificates: CertificateSet) -> None:
-    """Let a context show a certificate.
+    """Let a context use a certificate and its key.
 
     Raises:
-        ssl.SSLError: if the key cannot be read or is another certificate's.
+        ssl.SSLError: if the key cannot be read, or belongs to another certificate.
     """
     with _as_file(certificates.certificate) as chain, _as_file(certificates.key) as key:
         # Without a passphrase to offer, OpenSSL would ask for one on the terminal.
@@ -100,7 +100,7 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject
 
 
 def described(shown: dict[str, Any]) -> Certificate:
-    """Return what a certificate says, of what `ssl` has decoded of it."""
+    """Return a certificate from the dictionary that `ssl` has decoded it into."""
     subject = _attributes(shown.get("subject", ()))
     issuer = _attributes(shown.get("issuer", ()))
     return Certificate(
@@ -113,17 +113,17 @@ def described(shown: dict[str, Any]) -> Certificate:
 
 
 def has_usual_key(der: bytes) -> bool:
-    """Tell whether gRPC can use the key of a certificate."""
+    """Return whether gRPC supports the kind of key of a certificate."""
     return any(algorithm in der for algorithm in _USUAL_KEYS)
 
 
 def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:
-    """Tell whether a certificate was refused because the CA did not sign it."""
+    """Return whether a certificate was refused because it was not signed by the CA."""
     return error.verify_code in _WRONG_CA
 
 
 def explained(error: ssl.SSLCertVerificationError) -> str:
-    """Return why a certificate was refused, for another reason than a wrong CA, and what to do."""
+    """Return why a certificate was refused, other than for its CA, and what to do."""
     if error.verify_code == _WRONG_PURPOSE:
         return (
             "its extended key usage does not allow this side of a connection; "
@@ -140,7 +140,7 @@ def _attributes(name: Any) -> dict[str, str]:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give bytes a path, in memory: `ssl` reads only files, and those on disk may have changed since."""
+    """Provide bytes as a file in memory, as `ssl` only reads files, and those on disk may have changed."""
     fd = os.memfd_create("certificates", os.MFD_CLOEXEC)
     try:
         with open(fd, "wb", closefd=False) as file:

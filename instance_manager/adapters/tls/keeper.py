@@ -25,11 +25,11 @@ LOOK_SECONDS = 5.0
 
 
 class CertificateKeeper:
-    """Holds the last set of certificates that was good, and looks for a newer one."""
+    """Keeps the last good set of certificates, and looks for a newer one."""
 
     def __init__(self, folder: Path, peer_name: str, now: Callable[[], float]) -> None:
         self.peer_name = peer_name
-        """The name that every certificate has to carry."""
+        """The name that every certificate must carry."""
         self._folder = folder
         self._now = now
         self._loaded: Loaded
@@ -42,21 +42,21 @@ class CertificateKeeper:
         self.trouble = ""
         """Why the set on disk is not in use; empty while it is."""
         self.renewals = 0
-        """How often a newer set was taken into use."""
+        """How often a newer set was loaded."""
 
     @property
     def current(self) -> CertificateSet:
-        """What to show and to trust now; may be read by any thread."""
+        """The certificates in use; may be called by any thread."""
         return self._loaded.certificates
 
     @property
     def expires_at(self) -> float:
-        """When what is in use expires, in seconds since the epoch."""
+        """When the certificates in use expire, in seconds since the epoch."""
         return self._loaded.expires_at
 
     @property
     def well(self) -> bool:
-        """Whether what is on disk is in use and has not expired."""
+        """Whether the certificates on disk are in use and have not expired."""
         return not self.trouble and self._now() <= self.expires_at
 
     def open(self) -> None:
@@ -70,21 +70,21 @@ class CertificateKeeper:
         self._warn()
 
     def follow(self, report: Callable[[bool], None]) -> None:
-        """Look for newer files from now on, on the running loop, and tell each time whether all is well."""
+        """Look for newer files from now on; `report` gets `well` at once, and whenever it changes."""
         self._report = report
         report(self.well)
         self._later()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._timer is not None:
             self._timer.cancel()
 
     def look(self) -> None:
-        """Take newer files into use if they are good; otherwise keep what is in use, and tell.
+        """Load newer files if they are good; otherwise keep the certificates in use, and log why.
 
-        Files are not replaced all at the same moment, so what is not good is told only if it is still the
-        same at the next look. It is tried again at every look: it may be good from a later time on.
+        Files are not all replaced at the same moment, so bad files are logged only if they are still the same
+        at the next look. They are tried again at every look, as they may become valid later.
         """
         found = files.fingerprint(self._folder)
         if found == self._seen:

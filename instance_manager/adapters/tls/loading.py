@@ -1,4 +1,4 @@
-"""A TLS directory as a whole: read, and refused unless everything in it fits."""
+"""Loading a TLS directory, and refusing it unless everything in it is right."""
 
 import ssl
 from dataclasses import dataclass
@@ -28,21 +28,21 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A set that works."""
+    """A checked set of certificates."""
 
     certificates: CertificateSet
     certificate: Certificate
     expires_at: float
-    """When it stops working, in seconds since the epoch: the certificate's end or that of its CA."""
+    """When the certificate or its CA expires, in seconds since the epoch."""
 
 
 def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
-    """Read a TLS directory and hold it against everything that a connection will ask of it.
+    """Read a TLS directory, and check everything that a connection will require.
 
     Args:
-        folder: with the three files.
-        side: which side of a connection will show the certificate.
-        peer_name: a name it has to carry.
+        folder: the directory with the three files.
+        side: which side of a connection will use the certificate.
+        peer_name: a name that the certificate must carry.
         now: seconds since the epoch.
 
     Raises:
@@ -68,7 +68,7 @@ def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
 
 
 def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certificate:
-    """Return what the certificate says, whether or not it is to be trusted."""
+    """Return the content of the certificate, whether or not it can be trusted."""
     path, key = folder / CERTIFICATE_FILE, folder / KEY_FILE
     try:
         probe = handshake.client_context()
@@ -108,7 +108,7 @@ def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certifi
 
 
 def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> float:
-    """Return when the last of the CA's certificates expires."""
+    """Return when the last of the CA's certificates expires, in seconds since the epoch."""
     path = folder / CA_FILE
     probe = handshake.client_context()
     try:
@@ -117,7 +117,7 @@ def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> fl
         raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}") from error
     found = [handshake.described(each) for each in probe.get_ca_certs()]
     if not found:
-        # A single certificate that is trusted as it is; it is judged with the rest.
+        # A single certificate that is trusted as it is; it is checked with the rest.
         return float("inf")
     last = max(each.not_after for each in found)
     if now > last:
@@ -134,7 +134,7 @@ def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> fl
 
 
 def _contexts(certificates: CertificateSet) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a server and a client that both show the certificate and do not look at the other's."""
+    """Return a server and a client context that use the certificate and do not check that of the other."""
     server, client = handshake.server_context(), handshake.client_context()
     handshake.show(server, certificates)
     handshake.show(client, certificates)

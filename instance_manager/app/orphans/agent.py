@@ -1,4 +1,4 @@
-"""The agent that looks for orphans: it does what the reconciler decides, and brings it news and answers."""
+"""The orphan agent: carries out what the reconciler decides, and feeds it news and answers."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -44,11 +44,11 @@ log = structlog.get_logger(__name__)
 News = TypeVar("News")
 
 READ_TIMEOUT = 30.0
-"""Seconds after which a source that has not answered counts as away."""
+"""Seconds after which a source that has not answered counts as unreachable."""
 _AT_ONCE = 16
-"""Reads and actions under way at the same time, for each source."""
+"""Largest number of concurrent reads and actions for each source."""
 _FRESH = 5.0
-"""Seconds after which what was read before a delete is too old to delete for it."""
+"""Seconds after which the reads before a delete are too old for the delete to be sent."""
 
 
 class OrphanAgent:
@@ -66,7 +66,7 @@ class OrphanAgent:
     ) -> None:
         self.reconciler = Reconciler(settings, [manager.name for manager in managers])
         self.counts: Counter[str] = Counter()
-        """What was done: `declared`, `deletes`, `deletes_failed`, `ended_FATE`."""
+        """What was done: `declared`, `deletes`, `deletes_failed`, `records_failed`, `ended_FATE`."""
         self._settings = settings
         self._owners = owners
         self._records = records
@@ -74,14 +74,14 @@ class OrphanAgent:
         self._clock = clock
         self._read_timeout = read_timeout
         self._news = asyncio.Event()
-        # One that is slow must not hold up the others.
+        # A slow source must not hold up the others.
         self._at_once: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._complaints = Complaints()
         self._told: dict[str, str] | None = None
         """What people were told is wrong."""
 
     async def run(self) -> None:
-        """Follow everything and act on it; ends only by being cancelled."""
+        """Follow all sources and act on their news, until cancelled."""
         self.reconciler.start(self._clock.now())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_owners())
@@ -133,7 +133,7 @@ class OrphanAgent:
     async def _follow(
         self, watch: Callable[[], AsyncGenerator[News, None]], take: Callable[[News], None]
     ) -> str:
-        """Pass on what a watch tells; return why it has ended."""
+        """Pass on the news of a watch; return why it has ended."""
         try:
             async with aclosing(watch()) as told:
                 async for news in told:
@@ -142,7 +142,7 @@ class OrphanAgent:
         except CannotReadError as error:
             return str(error)
         except Exception as error:
-            # What the parts outside may raise is not known here; not one of them says that there is nothing.
+            # A source may raise anything, and no error means that there is nothing.
             log.exception("watch failed")
             return repr(error)
         return "the watch has ended"
@@ -189,7 +189,7 @@ class OrphanAgent:
         self._news.set()
 
     async def _answer(self, work: Work) -> object:
-        """Return the answer to something that is to be done, `Failed` if there is none."""
+        """Do some work and return its answer, `Failed` if it could not be done."""
         try:
             async with asyncio.timeout(self._read_timeout):
                 return await self._do(work)
@@ -259,7 +259,7 @@ class OrphanAgent:
                 pass
 
     def status(self) -> AgentStatus:
-        """Return what the agent knows and does now."""
+        """Return the present status of the agent."""
         return status_of(self.reconciler)
 
 
@@ -275,7 +275,7 @@ def _facts(work: Delete) -> dict[str, str]:
 
 
 def _source(work: Work) -> str:
-    """Return whom work is for: owners, records, or an instance manager."""
+    """Return which source some work is for: owners, records, or an instance manager."""
     match work:
         case ListOwners() | ReadOwner():
             return "owners"

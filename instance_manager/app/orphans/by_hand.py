@@ -1,6 +1,6 @@
-"""What a person does about orphans: ask for the verdict and its reasons, and have one deleted.
+"""What people do about orphans: ask for a verdict and its reasons, and have an orphan deleted.
 
-Every read is live, and in the order that the agent itself keeps.
+Every read is live, and in the order that the agent uses.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ Answer = Observed | Owner | Sequence[Owner] | Unreadable | None
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One read and what it has brought."""
+    """One read and its answer."""
 
     what: Read
     answer: Answer
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The reads about one instance, and what follows from them."""
+    """The reads about one instance, and the conclusion."""
 
     manager: str
     readings: tuple[Reading, ...]
@@ -47,25 +47,25 @@ class Finding:
 
     @property
     def judgement(self) -> Judgement:
-        """The verdict and why."""
+        """The verdict and the reason."""
         return self.conclusion.judgement
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What has come of the wish to delete an orphan."""
+    """The result of a request to delete an orphan."""
 
     record: Orphan
-    """As it is now, open or ended."""
+    """The record as it is now, open or closed."""
     finding: Finding
     taken: bool
-    """Whether the instance manager has taken the order, now or before."""
+    """Whether the instance manager has accepted the delete, now or before."""
 
 
 async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> list[Finding]:
-    """Judge every instance of a name on an instance manager; none if there is none, or nothing is known.
+    """Judge the instances with a name on an instance manager: at most two, one of each data engine.
 
-    There are two at most, one of each data engine. An instance manager that does not answer is one finding.
+    An instance manager that does not answer counts as one finding, with the verdict `unknown`.
     """
     try:
         first = [instance for instance in await source.list_live() if instance.name == name]
@@ -82,8 +82,8 @@ async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> l
 
 
 async def look_again(record: Orphan, source: InstanceManagerSource, owners: Owners) -> Finding:
-    """Read instance and owner of a record, as is done before the instance is deleted."""
-    # One look without any owner is not believed; the agent takes the second one.
+    """Read the instance and the owner of a record, as before every deletion."""
+    # A single list without any owner is not believed; the agent makes the second one.
     inquiry = inquire_again(record.instance, record.manager, believe_empty=False)
     return await _inquire(inquiry, record.instance, source, owners, ())
 
@@ -97,9 +97,17 @@ async def delete(
     records: Records,
     now: Callable[[], float],
 ) -> Deletion | None:
-    """Have the instance of a record deleted because a person wants it; None if the record has ended.
+    """Delete the instance of a record at the request of a person; None if the record is closed.
 
-    The wish is written down first: what cannot be done now is left to the agent, which tries again.
+    The request is recorded first. If the instance cannot be deleted now, the agent tries again.
+
+    Args:
+        record: the record of the orphan.
+        who: the person.
+        source: the instance manager on which it runs.
+        owners: the owners.
+        records: the records.
+        now: returns seconds since the epoch.
 
     Raises:
         CannotReadError: if the records cannot be used; then nothing was deleted.
@@ -121,7 +129,7 @@ async def delete(
 
 
 async def _order(record: Orphan, who: str, source: InstanceManagerSource) -> Orphan:
-    """Order the deletion and return the record as it is afterwards."""
+    """Send the delete, and return the updated record."""
     try:
         taken = await source.delete(record.instance)
     except CannotDeleteError as error:
@@ -140,7 +148,7 @@ async def _inquire(
     owners: Owners,
     readings: tuple[Reading, ...],
 ) -> Finding:
-    """Make the reads that an inquiry asks for."""
+    """Do the reads of an inquiry until it concludes."""
     answer: Answer
     while isinstance(then, Inquiry):
         what = then.next
@@ -164,7 +172,7 @@ async def _read(what: Read, seen: Observed, source: InstanceManagerSource, owner
 
 
 def _told(inquiry: Inquiry, answer: Answer) -> Inquiry | Conclusion:
-    """Go on with the answer to what the inquiry has asked for."""
+    """Continue an inquiry with the answer to its next read."""
     match inquiry.next:
         case Read.INSTANCE:
             return inquiry.told_instance(cast("Observed | Unreadable | None", answer))

@@ -1,7 +1,7 @@
-"""Suspects and records: one case per instance, from the first suspicion until its record ends.
+"""Suspects and records: one case per instance, from the first suspicion until its record is closed.
 
-A case has at most one read or action under way. Whatever comes of it, the case goes on to another one, gets
-the time of its next look, or leaves the list; a failure only ever leads to a next look.
+A case has at most one read or action in progress. After that, the case starts another one, is scheduled to be
+looked at again, or is dropped. A failure always leads to another look.
 """
 
 from collections.abc import Sequence
@@ -43,16 +43,17 @@ class Case:
     instance: Observed
     manager: str
     since: float
-    """When it was suspected first."""
+    """When it was first suspected, in seconds since the epoch."""
     due: float
-    """When it is looked at next."""
+    """When it is looked at next, in seconds since the epoch."""
     record: Orphan | None = None
-    """Once it was declared an orphan."""
+    """Its record, once it has been declared an orphan."""
     inquiry: Inquiry | None = None
+    """The inquiry in progress."""
     busy: bool = False
-    """Something about it is being read or done."""
+    """Whether a read or an action is in progress."""
     touched: bool = False
-    """There was news of it meanwhile."""
+    """Whether there was news about it in the meantime."""
 
 
 class Cases:
@@ -66,13 +67,14 @@ class Cases:
         self.open: dict[str, Case] = {}
         """By record name."""
         self.work: list[CaseWork] = []
-        """What has to be done now."""
-        self._written: set[str] = set()  # keys whose record has changed since the records were asked for
+        """Work to hand out with the next `Reconciler.take`."""
+        self._written: set[str] = set()
+        """Names of the records written since the list of records was last requested."""
 
     # --- news ---
 
     def consider(self, manager: str, name: str, now: float) -> None:
-        """Look at a name after news of its instance or of its owner."""
+        """Take note of news about the instance or the owner of a name."""
         suspect = self.views.suspect(manager, name)
         suspected = record_name(suspect, manager) if suspect else ""
         if suspect and suspected not in self.open:
@@ -83,7 +85,7 @@ class Cases:
             elif key == suspected or not self._looks_over(case):
                 continue
             elif case.record is not None:
-                # Find out by looking, for what was told may be out of date.
+                # Look soon and do not conclude from the news, which may be out of date.
                 self.open[key] = replace(case, due=min(case.due, now))
             else:
                 del self.open[key]
@@ -104,21 +106,21 @@ class Cases:
         ]
 
     def names(self, manager: str) -> set[str]:
-        """Return the names of the instances of an instance manager that there are cases of."""
+        """Return the names of the instances on an instance manager for which there are cases."""
         return {case.instance.name for case in self.open.values() if case.manager == manager}
 
     def manager_left(self, manager: str, now: float) -> None:
-        """Let go of suspects, and end records, as soon as nothing about them is under way."""
+        """Schedule all idle cases of an instance manager that has left, to drop or close them."""
         for key, case in list(self.open.items()):
             if case.manager == manager and not case.busy:
                 self.open[key] = replace(case, due=now)
 
     def records_asked(self) -> None:
-        """Remember that what is written from now on may be missing in the answer."""
+        """Remember that records written from now on may be missing in the list that was just requested."""
         self._written.clear()
 
     def take_records(self, records: Sequence[Orphan], now: float) -> None:
-        """Take the open records: those of an earlier agent, and what people have done to them since."""
+        """Take the list of open records: those of an earlier agent, and the requests of people."""
         known = {record.name: record for record in records if record.manager in self.views.managers}
         for key, record in known.items():
             case = self.open.get(key)
@@ -138,7 +140,7 @@ class Cases:
     # --- what is due ---
 
     def begin(self, now: float) -> None:
-        """Begin to look at every case that is due."""
+        """Start looking at every case that is due."""
         ripe = sum(
             case.record is None
             and case.since + self.settings.wait <= now
@@ -154,7 +156,7 @@ class Cases:
             elif self.views.managers[case.manager].left:
                 self._remove(key, case.record.close(Fate.MANAGER_LEFT, now, "its instance manager has left"))
             else:
-                # Nothing is deleted for want of any owner unless a person has ordered it and two looks agree.
+                # If there are no owners at all, only a person's request is carried out, after a second look.
                 believe = bool(case.record.requested_by) and self.views.owners.believe_empty
                 self._ask(key, case, inquire_again(case.instance, case.manager, believe_empty=believe))
 
@@ -171,7 +173,7 @@ class Cases:
         else:
             believe = self.views.owners.believe_empty
             inquiry = Inquiry(name, case.instance.uuid, manager, self.plan, believe_empty=believe)
-            # The first read may be as old as it likes: what was told will do.
+            # The first read may be arbitrarily old, so the view will do.
             self._go_on(key, case, inquiry.told_instance(suspect), now)
 
     def _go_on(self, key: str, case: Case, then: Inquiry | Conclusion, now: float) -> None:
@@ -195,7 +197,7 @@ class Cases:
     # --- what the reads have brought ---
 
     def told_read(self, work: ReadOwner | ListOwners | ReadInstance, answer: object, now: float) -> None:
-        """Go on with the answer to a read."""
+        """Continue with the answer to a read."""
         case = self.open[work.case]
         inquiry = cast("Inquiry", case.inquiry)
         told = Unreadable(answer.reason) if isinstance(answer, Failed) else answer
@@ -214,7 +216,7 @@ class Cases:
             if self.views.managers[case.manager].left:
                 self._let_go(key, case, now)
                 return
-            # Others may have ripened while this one was being read.
+            # Other cases may have become due during the reads.
             if self.limiter.halted:
                 self._wait(key, case, now, self.settings.wait)
                 return
@@ -227,7 +229,7 @@ class Cases:
             self._let_go(key, case, now)
 
     def _reviewed(self, key: str, case: Case, record: Orphan, found: Conclusion, now: float) -> None:
-        """End a record, delete its instance, or keep it."""
+        """Close a record, delete its instance, or keep it."""
         after = review(record, found.instance, found.owner, now)
         if after.fate is not Fate.OPEN:
             self._remove(key, after)
@@ -248,7 +250,7 @@ class Cases:
             self._keep(key, case, record, f"not deleted: {found.judgement.reason}", now)
 
     def _keep(self, key: str, case: Case, record: Orphan, trouble: str, now: float) -> None:
-        """Keep a record whose instance could not be deleted, and try again later."""
+        """Note why an instance is not deleted now, and try again later."""
         after = replace(record, trouble=trouble)
         if after != record:
             self._write(key, case, after, declares=False)
@@ -256,7 +258,7 @@ class Cases:
             self._rest(key, case, record, now)
 
     def _rest(self, key: str, case: Case, record: Orphan, now: float) -> None:
-        """Leave a record alone until something has to be done about it, or has to be tried again."""
+        """Schedule the next look at a record: for a delete to send or to retry, or for the full check."""
         auto, grace, resync = self.settings.auto_deletion, self.settings.grace, self.settings.resync
         seconds = resync
         if deleter(record, now, auto_deletion=auto, grace=grace):
@@ -286,7 +288,7 @@ class Cases:
         self.work.append(Remove(key, record))
 
     def told_written(self, work: Write, failed: str, now: float) -> None:
-        """A record was written, or could not be."""
+        """Continue after a record was written, or could not be; `failed` is the reason."""
         case = self.open[work.case]
         if failed and work.declares:
             self._wait(work.case, case, now, self.settings.retry)
@@ -301,7 +303,7 @@ class Cases:
         self._rest(work.case, case, record, now)
 
     def told_removed(self, work: Remove, failed: str, now: float) -> None:
-        """A record has ended, or that could not be written."""
+        """Continue after a record was closed, or could not be; `failed` is the reason."""
         case = self.open[work.case]
         if failed:
             self._wait(work.case, case, now, self.settings.retry)
@@ -310,7 +312,7 @@ class Cases:
             self._let_go(work.case, replace(case, touched=True), now)
 
     def told_deleted(self, work: Delete, answer: object) -> None:
-        """The instance manager has taken the order to delete, has no such instance, or did not take it."""
+        """Continue after a delete: accepted (True), without such an instance (False), or `Failed`."""
         case = self.open[work.case]
         record = cast("Orphan", case.record)
         if isinstance(answer, Failed):

@@ -1,4 +1,4 @@
-"""What finding orphans needs of the outside world: owners, instance managers, and a place for records."""
+"""Protocols of what the search for orphans depends on: owners, instance managers and records."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from instance_manager.core.orphans import Observed, Orphan, Owner
 
 
 class CannotReadError(Exception):
-    """A source is away, too slow, or says what cannot be true; the message says which and why.
+    """A source is unreachable, too slow, or gives a malformed answer; the message says which and why.
 
-    It means that nothing is known. It must never be taken for an answer that there is nothing.
+    It means that nothing is known, and must never be taken for the answer that there is nothing.
     """
 
 
 class CannotDeleteError(Exception):
-    """An instance could not be deleted, or nobody knows whether it was; the message says why."""
+    """An instance was not deleted, or it is unknown whether it was; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnersListed:
-    """All owners there are."""
+    """All owners."""
 
     owners: tuple[Owner, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerChanged:
-    """One owner was made, changed or removed."""
+    """One owner was created, changed or removed."""
 
     name: str
     owner: Owner | None
@@ -38,26 +38,26 @@ OwnerNews = OwnersListed | OwnerChanged
 
 
 class Owners(Protocol):
-    """The custom resources that instances exist for, engines and replicas alike; their names are unique."""
+    """The custom resources that instances belong to, engines and replicas; their names are unique."""
 
     async def get_live(self, name: str) -> Owner | None:
-        """Read one owner from the source of truth, past every cache; None: it certainly does not exist.
+        """Read one owner from the source of truth, past every cache; None if it certainly does not exist.
 
         Raises:
-            CannotReadError: if that is not certain.
+            CannotReadError: if nothing certain is known.
         """
 
     async def list_live(self) -> Sequence[Owner]:
         """Read all owners from the source of truth, past every cache.
 
         Raises:
-            CannotReadError: if they could not be read, all of them.
+            CannotReadError: if not all of them could be read.
         """
 
     def watch(self) -> AsyncGenerator[OwnerNews, None]:
-        """Tell what changes, beginning with everything there is (`OwnersListed`).
+        """Yield changes, starting with a list of all owners (`OwnersListed`).
 
-        What it tells is a hint that something wants a look: it may be late, merged, repeated or out of date.
+        News is only a hint about what to check: it may be late, merged, repeated or out of date.
 
         Raises:
             CannotReadError: when the source is lost; watch again later.
@@ -66,7 +66,7 @@ class Owners(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InstancesListed:
-    """All instances there are on an instance manager."""
+    """All instances on an instance manager."""
 
     instances: tuple[Observed, ...]
 
@@ -82,55 +82,55 @@ class InstanceChanged:
 
 @dataclass(frozen=True, slots=True)
 class ManagerLeaving:
-    """The instance manager itself is going away for good, with all it runs."""
+    """The instance manager itself is going away for good, with all its instances."""
 
 
 InstanceNews = InstancesListed | InstanceChanged | ManagerLeaving
 
 
 class InstanceManagerSource(Protocol):
-    """One instance manager that is followed."""
+    """An instance manager."""
 
     @property
     def name(self) -> str:
-        """The name by which owners know it (`status.instanceManagerName`)."""
+        """The name that owners use for it (`status.instanceManagerName`)."""
 
     async def get_live(self, seen: Observed) -> Observed | None:
-        """Ask the instance manager for the instance that has this name, data engine and type now.
+        """Return the instance that has the name, data engine and type of `seen` now; None if there is none.
 
-        The UUID of the answer may be another than that of the one that was seen. None: there is none.
+        Its UUID may differ from that of `seen`.
 
         Raises:
             CannotReadError: if it does not answer.
         """
 
     async def list_live(self) -> Sequence[Observed]:
-        """Ask the instance manager for all its instances.
+        """Return all its instances.
 
         Raises:
             CannotReadError: if it does not answer.
         """
 
     def watch(self) -> AsyncGenerator[InstanceNews, None]:
-        """Tell what changes, beginning with everything there is (`InstancesListed`); see `Owners.watch`.
+        """Yield changes, starting with a list of all instances (`InstancesListed`); see `Owners.watch`.
 
         Raises:
             CannotReadError: when the instance manager is lost; watch again later.
         """
 
     async def delete(self, seen: Observed) -> bool:
-        """Ask for the deletion of exactly the instance with this name *and* this UUID.
+        """Delete exactly the instance with the name *and* the UUID of `seen`.
 
         Returns:
-            False if there is no such instance any more; whatever has the name is untouched.
+            False if there is no such instance any more; another one with its name is untouched.
 
         Raises:
-            CannotDeleteError: if the instance manager did not take the order, or did not answer.
+            CannotDeleteError: if the instance manager refused, or did not answer.
         """
 
 
 class Records(Protocol):
-    """Where the records of orphans are kept. A person may work on them beside the agent."""
+    """The records of orphans. People may work on them at the same time as the agent."""
 
     async def list(self) -> Sequence[Orphan]:
         """Return the open records.
@@ -147,28 +147,28 @@ class Records(Protocol):
         """
 
     async def put(self, record: Orphan) -> None:
-        """Write a new record; if there is one already, what a person has asked for is kept.
+        """Write a new record; if it exists already, a requested deletion is kept.
 
         Raises:
             CannotReadError: if it cannot be written.
         """
 
     async def update(self, record: Orphan) -> None:
-        """Write what is new about an open record, as `put`; nothing if it has ended meanwhile.
+        """Write changes of an open record like `put`; does nothing if it was closed in the meantime.
 
         Raises:
             CannotReadError: if it cannot be written.
         """
 
     async def remove(self, record: Orphan) -> None:
-        """End a record: it is no longer listed. The record says what became of it, for a history.
+        """Move a closed record from the list to the history.
 
         Raises:
             CannotReadError: if that cannot be written.
         """
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
-        """Note that a person wants the orphan of an open record deleted; None if there is no such record.
+        """Record that a person wants the orphan deleted; returns the record, None if it is not open.
 
         Raises:
             CannotReadError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""The brake: many orphans at once are a sign that something else is wrong, most likely the owner source."""
+"""The limiter: many orphans at once suggest that something else is wrong, most likely the owner source."""
 
 from collections import deque
 
@@ -6,13 +6,13 @@ _MINUTE = 60.0
 
 
 class Limiter:
-    """Halts the declaring of orphans while there are too many."""
+    """Stops orphans from being declared while there are too many."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        """Orphans that may be declared within a minute."""
+        """Largest number of orphans declared within a minute."""
         self.halted = ""
-        """Why no orphan is declared, and none deleted without a person's order; empty while all is well."""
+        """Why no orphan is declared, and none deleted without a request; empty if not halted."""
         self._declared: deque[float] = deque()
 
     def weigh(self, suspects: int, now: float) -> None:
@@ -29,7 +29,7 @@ class Limiter:
             )
 
     def declared(self, now: float) -> None:
-        """Count one that was declared."""
+        """Count an orphan that was declared."""
         self._declared.append(now)
 
     def copy(self) -> "Limiter":

@@ -1,4 +1,4 @@
-"""Is an instance manager called by the name that owners know it by?"""
+"""Checking that an instance manager was given the name that its owners use for it."""
 
 from collections.abc import Mapping
 
@@ -6,22 +6,22 @@ from instance_manager.core.orphans import Observed, Owner
 from instance_manager.core.process import State
 
 Instances = Mapping[str, Observed] | None
-"""What an instance manager runs by name, None if that is not known."""
+"""The instances of an instance manager by name, None if unknown."""
 
 
 def other_names(name: str, managers: Mapping[str, Instances], owners: Mapping[str, Owner]) -> set[str]:
-    """Return what the owners of its instances call an instance manager, if not one calls it by its name.
+    """Return the other names that owners use for an instance manager, if none uses its own name.
 
-    Under a wrong name every instance on it looks as if its owner had moved elsewhere. One that has really
-    moved, to where its owner says, tells nothing about the name.
+    Under a wrong name, every instance on it looks as if its owner had moved elsewhere. An instance that has
+    really moved to where its owner says proves nothing about the name.
 
     Args:
-        name: that a person has given it.
-        managers: those that are followed.
-        owners: all there are, by name.
+        name: the name it was given.
+        managers: the instances of all followed instance managers, by name.
+        owners: all owners by name.
 
     Returns:
-        Empty if an owner uses the name, or nothing is known that speaks against it.
+        Empty if an owner uses the name, or if nothing speaks against it.
     """
     told = set()
     for each in managers[name] or ():
@@ -36,7 +36,7 @@ def other_names(name: str, managers: Mapping[str, Instances], owners: Mapping[st
 
 
 def doubt(name: str, others: set[str]) -> str:
-    """Return in words that owners use other names for an instance manager, empty if they do not."""
+    """Return a warning that owners use other names for an instance manager, empty if they do not."""
     if not others:
         return ""
     said = ", ".join(sorted(others))

@@ -1,7 +1,7 @@
-"""Decides what to read and what to do about orphans; does none of it.
+"""Decides what to read and what to do about orphans, without doing any of it.
 
-`take` says what has to be done now, `told` brings an answer, the other methods bring news. Nothing here
-waits, so that a check can drive it through every order in which news and answers may come.
+`take` returns the work to do now, `told` takes an answer, and the other methods take news. Nothing here
+waits, so that the model checker in tests/explorer can drive it through every order of news and answers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,30 +30,30 @@ _NEVER = float("inf")
 
 
 class Reconciler:
-    """Knows what was told, the suspects and the records, and what comes next."""
+    """Keeps the views, the suspects and the records, and decides what comes next."""
 
     def __init__(
         self, settings: OrphanSettings, managers: Iterable[str], *, plan: Plan = THREE_READS
     ) -> None:
-        """Begin with nothing known.
+        """Start knowing nothing.
 
         Args:
-            settings: that a person has chosen.
-            managers: names of the instance managers that are followed.
-            plan: the reads before an orphan is declared; fewer only for checks that have to be able to fail.
+            settings: all settings.
+            managers: names of the instance managers to follow.
+            plan: the reads before an orphan is declared; fewer than three only in tests, to see them fail.
         """
         self.settings = settings
         self.views = Views(managers, settings.wait)
         self.cases = Cases(settings, self.views, plan)
         self.records_known = False
-        """Whether the records of an earlier agent have been read; before that nothing is judged."""
+        """Whether the records of an earlier agent have been read; until then nothing is judged."""
         self.records_trouble = ""
-        """Why the records could not be read the last time."""
+        """Why the last read of the records failed; empty if it did not."""
         # Notifications bring the first owners and instances; a list has its turn when they are slow.
         self._due: dict[Lists, float] = {ListRecords(): 0.0}
 
     def start(self, now: float) -> None:
-        """Set the time of the first look at everything."""
+        """Schedule the first full check."""
         for what in self._everything():
             self._due[what] = now + self.settings.wait
 
@@ -64,40 +64,40 @@ class Reconciler:
     # --- news ---
 
     def owners_listed(self, owners: Sequence[Owner], now: float) -> None:
-        """Take all the owners there are."""
+        """Take a list of all owners."""
         self.views.owners.list(owners, now)
         if self.views.owners.wants_second_look:
             self._hasten(ListOwners(), now + self.settings.wait)
         self._consider_all(now)
 
     def owner_changed(self, name: str, owner: Owner | None, now: float) -> None:
-        """Take the change of one owner; None: it is gone."""
+        """Take the change of one owner; None if it is gone."""
         self.views.owners.change(name, owner)
         for manager in self.views.managers:
             self.cases.consider(manager, name, now)
 
     def owners_lost(self, reason: str, now: float) -> None:
-        """Know nothing about owners until they are listed again."""
+        """Forget the owners until they are listed again."""
         self.views.owners.lose(reason)
         self._hasten(ListOwners(), now + self.settings.retry)
 
     def instances_listed(self, manager: str, instances: Sequence[Observed], now: float) -> None:
-        """Take all the instances of an instance manager."""
+        """Take a list of all instances on an instance manager."""
         self.views.managers[manager].list(instances)
         self._consider_all(now)
 
     def instance_changed(self, manager: str, name: str, instance: Observed | None, now: float) -> None:
-        """Take the change of one instance; None: it is gone."""
+        """Take the change of one instance; None if it is gone."""
         self.views.managers[manager].change(name, instance)
         self.cases.consider(manager, name, now)
 
     def manager_lost(self, manager: str, reason: str, now: float) -> None:
-        """Know nothing about an instance manager until it has listed its instances again."""
+        """Forget the instances on an instance manager until they are listed again."""
         self.views.managers[manager].lose(reason)
         self._hasten(ListInstances(manager), now + self.settings.retry)
 
     def manager_left(self, manager: str, now: float) -> None:
-        """End all the records of an instance manager that is going away; nothing of it is touched."""
+        """Close all records of an instance manager that is going away, and leave its instances alone."""
         self.views.managers[manager].leave()
         self._due.pop(ListInstances(manager), None)
         self.cases.manager_left(manager, now)
@@ -110,7 +110,7 @@ class Reconciler:
     # --- what is due ---
 
     def take(self, now: float) -> list[Work]:
-        """Return what has to be done now; each item once, its answer goes to `told`."""
+        """Return the work to do now, each item once; its answer goes to `told`."""
         work: list[Work] = []
         for what, due in self._due.items():
             if due <= now and (self.records_known or what == ListRecords()):
@@ -125,25 +125,25 @@ class Reconciler:
         return work
 
     def next_due(self) -> float:
-        """Return when `take` will have something to say unless there is news before."""
+        """Return when `take` will return work, in seconds since the epoch, unless there is news before."""
         lists = self._due.values() if self.records_known else [self._due[ListRecords()]]
         cases = self.cases.open.values() if self.records_known else ()
         return min([*lists, *(case.due for case in cases if not case.busy)], default=_NEVER)
 
     def resync(self, now: float) -> None:
-        """Look at everything soon, whatever notifications have told."""
+        """Schedule a full check now."""
         for what in self._everything():
             self._hasten(what, now)
 
     def _hasten(self, what: Lists, due: float) -> None:
-        # One that is under way is due again when its answer comes.
+        # A list in progress is scheduled again when its answer comes.
         if self._due.get(what) != _NEVER:
             self._due[what] = min(self._due.get(what, due), due)
 
     # --- answers ---
 
     def told(self, work: Work, answer: object, now: float) -> None:
-        """Take the answer to something that `take` returned, `Failed` if it could not be done."""
+        """Take the answer to work that `take` has returned, `Failed` if it could not be done."""
         failed = answer.reason if isinstance(answer, Failed) else ""
         match work:
             case ListRecords() | ListInstances() | ListOwners(case=""):

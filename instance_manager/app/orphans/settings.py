@@ -1,22 +1,22 @@
-"""What a person can set about orphans."""
+"""The settings of the search for orphans."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanSettings:
-    """Times are in seconds."""
+    """All settings; times are in seconds."""
 
     wait: float = 10.0
-    """From the first suspicion until an instance is judged, and between two looks of their own."""
+    """From the first suspicion until an instance is judged; also between two empty lists of owners."""
     resync: float = 300.0
-    """Between two looks at everything, whatever notifications have told."""
+    """Between two full checks."""
     auto_deletion: bool = False
     grace: float = 300.0
-    """How long an orphan is left alone before auto-deletion deletes it."""
+    """How long auto-deletion leaves a new orphan alone."""
     limit: int = 20
-    """Orphans that may be declared within a minute; more than that are a sign of something else."""
+    """Largest number of orphans declared within a minute; if there are more, something else is wrong."""
     retry: float = 10.0
-    """After something failed; doubled from failed delete to failed delete, up to `resync`."""
+    """Until something that failed is tried again; doubled with each failed delete, up to `resync`."""
     poll: float = 2.0
-    """Between two looks at what people have asked for."""
+    """Between two looks at the requests of people in the records."""

@@ -1,4 +1,4 @@
-"""What the agent knows and does, for metrics, and what of it goes into the log when it changes."""
+"""The status of the agent, and log lines about its troubles when they change."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ManagerStatus:
-    """What is known about one instance manager."""
+    """The status of one instance manager."""
 
     name: str
     trouble: str
-    """Why nothing is known, empty if it is."""
+    """Why its instances are unknown; empty if they are known."""
     instances: int
     without_identity: int
     """Instances without a UUID: never judged, never deleted."""
@@ -26,21 +26,23 @@ class ManagerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """What the agent knows and does, for logs and metrics."""
+    """The status of the agent."""
 
     managers: tuple[ManagerStatus, ...]
     owners_trouble: str
-    """Why nothing is known about owners, empty if it is."""
+    """Why the owners are unknown; empty if they are known."""
     records_trouble: str
-    """Why the records could not be read, empty if they could."""
+    """Why the records could not be read; empty if they could."""
     suspects: int
+    """Number of instances that are suspected but not yet declared orphans."""
     orphans: int
+    """Number of open records."""
     halted: str
-    """Why no orphan is declared, and none deleted without a person's order; empty while all is well."""
+    """Why no orphan is declared, and none deleted without a request; empty if not halted."""
 
 
 def status_of(reconciler: Reconciler) -> AgentStatus:
-    """Return what a reconciler knows now."""
+    """Return the status of a reconciler."""
     cases = reconciler.cases.open.values()
     owners = reconciler.views.owners
     return AgentStatus(
@@ -63,7 +65,7 @@ def status_of(reconciler: Reconciler) -> AgentStatus:
 
 
 class Complaints:
-    """Logs what is wrong when it begins, when it changes and when it is over."""
+    """Logs each trouble when it starts, when it changes and when it is over."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
@@ -74,7 +76,7 @@ class Complaints:
         return {what: reason for what, reason in self._said.items() if reason not in {"", NOT_LISTED.reason}}
 
     def hear(self, status: AgentStatus) -> None:
-        """Log what differs from the last time."""
+        """Log what has changed since the last call."""
         self._say("owner source", status.owners_trouble)
         self._say("records", status.records_trouble)
         self._say("orphan limit", status.halted)

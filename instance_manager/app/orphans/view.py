@@ -1,4 +1,4 @@
-"""What notifications and lists have told so far: hints which instances want a live look, never proof."""
+"""Owners and instances by the latest news: hints about which instances to read live, never proof."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,36 +12,36 @@ NOT_LISTED = Unreadable("it has not answered yet")
 
 @dataclass(slots=True)
 class OwnersView:
-    """The owners as they were told of last."""
+    """The owners by the latest news."""
 
     wait: float
-    """Seconds after which a second look is a look of its own."""
+    """Seconds after which a second empty list confirms the first."""
     owners: dict[str, Owner] | None = None
-    """By name, None while nothing is known."""
+    """By name; None while they are unknown."""
     trouble: Unreadable = NOT_LISTED
-    """Why nothing is known."""
+    """Why they are unknown."""
     empty_since: float | None = None
-    """When a list was empty first, with no sign of an owner since."""
+    """When a list was first empty, without any sign of an owner since; in seconds since the epoch."""
     believe_empty: bool = False
-    """Whether two looks of their own have agreed that there are no owners."""
+    """Whether a second empty list has confirmed that there are no owners."""
 
     def copy(self) -> "OwnersView":
         """Return a copy that changes independently."""
         return replace(self, owners=None if self.owners is None else dict(self.owners))
 
     def get(self, name: str) -> Owner | Unreadable | None:
-        """Return an owner, None if there is none, and why that is not known."""
+        """Return an owner, None if there is none, or why that is unknown."""
         return self.trouble if self.owners is None else self.owners.get(name)
 
     def list(self, owners: Iterable[Owner], now: float) -> None:
-        """Take all the owners there are; none at all is believed only when it is told a second time."""
+        """Take a list of all owners; an empty one is believed only if a second one confirms it."""
         self.owners = {owner.name: owner for owner in owners}
         self.note_count(len(self.owners), now)
         if not self.owners and not self.believe_empty:
             self.lose(NO_OWNERS)
 
     def note_count(self, count: int, now: float) -> None:
-        """Take how many owners a live list had."""
+        """Take the number of owners in a live list."""
         if count:
             self.empty_since, self.believe_empty = None, False
         elif self.empty_since is None:
@@ -51,7 +51,7 @@ class OwnersView:
 
     @property
     def wants_second_look(self) -> bool:
-        """Whether a list was empty and has not been confirmed."""
+        """Whether an empty list has not been confirmed yet."""
         return self.empty_since is not None and not self.believe_empty
 
     def change(self, name: str, owner: Owner | None) -> None:
@@ -71,26 +71,26 @@ class OwnersView:
 
 @dataclass(slots=True)
 class InstancesView:
-    """The instances of one instance manager as they were told of last."""
+    """The instances of one instance manager by the latest news."""
 
     manager: str
     instances: dict[str, Observed] | None = None
-    """By name, None while nothing is known."""
+    """By name; None while they are unknown."""
     trouble: Unreadable = NOT_LISTED
-    """Why nothing is known."""
+    """Why they are unknown."""
     left: bool = False
-    """The instance manager is going away."""
+    """Whether the instance manager is going away."""
 
     def copy(self) -> "InstancesView":
         """Return a copy that changes independently."""
         return replace(self, instances=None if self.instances is None else dict(self.instances))
 
     def get(self, name: str) -> Observed | Unreadable | None:
-        """Return an instance, None if there is none, and why that is not known."""
+        """Return an instance, None if there is none, or why that is unknown."""
         return self.trouble if self.instances is None else self.instances.get(name)
 
     def list(self, instances: Iterable[Observed]) -> None:
-        """Take all the instances there are."""
+        """Take a list of all instances."""
         if self.left:
             return
         self.instances = {instance.name: instance for instance in instances}
@@ -109,7 +109,7 @@ class InstancesView:
         self.instances, self.trouble = None, Unreadable(reason)
 
     def leave(self) -> None:
-        """Know nothing any more, for good."""
+        """Forget everything for good: the instance manager is going away."""
         self.left = True
         self.lose("the instance manager has left")
 
@@ -120,21 +120,21 @@ class InstancesView:
 
 
 class Views:
-    """The owners, and the instances of every instance manager that is followed."""
+    """The views of the owners and of each instance manager."""
 
     def __init__(self, managers: Iterable[str], wait: float) -> None:
         self.owners = OwnersView(wait)
         self.managers = {name: InstancesView(name) for name in managers}
 
     def suspect(self, manager: str, name: str) -> Observed | None:
-        """Return an instance that looks like an orphan from here, None if none of this name does."""
+        """Return the instance of this name if it looks like an orphan by the views, else None."""
         instance = self.managers[manager].get(name)
         if not isinstance(instance, Observed):
             return None
         return instance if judge(instance, self.owners.get(name), manager).is_orphan else None
 
     def unknown(self, manager: str, name: str) -> bool:
-        """Tell whether too little is known to say what an instance of this name looks like."""
+        """Return whether the views are not enough to say if an instance of this name looks like an orphan."""
         return isinstance(self.managers[manager].get(name), Unreadable) or isinstance(
             self.owners.get(name), Unreadable
         )

@@ -1,4 +1,4 @@
-"""What the reconciler wants done, as values; whoever carries one out tells the reconciler the answer."""
+"""The work that the reconciler hands out, as values; each answer goes back to `Reconciler.told`."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,27 @@ from instance_manager.core.orphans import Observed, Orphan
 
 @dataclass(frozen=True, slots=True)
 class ListRecords:
-    """Read the open records. Answer: them."""
+    """List the open records. Answer: the records."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListOwners:
-    """Read all owners, live. Answer: them."""
+    """List all owners, live. Answer: the owners."""
 
     case: str = ""
-    """Record name of the instance whose missing owner is to be confirmed; empty: to know them all again."""
+    """Record name of the instance whose missing owner this list is to confirm; empty for a full check."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListInstances:
-    """Ask an instance manager for all its instances. Answer: them."""
+    """List all instances of an instance manager. Answer: the instances."""
 
     manager: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOwner:
-    """Read one owner, live. Answer: it, or None."""
+    """Read one owner, live. Answer: the owner, or None."""
 
     case: str
     name: str
@@ -35,7 +35,7 @@ class ReadOwner:
 
 @dataclass(frozen=True, slots=True)
 class ReadInstance:
-    """Ask an instance manager for the instance of a name. Answer: it, or None."""
+    """Read one instance from its instance manager. Answer: the instance, or None."""
 
     case: str
     manager: str
@@ -49,12 +49,12 @@ class Write:
     case: str
     record: Orphan
     declares: bool
-    """Whether an orphan is declared by it; else it tells something new about one."""
+    """Whether this declares a new orphan, or else updates the record of a known one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """End a record; the instance is not touched. Answer: None."""
+    """Close a record and leave the instance alone. Answer: None."""
 
     case: str
     record: Orphan
@@ -62,7 +62,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Have exactly this instance deleted. Answer: False if there is none of this name and UUID."""
+    """Delete exactly this instance. Answer: False if there is none with this name and UUID."""
 
     case: str
     manager: str
@@ -79,6 +79,6 @@ Work = Lists | CaseWork
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The answer to work that could not be done, or of which nobody knows whether it was."""
+    """The answer to work that failed, or of which it is unknown whether it was done."""
 
     reason: str
