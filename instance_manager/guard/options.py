@@ -57,8 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Run COMMAND of instance-manager, usually `daemon`, and start it again when it dies. "
         "The processes that it had started live on meanwhile as children of the guard, which keeps their "
         "exit status for it. Made to be the first process of a container.",
-        epilog="Exit code: that of the command, or 128 and the number of the signal that it died of, when it "
-        "ends with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or with the last restart used up. "
+        epilog="Exit code: that of the command, or 128 and the number of the signal that it died of: after "
+        "SIGTERM, SIGINT or SIGQUIT to the guard; and, while no instance lives, when it ends with 0 or 2 or "
+        "with the last restart used up. "
         "Each option can be set by the environment too, as INSTANCE_MANAGER_GUARD_STATE_DIR.",
         formatter_class=_Formatter,
         allow_abbrev=False,
@@ -76,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         default=_from_environment("RESTARTS", "100"),
         metavar="N",
-        help="give up when it dies once more after so many restarts; 0 never restarts (default: %(default)s)",
+        help="when it dies once more after so many restarts, give up, or while instances live go on trying "
+        "every 30 seconds (default: %(default)s)",
     )
     parser.add_argument(
         "--within",
