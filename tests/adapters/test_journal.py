@@ -14,8 +14,10 @@ from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirE
 from instance_manager.adapters.journal.schema import VERSION
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
+from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
+from instance_manager.core.recovery import resume
 from instance_manager.core.spec import ProcessSpec
 
 MADE_BY_EARLIER_VERSIONS = Path(__file__).parent / "journals"
@@ -45,6 +47,9 @@ processes = st.builds(
     killed=st.booleans(),
     doomed=st.booleans(),
 )
+
+
+possible = processes.filter(lambda process: process.body in codec._BODIES[process.state])
 
 
 def process(name: str) -> Process:
@@ -81,10 +86,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-@given(processes)
+@given(possible)
 @settings(max_examples=200)
 def test_a_process_is_read_as_it_was_written(written: Process) -> None:
     assert codec.decode(codec.encode(written)) == written
+
+
+@given(processes, st.none() | st.builds(Identity, st.integers(1, 99999), st.integers(0, 10**9)))
+def test_from_every_process_that_is_read_a_daemon_can_go_on(written: Process, found: Identity | None) -> None:
+    try:
+        read = codec.decode(codec.encode(written))
+    except ValueError:
+        return
+    _, events = resume(read, found, None)
+    for event in events:
+        read, _ = step(read, event)
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
