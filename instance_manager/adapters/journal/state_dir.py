@@ -2,9 +2,14 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+PATIENCE = 2.0
+"""Seconds to wait for the lock of a state directory."""
+_RETRY_DELAY = 0.02
 
 
 class StateDirError(Exception):
@@ -37,8 +42,10 @@ class StateDir:
         """
         return f"{Path('/proc/self/ns/mnt').readlink()}:{self.path}"
 
-    def open(self) -> None:
-        """Create the directory and lock it.
+    def open(self, patience: float = PATIENCE) -> None:
+        """Create the directory and lock it, waiting `patience` seconds at most for the lock.
+
+        Some hold it for a moment: the last daemon's child in the middle of its execve, `doctor` in its look.
 
         Raises:
             StateDirError: if another daemon has it, or it cannot be created.
@@ -46,7 +53,7 @@ class StateDir:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_within(self._lock, patience)
         except BlockingIOError as error:
             self.close()
             raise StateDirError(
@@ -65,6 +72,19 @@ class StateDir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _lock_within(fd: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_DELAY)
+        else:
+            return
 
 
 def boot_id() -> str:
