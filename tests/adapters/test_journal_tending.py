@@ -3,18 +3,22 @@
 import asyncio
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.journal import SqliteJournal
+from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
-from instance_manager.core.process import Process, State
+from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
 
-PROCESS = Process(spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING)
+PROCESS = Process(
+    spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE
+)
 RECORD = JournalRecord(PROCESS, listed=True)
 TOLD = [Change(number, 1.0, PROCESS, None) for number in range(1, 400)]
 
@@ -29,9 +33,9 @@ class Tended:
 
     def __init__(self, path: Path) -> None:
         self.journal = SqliteJournal(path, "boot", retry_interval=0.01)
-        self.journal.open()
+        self.records = self.journal.open()
         self._health: list[bool] = []
-        self._told = asyncio.Event()
+        self.told = asyncio.Event()
         self.journal.follow(lambda: [RECORD], lambda: TOLD, self._tell)
         for change in TOLD:
             self.journal.record(RECORD, [change])
@@ -39,11 +43,11 @@ class Tended:
     def _tell(self, well: bool) -> None:
         self._health.append(well)
         if well:
-            self._told.set()
+            self.told.set()
 
     async def well_again(self) -> None:
         async with asyncio.timeout(20):
-            await self._told.wait()
+            await self.told.wait()
         assert self._health == [False, True]
         assert self.journal.trouble == ""
 
@@ -111,6 +115,44 @@ async def test_a_file_that_was_damaged_is_moved_aside_and_made_again(tended: Ten
     await tended.well_again()
     assert await told_by_the_next(path) == ([RECORD], [change.revision for change in TOLD])
     assert path.with_name("journal.db.unusable").exists()
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A state directory on a file system of its own."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_be_written(
+    mounted: Path,
+) -> None:
+    dies = (
+        "import os, pathlib, sys; from tests.adapters.test_journal_tending import Tended\n"
+        "Tended(pathlib.Path(sys.argv[1])); os._exit(0)"
+    )
+    state = StateDir(mounted)
+    state.open()
+    subprocess.run([sys.executable, "-c", dies, state.journal], check=True)  # noqa: ASYNC221
+    state.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)  # noqa: ASYNC221
+    state.open()
+    with pytest.raises(StateDirError, match="another daemon"):
+        StateDir(mounted).open(patience=0)
+    following = Tended(state.journal)
+    assert following.records == [RECORD]
+    assert "cannot write" in following.journal.trouble
+    following.journal.tend()
+    subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
+    async with asyncio.timeout(20):
+        await following.told.wait()
+    following.journal.close()
+    state.close()
 
 
 async def test_what_can_be_read_but_not_written_at_the_start_is_believed_and_not_moved_aside(

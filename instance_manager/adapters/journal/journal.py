@@ -34,6 +34,7 @@ _PRUNE_EVERY = 256
 
 _CANNOT_WRITE = "cannot write the journal; a daemon that dies now may lose track of a process"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
 _UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
 """What reading may raise, since a file that was damaged holds values of any type."""
 
@@ -273,7 +274,8 @@ class SqliteJournal:
                 )
         except _UNREADABLE as error:
             self._failed("cannot write the journal yet", error)
-            if _is_damage(error):  # opened anew the next time, and moved aside if that cannot be done
+            if not _passes(error):
+                # Opened anew the next time: it may be damaged, or have been read-only when it was opened.
                 self._disconnect()
             return False
         log.info("journal written again", failures=self.troubles)
@@ -315,11 +317,17 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 def _is_damage(error: Exception) -> bool:
     """Tell whether a file will never be of use; being busy, full or forbidden passes."""
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-        # A table that is missing from a file of the right version is damage too.
-        return code & 0xFF in _DAMAGE or "no such" in str(error)
-    return True
+    # A table that is missing from a file of the right version is damage too.
+    return not isinstance(error, sqlite3.Error) or _code(error) in _DAMAGE or "no such" in str(error)
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether what has failed can succeed with the same connection."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _PASSING
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
 def _row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:

@@ -1,5 +1,6 @@
 """The state directory: one daemon at a time, and a name for whose processes are whose."""
 
+import errno
 import fcntl
 import os
 import time
@@ -52,7 +53,7 @@ class StateDir:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = _open_lock(self.path / "lock")
             _lock_within(self._lock, patience)
         except BlockingIOError as error:
             self.close()
@@ -72,6 +73,16 @@ class StateDir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # Become read-only under a daemon that died: the next one has to control what lives all the same.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _lock_within(fd: int, patience: float) -> None:
