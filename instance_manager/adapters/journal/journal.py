@@ -33,8 +33,11 @@ _PRUNE_EVERY = 256
 """Changes that may be remembered beyond the bound."""
 
 _CANNOT_WRITE = "cannot write the journal; a daemon that dies now may lose track of a process"
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+_PASSING = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
+}
+"""Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
 _UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
 """What reading may raise, since a file that was damaged holds values of any type."""
 
@@ -317,17 +320,16 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 def _is_damage(error: Exception) -> bool:
     """Tell whether a file will never be of use; being busy, full or forbidden passes."""
-    # A table that is missing from a file of the right version is damage too.
-    return not isinstance(error, sqlite3.Error) or _code(error) in _DAMAGE or "no such" in str(error)
+    return _code(error) not in _PASSING
 
 
 def _passes(error: Exception) -> bool:
     """Tell whether what has failed can succeed with the same connection."""
-    return isinstance(error, sqlite3.Error) and _code(error) in _PASSING
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
 
 
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
 
 
 def _row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:
