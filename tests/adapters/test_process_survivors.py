@@ -117,6 +117,18 @@ async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_w
         assert await told == ExitStatus(signal="SIGKILL")
 
 
+async def test_the_record_of_an_end_is_there_until_whoever_has_read_it_had_time_to_write_it_down(
+    tmp_path: Path,
+) -> None:
+    record = tmp_path / "4711.12"
+    record.write_text("code 3\n")
+    survivors = ProcessSurvivors(OWNER, tmp_path, None)
+    assert survivors.exit_status(Identity(4711, 12)) == ExitStatus(code=3)
+    assert record.exists()
+    await asyncio.sleep(0)
+    assert not record.exists()
+
+
 async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     carry: Carry, tmp_path: Path
 ) -> None:

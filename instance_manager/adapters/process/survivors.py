@@ -92,14 +92,14 @@ class ProcessSurvivors:
         return Remnants(identity, uuid, self.candidates, by_session=False)
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
-        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop the record."""
+        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop the record soon."""
         path = self._exits / f"{identity.pid}.{identity.start_time}"
         try:
             kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
         except (OSError, UnicodeDecodeError):
             return None
-        with suppress(OSError):
-            path.unlink()
+        # Not before the caller has written it down, or a daemon that dies in between takes it along.
+        asyncio.get_running_loop().call_soon(_remove, path)
         if kind == "signal" and value:
             return ExitStatus(signal=value)
         if kind == "code" and value.isdecimal():
@@ -189,6 +189,11 @@ class AdoptedProcess(PidfdProcess):
             asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
         else:
             self._on_exit(self, status or UNKNOWN_EXIT)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _settled_marks(pid: int) -> proc.Marks | None:
