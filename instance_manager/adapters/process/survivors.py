@@ -92,7 +92,7 @@ class ProcessSurvivors:
         return Remnants(identity, uuid, self.candidates, by_session=False)
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
-        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop the record soon."""
+        """Return how a process has ended, from the guard's record `PID.STARTTIME`, and drop it soon."""
         path = self._exits / f"{identity.pid}.{identity.start_time}"
         try:
             kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
