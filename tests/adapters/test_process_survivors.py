@@ -22,8 +22,8 @@ def carry() -> Iterator[Carry]:
     """Start processes that carry the identity of an instance; none outlives the test."""
     started = []
 
-    def start(user: int | None = None) -> tuple[int, str]:
-        identity = str(uuid.uuid4())
+    def start(user: int | None = None, identity: str = "") -> tuple[int, str]:
+        identity = identity or str(uuid.uuid4())
         environment = {proc.OWNER_VARIABLE: OWNER, proc.NAME_VARIABLE: "a", proc.UUID_VARIABLE: identity}
         process = subprocess.Popen(
             ["/bin/sh", "-c", "echo; exec sleep 1000"],
@@ -145,6 +145,27 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     async with asyncio.timeout(20):
         assert await killing is None
     assert proc.read_marks(foreign).ended is False  # type: ignore[union-attr]
+
+
+def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:
+    """The other is a descendant, which inherits the environment, whatever order /proc lists them in."""
+    pid, identity = carry()
+    younger = carry(identity=identity)[0]
+    while ticks(younger) == ticks(pid):  # started in the same hundredth of a second
+        younger = carry(identity=identity)[0]
+    assert found(tmp_path) == {identity: pid}
+
+
+@pytest.mark.parametrize(("later", "other"), [(1, ""), (0, "other")], ids=["start time", "UUID"])
+async def test_neither_with_another_start_time_nor_with_another_uuid_is_a_process_taken_over(
+    carry: Carry, tmp_path: Path, later: int, other: str
+) -> None:
+    """Check 11: each of the two alone is enough to leave a recycled PID alone."""
+    pid, identity = carry()
+    survivors = ProcessSurvivors(OWNER, tmp_path, None)
+    assert survivors.adopt(Identity(pid, ticks(pid) + later), other or identity, lambda _: None) is None
+    assert survivors.adopt(Identity(pid, ticks(pid)), identity, lambda _: None) is not None
+    survivors.close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start processes as another user")
