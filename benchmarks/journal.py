@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from instance_manager.adapters.journal import SqliteJournal, boot_id
+from instance_manager.adapters.journal import SqliteJournal
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.lifecycle import begin, step
@@ -41,6 +41,7 @@ from instance_manager.core.process import (
     TreeGone,
 )
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.linux import boot_id
 
 SPEC = ProcessSpec(
     name="pvc-6f0f3d2c-6a40-4b43-9a3c-2b1f0b1d8f7e-r-5c3a91d0",

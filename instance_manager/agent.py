@@ -1,4 +1,4 @@
-"""The agent that looks for orphans: the one place where its parts are put together."""
+"""The composition root of the orphan agent: puts its parts together, starts and stops them."""
 
 import asyncio
 import contextlib
@@ -15,13 +15,13 @@ import structlog
 
 from instance_manager.adapters.orphan_records import Sources, SqliteRecords
 from instance_manager.adapters.owners import FileOwners
-from instance_manager.app.interfaces import Cancellable
 from instance_manager.app.orphans.agent import OrphanAgent
 from instance_manager.app.orphans.interfaces import CannotReadError
 from instance_manager.app.orphans.naming import other_name
 from instance_manager.app.orphans.settings import OrphanSettings
 from instance_manager.client import Client
 from instance_manager.client.source import GrpcInstanceManager
+from instance_manager.clock import LoopClock
 from instance_manager.core.orphans import Fate
 
 log = structlog.get_logger(__name__)
@@ -32,39 +32,27 @@ class AgentSettings:
     """Everything a person can set."""
 
     targets: Mapping[str, str]
-    """URL of each instance manager by the name that owners know it by."""
+    """URL of each instance manager by the name that its owners use for it."""
     owners: Path
-    """File, or directory with files, of the owners."""
+    """File, or directory of files, with the owners."""
     records: Path
     orphans: OrphanSettings
 
 
 class MisnamedError(Exception):
-    """Owners know an instance manager by another name than the one it was given; the message says which."""
-
-
-class LoopClock:
-    """Real time; implements `app.interfaces.Clock`."""
-
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-        return time.time()
-
-    def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Do something in `delay` seconds."""
-        return asyncio.get_running_loop().call_later(delay, action)
+    """Owners use another name for an instance manager than the one it was given; the message says which."""
 
 
 def run(settings: AgentSettings, connect: Callable[[str], Client] = Client) -> None:
-    """Look for orphans until a signal says otherwise.
+    """Look for orphans until SIGTERM or SIGINT.
 
     Args:
-        settings: that a person has chosen.
-        connect: makes a client of a URL; raises CannotReadError if it cannot, for want of certificates.
+        settings: all settings.
+        connect: returns a client for a URL; raises CannotReadError if the certificates cannot be used.
 
     Raises:
-        CannotReadError: if the records or certificates cannot be used at all.
-        MisnamedError: if orphans are to be deleted automatically under a name that is likely to be wrong.
+        CannotReadError: if the records or the certificates cannot be used.
+        MisnamedError: if auto-deletion is on and the name of an instance manager is probably wrong.
     """
     asyncio.run(serve(settings, connect))
 
@@ -111,7 +99,7 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
 
 
 async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> None:
-    """End the records of instance managers that an earlier agent has followed and this one does not."""
+    """Close the records of instance managers that an earlier agent followed and this one does not."""
     for record in await records.list():
         if record.manager not in targets:
             outcome = "its instance manager is no longer followed"
@@ -120,17 +108,17 @@ async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> N
 
 
 async def _check_name(manager: GrpcInstanceManager, owners: FileOwners, settings: AgentSettings) -> None:
-    """Look whether owners know an instance manager by the name it was given.
+    """Check that owners use the name that an instance manager was given.
 
-    Under a wrong name every instance on it looks as if its owner had moved elsewhere.
+    Under a wrong name, every instance on it looks as if its owner had moved elsewhere.
 
     Raises:
-        MisnamedError: if they do not, and orphans are to be deleted automatically.
+        MisnamedError: if they use another name, and auto-deletion is on.
     """
     try:
         instances, owned = await manager.list_live(), await owners.list_live()
     except CannotReadError:
-        return  # the agent tells of that
+        return  # the agent reports it
     other = other_name(manager.name, instances, owned)
     if not other or other in settings.targets:
         return

@@ -4,17 +4,23 @@ How much is logged can be changed while the daemon runs: the level for everythin
 detail whatever the level.
 """
 
+import asyncio
+import atexit
 import logging
 import os
 import select
-import stat
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.linux import open_nonblocking
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -83,39 +89,82 @@ control = LogControl()
 class Sink:
     """Takes lines without ever making the daemon wait or fail.
 
-    What cannot be written is dropped and counted: nobody reads, the reader is gone, the disk is full.
+    What a reader is too slow for waits in memory, up to `ROOM` bytes. What does not fit, and what nobody can
+    read any more (the reader is gone, the disk is full), is dropped and counted. Threads may share one.
     """
 
+    ROOM = 1 << 20
+
     def __init__(self, fd: int) -> None:
-        self._fd = _own_description(fd)
+        self._fd = open_nonblocking(fd)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
+        self._lock = threading.RLock()  # a finalizer may log in the middle of a line
+        self._waiting: deque[bytes] = deque()
+        """Lines, of the first perhaps only the rest."""
+        self._size = 0
         self._torn = False
+        """The last byte written is in the middle of a line."""
         self.lost = 0
-        """Lines dropped since the last one that was written."""
+        """Lines dropped since the last one that was taken."""
 
     def write(self, line: str) -> None:
-        """Write a line, or drop it."""
-        data = b"\n" * self._torn + line.encode(errors="backslashreplace") + b"\n"
-        left = data
+        """Take a line, or drop it."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        with self._lock:
+            self._flush()
+            if self._size + len(data) > self.ROOM:
+                self.lost += 1
+                return
+            if self._torn and not self._waiting:
+                data = b"\n" + data
+            self._waiting.append(data)
+            self._size += len(data)
+            if not self._flush():
+                return
+            self.lost = 0
+            if self._waiting:
+                self._go_on_later()
+
+    def drain(self, within: float) -> None:
+        """Give the reader some seconds to take what waits."""
+        deadline = time.monotonic() + within
+        with self._lock:
+            while self._waiting and (left := deadline - time.monotonic()) > 0:
+                self._poll.poll(left * 1000)
+                self._flush()
+
+    def _flush(self) -> bool:
+        """Write what can be written now; return False if what waited had to be dropped."""
         try:
-            while left and self._poll.poll(0):
-                left = left[os.write(self._fd, left[: select.PIPE_BUF]) :]
-        except OSError:
+            while self._waiting and self._poll.poll(0):
+                line = self._waiting[0]
+                written = os.write(self._fd, line[: select.PIPE_BUF])
+                self._torn = not line.endswith(b"\n", 0, written)
+                self._size -= written
+                if written == len(line):
+                    self._waiting.popleft()
+                else:
+                    self._waiting[0] = line[written:]
+        except BlockingIOError:
             pass
-        self._torn = bool(left) and (self._torn or left != data)
-        self.lost = self.lost + 1 if left else 0
+        except OSError:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            return False
+        return True
 
+    def _go_on_later(self) -> None:
+        with suppress(RuntimeError):  # without a loop in this thread the next line is the next attempt
+            loop = asyncio.get_running_loop()
+            loop.add_writer(self._fd, self._resume, loop)
 
-def _own_description(fd: int) -> int:
-    """Open a pipe or terminal once more, so that it can be made not to block for this process alone."""
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:  # it belongs to somebody else, or has no reader: looking before writing has to do
-        pass
-    return fd
+    def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._flush()
+            if not self._waiting:
+                loop.remove_writer(self._fd)
 
 
 class _Logger:
@@ -137,6 +186,7 @@ def configure(*, debug: bool) -> None:
     control.set_level("debug" if debug else "info")
     terminal = sys.stderr.isatty()
     sink = Sink(2)
+    atexit.register(sink.drain, 1.0)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     )

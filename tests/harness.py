@@ -89,6 +89,16 @@ def shell(name: str, script: str, **fields: Any) -> pb.ProcessSpec:
     return pb.ProcessSpec(name=name, binary="/bin/sh", args=["-c", script], **fields)
 
 
+def log_line(raw: bytes) -> dict[str, Any]:
+    """Return a line of a program's log; what is no JSON becomes its event."""
+    text = raw.decode(errors="replace").rstrip("\n")
+    try:
+        line: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return {"event": text}
+    return line
+
+
 class Daemon:
     """A running daemon; every process it starts carries a marker, so that none can escape the test."""
 
@@ -149,11 +159,7 @@ class Daemon:
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
         async for raw in self.process.stderr:
-            text = raw.decode(errors="replace").rstrip("\n")
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = {"event": text}
+            line = log_line(raw)
             async with self._arrived:
                 self.lines.append(line)
                 if line.get("event") == "serving":
@@ -298,6 +304,15 @@ class Watch:
         for c in self.seen:
             lives.setdefault(c.status.uuid, []).append("deleted" if c.deleted else c.status.state)
         return lives
+
+
+async def live(client: Client, watch: Watch, name: str) -> str:
+    """Take a process from its creation to its end and return its UUID."""
+    uuid = (await client.process_create(sleeper(name))).status.uuid
+    await watch.state(name, "running")
+    await client.process_delete(name, uuid)
+    await watch.state(name, "deleted")
+    return uuid
 
 
 def summary(change: pb.ProcessResponse) -> str:

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.cli.program import Result, run, started
+from tests.harness import log_line
 
 WAIT = "0.2"
 """Seconds from a suspicion to its judgement: short, so that whatever is judged wrongly is seen."""
@@ -31,11 +31,7 @@ class Agent:
         """Collect what it logs."""
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
-            text = raw.decode(errors="replace").rstrip("\n")
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = {"event": text}
+            line = log_line(raw)
             async with self._arrived:
                 self.lines.append(line)
                 self._arrived.notify_all()

@@ -43,19 +43,24 @@ def spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
         port_count=spec.port_count,
         port_args=tuple(spec.port_args),
         instance_type=spec.type,
+        volume_name=spec.volume_name,
     )
 
 
 def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2.InstanceResponse:
     """Return a process as the instance it is."""
     spec, ports = process.spec, process.ports
+    kind = type_of_process(spec.name, spec.instance_type)
     first, last = (ports.start, ports.end) if ports else (0, 0)
+    # A v1 engine is its own target; a replica has none.
+    target_first, target_last = (first, last) if kind is InstanceType.ENGINE else (0, 0)
     return instance_pb2.InstanceResponse(
         spec=instance_pb2.InstanceSpec(
             backend_store_driver=common_pb2.v1,
             data_engine=V1,
             name=spec.name,
-            type=type_of_process(spec.name, spec.instance_type),
+            type=kind,
+            volume_name=spec.volume_name,
             port_count=spec.port_count,
             port_args=spec.port_args,
             process_instance_spec=instance_pb2.ProcessInstanceSpec(binary=spec.binary, args=spec.args),
@@ -65,9 +70,8 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
             error_msg=process.error_msg,
             port_start=first,
             port_end=last,
-            # A v1 engine is its own target.
-            target_port_start=first,
-            target_port_end=last,
+            target_port_start=target_first,
+            target_port_end=target_last,
             conditions=process.conditions,
             uuid=process.uuid,
         ),

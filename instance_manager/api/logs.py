@@ -12,6 +12,8 @@ FOLLOW_METADATA = "instance-manager-follow"
 """With the value `true`, a log goes on until the process is deleted."""
 TAIL_METADATA = "instance-manager-tail"
 """A log begins with the last so many lines."""
+_MOST_DIGITS = 18
+"""More lines than any file has, and fewer digits than Python refuses to read."""
 
 
 async def stream_log(logs: Logs, name: str, context: Context) -> None:
@@ -33,6 +35,9 @@ async def stream_log(logs: Logs, name: str, context: Context) -> None:
 def _tail(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal():
-        raise InvalidArgumentError(f"cannot use {TAIL_METADATA} {text!r}: it is a number of lines")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise InvalidArgumentError(
+            f"cannot use {TAIL_METADATA} {text[:_MOST_DIGITS]!r}: it is a number of lines, of at most "
+            f"{_MOST_DIGITS} digits"
+        )
     return int(text)

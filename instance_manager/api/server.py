@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -195,6 +195,3 @@ def _refuse_live_socket(path: str) -> None:
         else:
             reason = "another process answers on it"
     raise AddressError(f"cannot listen on unix:{path}: {reason}")
-
-
-__all__: Sequence[str] = ["Address", "AddressError", "GrpcServer", "parse_address", "refuse_exposed"]

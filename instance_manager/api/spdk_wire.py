@@ -78,7 +78,7 @@ def _shard_group(group: common_pb2.ShardGroupSpec) -> ShardGroupSpec:
 def spdk_instance_to_wire(instance: SpdkInstance) -> pb.InstanceResponse:
     """Return an instance as clients see it."""
     return pb.InstanceResponse(
-        spec=_spec(instance.type, instance.name),
+        spec=_spec(instance.type, instance.name, instance.volume_name),
         status=pb.InstanceStatus(
             state=instance.state,
             error_msg=instance.error_msg,
@@ -116,11 +116,12 @@ def deleted_to_wire(kind: InstanceType, name: str, uuid: str) -> pb.InstanceResp
     return pb.InstanceResponse(spec=_spec(kind, name), status=status, deleted=True)
 
 
-def _spec(kind: InstanceType, name: str) -> pb.InstanceSpec:
+def _spec(kind: InstanceType, name: str, volume_name: str = "") -> pb.InstanceSpec:
     return pb.InstanceSpec(
         # Clients older than data_engine know only the first.
         backend_store_driver=common_pb2.v2,
         data_engine=common_pb2.DATA_ENGINE_V2,
         name=name,
         type=kind,
+        volume_name=volume_name,
     )

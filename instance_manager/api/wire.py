@@ -77,7 +77,7 @@ class SerializedProcesses:
         self._supervisor = supervisor
         self._serialize = serialize
         self._known: dict[str, bytes] = {}
-        supervisor.events.listeners.append(lambda name: self._known.pop(name, None))
+        supervisor.listeners.append(lambda name: self._known.pop(name, None))
 
     def get(self, name: str) -> bytes:
         """Return the message that tells a process.
@@ -106,18 +106,19 @@ class SerializedList:
         self._entries: dict[str, bytes] = {}
         self._whole: bytes | None = b""
         self._most = _FEW
-        supervisor.events.listeners.append(self._note)
+        supervisor.listeners.append(self._note)
 
     def get(self) -> bytes:
         """Return the list."""
-        while self._changed:
-            name = self._changed.pop()
+        for name in tuple(self._changed):
             self._whole = None
             process = self._supervisor.find(name)
             if process is None:
                 self._entries.pop(name, None)
             else:
                 self._entries[name] = self._serialize(process)
+            # Not before: what cannot be serialized fails every list, rather than to be missing in them.
+            self._changed.discard(name)
         if self._whole is None:
             # Serialized messages that stand one behind the other parse as one that holds all their entries.
             self._whole = b"".join(self._entries.values())

@@ -19,7 +19,7 @@ class Entry:
         self.readiness: Cancellable | None = None
         self.logs = False
         """It was given a writer of its log."""
-        self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[None]]] = []
+        self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
     def settle(self) -> None:
         """Call off what the process's new state has made pointless, and wake who waited for it."""
@@ -31,13 +31,13 @@ class Entry:
             self.timer = None
         for condition, future in self._waiters:
             if not future.done() and condition(self.process):
-                future.set_result(None)
+                future.set_result(self.process)
         self._waiters = [w for w in self._waiters if not w[1].done()]
 
-    async def wait_for(self, condition: Callable[[Process], bool]) -> None:
-        """Wait until the process meets a condition."""
+    async def wait_for(self, condition: Callable[[Process], bool]) -> Process:
+        """Wait until the process meets a condition, and return it as it was then, not as it may be now."""
         if condition(self.process):
-            return
-        future = asyncio.get_running_loop().create_future()
+            return self.process
+        future: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._waiters.append((condition, future))
-        await future
+        return await future

@@ -1,7 +1,7 @@
-"""The event log: every change once, in order, told to any number of subscribers in bounded memory.
+"""The event log: every change once, in order, for any number of subscribers, in bounded memory.
 
-A change is recorded as the value it led to, so what a slow subscriber reads later is still what happened.
-A subscriber that falls too far behind is cut off and told so; nobody waits for it.
+A change is recorded as the value it led to, so a slow subscriber still reads what happened. A subscriber that
+falls too far behind is cut off with an error; nobody waits for it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 
 DEFAULT_BACKLOG = 8192
-"""Events a subscriber may lag behind; about 8 MiB, shared by all who lag."""
+"""Changes a subscriber may lag behind; about 8 MiB, shared by all that lag."""
 
 
 class LaggedError(Exception):
@@ -24,7 +24,7 @@ class LaggedError(Exception):
 
 
 class Subscription:
-    """One subscriber's view of the log from the moment it was made; iterate over it, then close it."""
+    """One subscriber's view of the log, from its creation on: a context manager to iterate over."""
 
     def __init__(self, log: "EventLog", backlog: int) -> None:
         self._log = log
@@ -34,7 +34,7 @@ class Subscription:
         self._closed = False
         self.lagged = False
         self.on_lag: Callable[[], object] = lambda: None
-        """Called once when the subscriber is cut off, to wake one that is stuck in sending."""
+        """Called once when the subscriber is cut off, to interrupt one that is blocked while sending."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +56,7 @@ class Subscription:
         self._arrived.set()
 
     def close(self) -> None:
-        """End the iteration after what has been offered."""
+        """End the iteration after the changes offered so far."""
         self._closed = True
         self._arrived.set()
 
@@ -78,7 +78,7 @@ class Subscription:
 
 
 class EventLog:
-    """Numbers the changes, remembers the latest and hands each to every subscriber."""
+    """Numbers the changes, remembers the latest and offers each one to every subscriber."""
 
     def __init__(
         self,
@@ -89,14 +89,14 @@ class EventLog:
         past: Past | None = None,
         observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
-        """Begin with nobody subscribed.
+        """Start without subscribers.
 
         Args:
             now: returns seconds since the epoch.
-            backlog: changes a subscriber may lag behind.
-            memory: changes that are remembered.
-            past: what earlier daemons have told.
-            observe: called with every change before the subscribers are told.
+            backlog: how many changes a subscriber may lag behind.
+            memory: how many changes are remembered.
+            past: the changes of earlier daemons.
+            observe: called with every change before the subscribers get it.
         """
         self._now = now
         self._observe = observe
@@ -104,28 +104,26 @@ class EventLog:
         self._subscriptions: set[Subscription] = set()
         self._closed = False
         self.history = History(past or NoPast(), memory)
-        self.listeners: list[Callable[[str], object]] = []
-        """Called at once with the name of each process that has changed, before anybody can look at it."""
         self.cut_off = 0
-        """Subscribers that were cut off because they did not read."""
+        """How many subscribers were cut off because they did not read."""
 
     @property
     def revision(self) -> int:
-        """Of the latest change."""
+        """The revision of the latest change."""
         return self.history.revision
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers there are."""
+        """The number of subscribers."""
         return len(self._subscriptions)
 
     def draft(self, process: Process, previous: State | None, endings: Iterable[bool]) -> list[Change]:
-        """Number the next changes of a process without telling them yet.
+        """Number the next changes of a process without publishing them yet.
 
         Args:
-            process: as it is now.
+            process: the process as it is now.
             previous: its state before.
-            endings: for each change, whether the process leaves the list with it.
+            endings: one item for each change: whether the process leaves the list with it.
         """
         changes: list[Change] = []
         for revision, deleted in enumerate(endings, start=self.revision + 1):
@@ -134,19 +132,13 @@ class EventLog:
         return changes
 
     def publish(self, changes: Iterable[Change]) -> None:
-        """Remember the changes that were just drafted and tell everyone."""
+        """Record the changes that were just drafted and offer them to every subscriber."""
         for change in changes:
             self.history.add(change)
             self._observe(change)
             for subscription in tuple(self._subscriptions):
                 subscription.offer(change)
                 self.cut_off += subscription.lagged
-            self.notify(change.process.name)
-
-    def notify(self, name: str) -> None:
-        """Tell the listeners that what has this name is another, or has changed."""
-        for listener in self.listeners:
-            listener(name)
 
     def subscribe(self) -> Subscription:
         """Return a subscription to every later change."""
@@ -158,11 +150,11 @@ class EventLog:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Forget a subscription; nothing if it is gone already."""
+        """Remove a subscription; does nothing if it was removed before."""
         self._subscriptions.discard(subscription)
 
     def close(self) -> None:
-        """End every subscription once it has been told what is already known."""
+        """End every subscription after the changes published so far."""
         self._closed = True
         for subscription in self._subscriptions:
             subscription.close()

@@ -62,29 +62,29 @@ class History:
             OutOfRangeError: if some of them are forgotten, or the revision is of another sequence.
         """
         if epoch and epoch != self.epoch:
-            raise OutOfRangeError(
-                f"cannot resume after revision {revision}: it is of another sequence ({epoch}, now "
-                f"{self.epoch}), the memory was lost; begin with a snapshot"
+            raise await self._refusal(
+                revision, f"it is of another sequence ({epoch}, now {self.epoch}), the memory was lost"
             )
         if revision > self.revision:
-            raise OutOfRangeError(
-                f"cannot resume after revision {revision}: the latest is {self.revision}; "
-                "begin with a snapshot"
-            )
+            raise await self._refusal(revision, f"the latest is {self.revision}")
         if revision < self._first - 1:
             await self._fetch()
-        first = self._first
-        if revision < first - 1:
-            raise OutOfRangeError(
-                f"cannot resume after revision {revision}: the oldest one that is remembered is {first}; "
-                "begin with a snapshot"
-            )
-        return list(islice(self._changes, revision - first + 1, None))
+        if revision < self._first - 1:
+            raise await self._refusal(revision, "what came next is forgotten")
+        return list(islice(self._changes, revision - self._first + 1, None))
 
     async def all(self) -> list[Change]:
         """Return every change that is remembered, oldest first."""
         await self._fetch()
         return list(self._changes)
+
+    async def _refusal(self, revision: int, why: str) -> OutOfRangeError:
+        """Return the error that says where a caller can begin instead."""
+        await self._fetch()
+        return OutOfRangeError(
+            f"cannot resume after revision {revision}: {why}; the oldest one that is remembered is "
+            f"{self._first}; begin there, or with a snapshot"
+        )
 
     @property
     def _first(self) -> int:

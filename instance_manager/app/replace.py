@@ -1,6 +1,7 @@
 """Replacing a process: the new one beside the old one, and a swap once it runs."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -61,7 +62,7 @@ class Replacer:
             raise AlreadyExistsError(
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
-        new = self._supervisor.start(spec, replaces=old.process.uuid)
+        new = self._supervisor.start(_completed(spec, old.process.spec), replaces=old.process.uuid)
         return await asyncio.shield(self.go_on(old, new))
 
     def go_on(self, old: Entry, new: Entry) -> asyncio.Task[Process]:
@@ -80,18 +81,28 @@ class Replacer:
 
     async def _carry_through(self, old: Entry, new: Entry) -> Process:
         before = old.process.state
-        await new.wait_for(lambda p: p.state is not State.STARTING)
-        if new.process.state is State.RUNNING and not self._changed(old, before):
+        outcome = await new.wait_for(lambda p: p.state is not State.STARTING)
+        if outcome.state is State.RUNNING:
+            outcome = new.process
+        if outcome.state is State.RUNNING and not self._changed(old, before):
             self._supervisor.swap(old, new)
             self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
             return new.process
-        outcome = new.process
         self._supervisor.handle(new, StopRequested())
         raise _why_not(outcome)
 
     def _changed(self, old: Entry, before: State) -> bool:
         same = old.process.state is before or (before, old.process.state) == (State.STARTING, State.RUNNING)
         return old.process.doomed or not same or not self._supervisor.registry.is_listed(old)
+
+
+def _completed(spec: ProcessSpec, old: ProcessSpec) -> ProcessSpec:
+    """Return a spec with what its caller has no field for, or has left out, as it was."""
+    return replace(
+        spec,
+        instance_type=spec.instance_type or old.instance_type,
+        volume_name=spec.volume_name or old.volume_name,
+    )
 
 
 def _why_not(new: Process) -> InstanceManagerError:

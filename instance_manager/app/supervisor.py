@@ -94,6 +94,9 @@ class Supervisor:
         self._journal = journal
         self._new_uuid = new_uuid
         self.registry = Registry(settings.port_range, settings.max_processes)
+        self.listeners: list[Callable[[str], object]] = []
+        """Called at once with each name whose process has changed or been replaced by another, so that
+        whatever is kept about it can be dropped. Not every such event is a `Change` in the event log."""
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
@@ -272,12 +275,12 @@ class Supervisor:
         # In this order: whoever reads the journal in between sees that the name has been taken over.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
-        self.events.notify(new.process.name)
+        self._notify(new.process.name)
 
     def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
         """Continue with a process that was taken over."""
         effects = tuple(effects)
-        self.events.notify(entry.process.name)
+        self._notify(entry.process.name)
         self._commit(entry, entry.process.state, effects)
         for effect in effects:
             self._carry_out(entry, effect)
@@ -298,8 +301,8 @@ class Supervisor:
                 if entry.process is not before:
                     self._commit(entry, before.state, effects)
                 if entry.process.deleting and not before.deleting:
-                    # No transition, so nothing to publish; but whoever asks has to learn of it.
-                    self.events.notify(entry.process.name)
+                    # No transition, so nothing to publish; but get and list show it from now on.
+                    self._notify(entry.process.name)
                 entry.settle()
                 for effect in effects:
                     self._carry_out(entry, effect)
@@ -318,6 +321,12 @@ class Supervisor:
         else:
             self._journal.record(self.registry.record_of(entry), changes)
         self.events.publish(changes)
+        for change in changes:
+            self._notify(change.process.name)
+
+    def _notify(self, name: str) -> None:
+        for listener in self.listeners:
+            listener(name)
 
     # --- effects ---
 

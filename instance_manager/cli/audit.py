@@ -1,4 +1,4 @@
-"""How the audit trail is shown: a line for each call, aligned for people, JSON for programs."""
+"""Output of the audit trail: one line per call, aligned for people, JSON for programs."""
 
 import json
 import time
@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import click
 
 from instance_manager.cli.quantities import age
-from instance_manager.cli.render import as_dict, as_text, printable
+from instance_manager.cli.render import as_dict, as_text, printable, show_plain
 from instance_manager.pb.instance_manager.v1.audit_pb2 import AuditEntry
 
-_GAP = "   "
 COLUMNS: Mapping[str, Callable[[AuditEntry], str]] = {
     "LAST SEEN": lambda entry: age(time.time() - entry.time.ToNanoseconds() / 1e9),
     "METHOD": lambda entry: entry.method.rpartition("/")[2],
@@ -31,11 +30,5 @@ def show(entries: Iterable[AuditEntry], output: str | None, names: Collection[st
         return
     if not chosen:
         return
-    rows = [
-        list(COLUMNS),
-        *([printable(cell(entry)) or "-" for cell in COLUMNS.values()] for entry in chosen),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(_GAP.join(padded).rstrip())
+    rows = [[printable(cell(entry)) or "-" for cell in COLUMNS.values()] for entry in chosen]
+    show_plain(list(COLUMNS), rows)

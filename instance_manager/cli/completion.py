@@ -21,10 +21,10 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def cli(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell, for the name this program is called by.
+    """Print the completion script for a shell and for the name this program is called by.
 
-    Names of processes are completed too, by asking the daemon of --url or INSTANCE_MANAGER_URL; if it does
-    not answer within a second, nothing is offered.
+    Names of processes and instances are completed by asking the daemon (--url or INSTANCE_MANAGER_URL); if it
+    does not answer within 2 seconds, none are offered.
     """
     from click.shell_completion import get_completion_class
 

@@ -1,4 +1,4 @@
-"""The way from a command to the daemon: one connection, one event loop, and errors as exit codes."""
+"""How a command talks to the daemon: one connection, one event loop, and errors as exit codes."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 3.0
 """Seconds until an address that does not answer counts as unreachable."""
 COMPLETION_TIMEOUT = 2.0
-"""Seconds for which a completion may keep the shell waiting."""
+"""Seconds that a completion may take."""
 
 Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
@@ -37,11 +37,11 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The daemon is there, but one side does not like the certificates of the other; the message says why."""
+    """The daemon is there, but one side rejects the certificate of the other; the message says why."""
 
 
 def connected(command: Callable[Concatenate["Client", P], Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make a command of a coroutine function that takes a client and the command's parameters."""
+    """Turn a coroutine function that takes a client and the command's parameters into a command."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -51,10 +51,10 @@ def connected(command: Callable[Concatenate["Client", P], Coroutine[Any, Any, No
 
 
 def call(work: Callable[["Client"], Awaitable[T]]) -> T:
-    """Connect to the daemon of the global options and do some work with the client.
+    """Connect to the daemon of the global options and call `work` with the client.
 
     Raises:
-        click.UsageError: if the URL is none.
+        click.UsageError: if the URL is malformed.
         Failure: if the daemon cannot be reached or a call fails.
     """
     options: Globals = click.get_current_context().obj
@@ -75,7 +75,7 @@ def call(work: Callable[["Client"], Awaitable[T]]) -> T:
 def _completing(
     list_all: "Callable[[Client], Awaitable[Mapping[str, ProcessResponse | InstanceResponse]]]",
 ) -> Complete:
-    """Return what completes a name by asking the daemon; nothing is offered if it does not answer."""
+    """Return a completion of names that asks the daemon; it offers none if the daemon does not answer."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -98,7 +98,7 @@ def _completing(
 
         try:
             return asyncio.run(ask())
-        except Exception:  # noqa: BLE001 - whatever it is, it must not disturb somebody who is typing
+        except Exception:  # noqa: BLE001 - no error may disturb somebody who is typing
             return []
 
     return complete
@@ -137,7 +137,7 @@ async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Cli
 
 
 def _reach(target: str, within: float) -> None:
-    """Find out whether something listens on a target: gRPC would try for 20 s and say why in its own words.
+    """Check whether something listens on a target; gRPC would try for 20 s and give a less clear reason.
 
     Raises:
         UnreachableError: if not.
@@ -155,7 +155,7 @@ def _reach(target: str, within: float) -> None:
 
 
 def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedError", url: str) -> Failure:
-    """Return what to tell about a failed call, in one line, and the exit code."""
+    """Return the one-line message and the exit code for a failed call."""
     if isinstance(error, RefusedError):
         return Failure(f"cannot talk to the instance manager at {url}: {error}", ExitCode.UNREACHABLE)
     if isinstance(error, UnreachableError):

@@ -1,4 +1,4 @@
-"""`instance-manager daemon`: serve."""
+"""`instance-manager daemon`: run the daemon."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ Examples:
     default="localhost:8500",
     show_default=True,
     metavar="ADDRESS",
-    help="HOST:PORT, where ProcessManagerService is on PORT and InstanceService on PORT+3, or unix://PATH.",
+    help="HOST:PORT, or unix://PATH. All services are on PORT and on PORT+3.",
 )
 @click.option(
     "--logs-dir",
@@ -53,7 +53,7 @@ Examples:
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="From the first signal of a stop to SIGKILL.",
+    help="When a process is deleted: time from SIGINT to SIGKILL.",
 )
 @click.option(
     "--ready-timeout",
@@ -61,7 +61,7 @@ Examples:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a process with ports may take until it serves.",
+    help="Time in which the health service of a process with ports must say SERVING.",
 )
 @click.option(
     "--shutdown-grace",
@@ -69,7 +69,7 @@ Examples:
     default=20.0,
     show_default=True,
     metavar="SECONDS",
-    help="When the daemon itself is ended: from the first signal to its processes to SIGKILL.",
+    help="When the daemon itself stops: time from SIGINT to its processes to SIGKILL.",
 )
 @click.option(
     "--log-max-size",
@@ -77,7 +77,7 @@ Examples:
     default=100,
     show_default=True,
     metavar="MIB",
-    help="Size of a log file at which its oldest part is dropped.",
+    help="Largest size of a log file; the oldest part of a larger one is dropped.",
 )
 @click.option(
     "--echo-logs/--no-echo-logs",
@@ -90,7 +90,7 @@ Examples:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/run/instance-manager"),
     show_default=True,
-    help="Directory of the journal, by which the next daemon takes the processes over.",
+    help="Directory of the journal, from which the next daemon takes the processes over.",
 )
 @click.option(
     "--on-stop",
@@ -105,7 +105,7 @@ Examples:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="DIR",
-    help="Directory below which programs may be started, links resolved; may be given several times.",
+    help="Only start programs below this directory, links resolved; may be given several times.",
     show_default="any program",
 )
 @click.option(
@@ -114,7 +114,7 @@ Examples:
     default=4096,
     show_default=True,
     metavar="COUNT",
-    help="Processes there may be, ended ones that are still listed too.",
+    help="Largest number of processes, including ended ones that are still listed.",
 )
 @click.option(
     "--max-streams",
@@ -122,14 +122,14 @@ Examples:
     default=1000,
     show_default=True,
     metavar="COUNT",
-    help="Watches and logs that may be streamed at once.",
+    help="Largest number of watches and logs streamed at once.",
 )
 @click.option(
     "--metrics-listen",
     default="127.0.0.1:9500",
     show_default=True,
     metavar="ADDRESS",
-    help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty: none.",
+    help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty for none.",
 )
 @spdk_options
 @tls_options(peer_name=None)
@@ -137,7 +137,7 @@ Examples:
     "--insecure",
     is_flag=True,
     default=False,
-    help="Allow plain text on an address that other machines can reach, where there are no certificates.",
+    help="Without certificates, allow plain text on an address that other machines can reach.",
 )
 @click.pass_context
 def cli(
@@ -163,9 +163,9 @@ def cli(
     tls_peer_name: str | None,
     insecure: bool,
 ) -> None:
-    """Serve: start, supervise and end processes over gRPC.
+    """Run the daemon: start, supervise and stop processes over gRPC.
 
-    SIGTERM ends every process and then the daemon; a second SIGTERM does not wait for them.
+    SIGTERM stops every process and then the daemon; a second SIGTERM does not wait for the grace period.
     """
     # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon needs.
     sys.modules["rich"] = None  # type: ignore[assignment]
@@ -210,7 +210,7 @@ def cli(
     except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
     except CertificateError as error:
-        # Not wrong usage: they can be put right while the guard tries again.
+        # Not a usage error: they can be repaired while the guard keeps restarting the daemon.
         raise Failure(str(error), ExitCode.FAILURE) from error
     sys.exit(status)
 
@@ -218,7 +218,7 @@ def cli(
 def _tls(
     ctx: click.Context, folder: Path | None, peer_name: str | None, *, insecure: bool
 ) -> "TlsSettings | None":
-    """Return what the daemon's options and those before the command come to."""
+    """Combine the daemon's own TLS options with those given before the command; None for plain text."""
     from instance_manager.daemon import TlsSettings
 
     options: Globals = ctx.obj

@@ -1,4 +1,4 @@
-"""`instance-manager doctor`: look at everything that goes wrong on a node."""
+"""`instance-manager doctor`: check a node for common problems."""
 
 import json
 from pathlib import Path
@@ -58,10 +58,10 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
     help="How to show the findings.  [default: table on a terminal, otherwise json]",
 )
 def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
-    """Look at everything that goes wrong on a node, and say what to do about it.
+    """Check a node for common problems, and say what to do about each.
 
-    Run it where the daemon runs, with the daemon's options. It changes nothing. Exits with 1 if something is
-    wrong, with 0 if there are warnings at most.
+    Run it on the daemon's machine, with the daemon's options. It changes nothing. The exit code is 1 if
+    something is wrong, and 0 if there are only warnings.
     """
     from instance_manager.adapters.doctor import Facts, Severity, examine
     from instance_manager.adapters.journal import StateDir
@@ -92,7 +92,7 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
 
 
 def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
-    """Return the ports by UUID that the daemon lists, or None and why it does not."""
+    """Return the ports of each listed process by UUID, or None and why the daemon did not answer."""
 
     async def ask(client: "Client") -> dict[str, tuple[int, int]]:
         statuses = [process.status for process in (await client.process_list()).values()]
@@ -105,7 +105,7 @@ def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
 
 
 def _certificates() -> "CertificateFacts | None":
-    """Return what is known of the certificates in the TLS directory, as the daemon would see them."""
+    """Check the certificates in the TLS directory as the daemon would; None where there are none."""
     import time
 
     from instance_manager.adapters.doctor import CertificateFacts

@@ -1,4 +1,4 @@
-"""`instance-manager events`: what has changed, and what changes."""
+"""`instance-manager events`: past changes, and new ones as they come."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         "events --audit --since 1h",
     )
 )
-@click.option("-w", "--watch", is_flag=True, help="Go on with each change as it comes, until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Follow new changes until Ctrl-C.")
 @click.option(
     "--for",
     "names",
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     "types",
     type=click.Choice(["engine", "replica"]),
     multiple=True,
-    help="Only changes of such instances.  [default: all]",
+    help="Only changes of instances of this type.  [default: all]",
 )
 @click.option(
     "--tail",
     type=click.IntRange(1),
     metavar="COUNT",
-    help="Begin with the last COUNT changes.  [default: all]",
+    help="Show only the last COUNT changes.  [default: all]",
 )
 @click.option(
     "--audit",
     is_flag=True,
-    help="Show the calls that were to change something instead: who called, about what, with which result.",
+    help="Show the audit trail instead: who called which changing method, and with which result.",
 )
 @click.option(
     "-o",
@@ -76,8 +76,8 @@ async def cli(
 ) -> None:
     """Show the changes of v1 instances, oldest first.
 
-    How many are remembered is bounded; they survive restarts of the daemon. With --watch a lost connection is
-    made again and no change is left out; one that the daemon has forgotten by then is told on stderr.
+    The daemon remembers a limited number of them, across restarts. With --watch, a lost connection is made
+    again without missing a change; if the daemon has forgotten some in between, a notice on stderr says so.
     """
     from instance_manager.cli import audit as trail
     from instance_manager.cli.event_lines import EventLines, follow
@@ -85,7 +85,7 @@ async def cli(
     since_time = None if since is None else datetime.now(UTC) - timedelta(seconds=since)
     if audit:
         if watch or types:
-            raise click.UsageError("--audit shows calls, and takes neither --watch nor --type")
+            raise click.UsageError("cannot use --watch or --type with --audit: it shows past calls")
         entries = (await client.audit(since_time=since_time, limit=0 if names else tail or 0)).entries
         trail.show(entries, output, names, tail)
         return
@@ -95,4 +95,4 @@ async def cli(
     if watch:
         await follow(client, history, lines, names=names, types=types)
     elif not history.events:
-        click.echo("No changes are remembered.", err=True)
+        click.echo(f"No {'such ' if names or types or since else ''}changes are remembered.", err=True)

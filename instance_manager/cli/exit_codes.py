@@ -1,4 +1,4 @@
-"""Exit codes of the command line; scripts rely on them, docs/cli.md and `process --help` tell them."""
+"""Exit codes of the command line. Scripts rely on them; docs/cli.md and `process --help` list them."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -26,9 +26,9 @@ MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.NOT_FOUND: "no process or instance has this name and UUID",
     ExitCode.ALREADY_EXISTS: "the name is taken, or the process changed meanwhile",
     ExitCode.UNREACHABLE: "the daemon cannot be reached, or is ending",
-    ExitCode.TIMEOUT: "the time is over",
+    ExitCode.TIMEOUT: "timed out",
     ExitCode.EXHAUSTED: "no ports, processes or memory are left",
-    ExitCode.IMPOSSIBLE: "the state does not allow it any more, or it is no longer remembered",
+    ExitCode.IMPOSSIBLE: "the state does not allow it, or the changes asked for are no longer remembered",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

@@ -1,7 +1,7 @@
-"""`instance-manager guard` as a click command, for when options of the root precede it.
+"""`instance-manager guard` as a click command, used only when global options come before it.
 
-`main` of the command line runs the guard without click otherwise, which saves it half of its memory. There is
-one parser: the guard's own, to which every argument goes as it is, `--` included.
+Otherwise `main` of the command line runs the guard without click, which halves its memory. Either way the
+guard parses its arguments itself, `--` included.
 """
 
 import click
@@ -18,5 +18,5 @@ class _Verbatim(click.Command):
 @click.command("guard", cls=_Verbatim)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Run the daemon, and start it again when it dies."""
+    """Run the daemon, and restart it when it dies."""
     main(ctx.args)

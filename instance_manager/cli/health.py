@@ -39,8 +39,8 @@ Examples:
 async def cli(client: "Client", service: str, timeout: float) -> None:  # noqa: ASYNC109 - it is an option
     """Ask whether the daemon serves.
 
-    Prints SERVING and exits with 0, or prints NOT_SERVING and exits with 1; other failures have the exit
-    codes that `process --help` tells.
+    Prints SERVING and exits with 0, or prints NOT_SERVING and exits with 1. `process --help` lists the exit
+    codes of other failures.
     """
     import grpc
 

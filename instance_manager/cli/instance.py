@@ -48,17 +48,25 @@ def cli() -> None:
         "instance create --name r2 --type replica --data-engine v2 --size 10Gi --disk-name d1 --port-count 5",
         "instance create --name e1 --type engine --data-engine v2 --volume-name v1 --size 10Gi "
         "--replica-address r2=10.0.0.1:20001",
+        "instance create --name f1 --type engine-frontend --data-engine v2 --volume-name v1 --engine-name e1 "
+        "--target-address 10.0.0.1:20001 --frontend spdk-tcp-blockdev",
+        "instance create --name v1-0 --type shard --data-engine v2 --volume-name v1 --size 5Gi --lvs-name d1",
+        "instance create --name g1 --type shardgroup --data-engine v2 --volume-name v1 --size 10Gi "
+        "--data-chunks 2 --parity-chunks 1 --strip-size-kb 64 --shard v1-0=10.0.0.1:20001,0 "
+        "--shard v1-1=10.0.0.2:20001,1 --shard v1-2=10.0.0.3:20001,2",
     ),
 )
 @spec_parameters
-@click.option("--sharded", is_flag=True, help="Its data are spread over shards (v2).")
+@click.option("--sharded", is_flag=True, help="The data of its volume is spread over shards (v2).")
 @render.output_option
 @connected
 async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: str | None) -> None:
     """Start an instance.
 
-    v1: ARGS, best after --, are the arguments of the program. The answer comes at once, in state `starting`,
-    or `error` if the program cannot be executed.
+    v1: ARGS are the arguments of the program; put them after --. The command returns at once, in state
+    `starting`, or `error` if the program cannot be executed.
+
+    v2: the SPDK service names a shard itself, by its volume and slot.
     """
     render.show(await client.instance_create(spec, sharded=sharded), output, INSTANCES)
 
@@ -75,9 +83,14 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
 @data_engine_option()
 @uuid_option
 @click.option(
-    "--disk-uuid", default="", metavar="UUID", help="UUID of the disk that it is on (v2).  [default: none]"
+    "--disk-uuid",
+    default="",
+    metavar="UUID",
+    help="UUID of its disk (v2); it is passed on, not compared.  [default: none]",
 )
-@click.option("--cleanup", "--cleanup-required", "cleanup", is_flag=True, help="Remove its data too (v2).")
+@click.option(
+    "--cleanup", "--cleanup-required", "cleanup", is_flag=True, help="Remove its data as well (v2)."
+)
 @render.output_option
 @connected
 async def delete(
@@ -90,7 +103,7 @@ async def delete(
     cleanup: bool,
     output: str | None,
 ) -> None:
-    """Begin to end an instance and take it off the list."""
+    """Stop an instance and take it off the list."""
     deleted = await client.instance_delete(
         name, uuid, kind=kind, data_engine=data_engine, disk_uuid=disk_uuid, cleanup=cleanup
     )
@@ -126,7 +139,7 @@ async def list_(client: "Client", output: str | None) -> None:
 async def log(
     client: "Client", name: str, kind: str, data_engine: "DataEngine", follow: bool, tail: int | None
 ) -> None:
-    """Show what an instance of v1 has written to its output; it may be gone already."""
+    """Show the output of an instance, even after its end (v1)."""
     lines = client.instance_log(name, kind=kind, data_engine=data_engine, follow=follow, tail=tail)
     await render.copy_lines(lines, flush=follow)
 
@@ -140,9 +153,10 @@ async def log(
 @render.output_option
 @connected
 async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str, output: str | None) -> None:
-    """Put an instance with another program in the place of a running one (v1).
+    """Replace a running instance by one with another program (v1).
 
-    The answer comes when the new one runs (within 60 s); until then the old one has the name.
+    The command returns when the new instance is running, within 60 seconds; until then the old one keeps the
+    name.
     """
     render.show(await client.instance_replace(spec, terminate_signal), output, INSTANCES)
 
@@ -151,10 +165,10 @@ async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str,
 @lines_option
 @connected
 async def watch(client: "Client", output: str | None) -> None:
-    """Show what changes from now on, until Ctrl-C.
+    """Show changes from now on, until Ctrl-C.
 
-    The daemon only says that something has changed, so each time the list is read again and compared: of
-    several changes in quick succession the last is shown. `instance-manager events -w` shows them all.
+    The daemon only says that something has changed, so the list is read again and compared each time: of
+    several changes in quick succession only the last is shown. `instance-manager events -w` shows them all.
     """
     from instance_manager.cli.watch import follow_instances
 
@@ -167,7 +181,7 @@ async def watch(client: "Client", output: str | None) -> None:
 @data_engine_option("v2")
 @connected
 async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
-    """Hold the I/O of an instance back (v2)."""
+    """Suspend the I/O of an instance (v2)."""
     await client.instance_suspend(name, kind=kind, data_engine=data_engine)
 
 
@@ -177,7 +191,7 @@ async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngi
 @data_engine_option("v2")
 @connected
 async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
-    """Let the I/O of a suspended instance go on (v2)."""
+    """Resume the I/O of a suspended instance (v2)."""
     await client.instance_resume(name, kind=kind, data_engine=data_engine)
 
 
@@ -188,9 +202,9 @@ async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngin
 @NAME
 @type_option(required=True)
 @data_engine_option("v2")
-@click.option("--target-address", required=True, metavar="ADDRESS", help="Target to move it to.")
+@click.option("--target-address", required=True, metavar="ADDRESS", help="New target, HOST:PORT.")
 @click.option("--engine-name", default="", metavar="NAME", help="Engine behind that target.  [default: none]")
-@click.option("--phase", default="", metavar="PHASE", help="Only this step of it.  [default: all of them]")
+@click.option("--phase", default="", metavar="PHASE", help="Run only this phase.  [default: all of them]")
 @connected
 async def switch_over(
     client: "Client",
@@ -201,7 +215,7 @@ async def switch_over(
     engine_name: str,
     phase: str,
 ) -> None:
-    """Move a frontend to another target (v2)."""
+    """Switch an engine frontend over to another target (v2)."""
     await client.instance_switch_over(
         name, target_address, kind=kind, engine_name=engine_name, phase=phase, data_engine=data_engine
     )
@@ -213,5 +227,5 @@ async def switch_over(
 @data_engine_option("v2")
 @connected
 async def delete_target(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
-    """Remove the target of an engine and keep the rest of it (v2)."""
+    """Remove the target of an engine and keep the engine (v2)."""
     await client.instance_delete_target(name, kind=kind, data_engine=data_engine)

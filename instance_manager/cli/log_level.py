@@ -1,4 +1,4 @@
-"""`instance-manager log-level`: how much the daemon or the SPDK service logs."""
+"""`instance-manager log-level`: the log level of the daemon or the SPDK service."""
 
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @click.group(epilog=examples("log-level get", "log-level set debug"))
 def cli() -> None:
-    """Show or change how much is logged: by the daemon (v1) or the SPDK service (v2)."""
+    """Show or change the log level of the daemon (v1) or the SPDK service (v2)."""
 
 
 @cli.command(epilog=examples("log-level get", "log-level get --data-engine v2"))
 @data_engine_option()
 @connected
 async def get(client: "Client", data_engine: "DataEngine") -> None:
-    """Print the level below which nothing is logged."""
+    """Print the log level."""
     click.echo(await client.log_level(data_engine))
 
 
@@ -29,8 +29,8 @@ async def get(client: "Client", data_engine: "DataEngine") -> None:
 @data_engine_option()
 @connected
 async def set_(client: "Client", level: str, data_engine: "DataEngine") -> None:
-    """Log what is at least as important as LEVEL, until the daemon ends.
+    """Set the log level until the daemon ends.
 
-    Levels are debug, info, warning, error and so on; the daemon says which when it knows another.
+    LEVEL is trace, debug, info, warning, error or critical.
     """
     await client.set_log_level(level, data_engine)

@@ -1,4 +1,4 @@
-"""`instance-manager orphans run`: the agent."""
+"""`instance-manager orphans run`: run the agent that looks for orphans."""
 
 import os
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from instance_manager.cli.root import Globals
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="From the first suspicion until an instance is judged.",
+    help="Time from the first suspicion until an instance is judged.",
 )
 @click.option(
     "--resync",
@@ -43,12 +43,12 @@ from instance_manager.cli.root import Globals
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks at everything, whatever notifications have told.",
+    help="Time between two full checks, whether or not anything has changed.",
 )
 @click.option(
     "--auto-delete",
     is_flag=True,
-    help="Delete orphans when the grace period is over; without it, only people do.",
+    help="Delete orphans after the grace period. Without it, nothing is deleted unless somebody asks.",
 )
 @click.option(
     "--grace",
@@ -56,7 +56,7 @@ from instance_manager.cli.root import Globals
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long an orphan is left alone before --auto-delete deletes it.",
+    help="How long --auto-delete leaves a new orphan alone.",
 )
 @click.option(
     "--max-per-minute",
@@ -64,7 +64,8 @@ from instance_manager.cli.root import Globals
     default=20,
     show_default=True,
     metavar="COUNT",
-    help="Orphans that may be declared in a minute; more stop the declaring: the owners may be wrong.",
+    help="Largest number of orphans declared in a minute. If there are more, the owners may be wrong, and "
+    "none is declared.",
 )
 @click.pass_obj
 def run(
@@ -80,12 +81,12 @@ def run(
 ) -> None:
     """Look for orphans until SIGTERM.
 
-    Each instance that seems to have no owner is looked at again, live: the instance, then its owner, then the
-    instance. Only what is an orphan in all three gets a record. Without --auto-delete nothing is deleted
-    unless a person says so.
+    For each instance that seems to have no owner, the agent reads the instance, its owner, and the instance
+    again, past every cache. Only if all three reads agree does it record an orphan. Without --auto-delete
+    nothing is deleted unless somebody asks for it.
     """
     if not options.debug:
-        # What gRPC has to say goes between the lines of JSON otherwise.
+        # Otherwise gRPC's own messages appear between the lines of JSON.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from instance_manager import agent, log
     from instance_manager.app.orphans.interfaces import CannotReadError

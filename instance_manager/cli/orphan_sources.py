@@ -1,4 +1,4 @@
-"""Where the `orphans` commands look: records, owners and instance managers; what is said if one is away."""
+"""What the `orphans` commands work with: records, owners and instance managers, and errors about them."""
 
 import asyncio
 import contextlib
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from instance_manager.core.orphans import Orphan
 
 DEFAULT_RECORDS = Path("/run/instance-manager/orphans.db")
-_FROM_AGENT = "  [default: where the agent of these records looks]"
+_FROM_AGENT = "  [default: those of the agent that keeps these records]"
 
 Command = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An instance manager to look at."""
+    """An instance manager to ask."""
 
     name: str
-    """By which owners know it."""
+    """The name that its owners use for it, `status.instanceManagerName`."""
     url: str
 
 
@@ -62,12 +62,12 @@ records_option = click.option(
     default=DEFAULT_RECORDS,
     show_default=True,
     envvar="INSTANCE_MANAGER_ORPHANS_RECORDS",
-    help="The file with the records of orphans.",
+    help="File with the records of orphans.",
 )
 
 
 def target_option(*, required: bool) -> Callable[[Command], Command]:
-    """Give a command the instance managers to look at; it takes them as `targets`."""
+    """Give a command the instance managers to ask; it takes them as `targets`."""
     return click.option(
         "--target",
         "targets",
@@ -76,20 +76,20 @@ def target_option(*, required: bool) -> Callable[[Command], Command]:
         required=required,
         metavar="NAME=URL",
         envvar="INSTANCE_MANAGER_ORPHANS_TARGET",
-        help="An instance manager: its name in status.instanceManagerName of its owners, and tcp://HOST:PORT "
-        "or unix://PATH; may be given several times." + ("" if required else _FROM_AGENT),
+        help="An instance manager: its name as in status.instanceManagerName of its owners, and "
+        "tcp://HOST:PORT or unix://PATH; may be given several times." + ("" if required else _FROM_AGENT),
     )
 
 
 def owners_option(*, required: bool) -> Callable[[Command], Command]:
-    """Give a command the owners."""
+    """Give a command the files of the owners; it takes the path as `owners`."""
     return click.option(
         "--owners",
         type=click.Path(path_type=Path),
         required=required,
         envvar="INSTANCE_MANAGER_ORPHANS_OWNERS",
-        help="The owners: a file with what `kubectl get engines,replicas -o json` prints, or a directory "
-        "with such files." + ("" if required else _FROM_AGENT),
+        help="The owners: a file with the output of `kubectl get engines,replicas -o json`, or a directory "
+        "of such files." + ("" if required else _FROM_AGENT),
     )
 
 
@@ -97,7 +97,7 @@ def check_targets(targets: Sequence[Target]) -> None:
     """Refuse targets that cannot be told apart or reached.
 
     Raises:
-        click.UsageError: if a URL is none, or a name or URL is given twice.
+        click.UsageError: if a URL is malformed, or a name or URL is given twice.
     """
     from instance_manager.client import target_of
 
@@ -128,7 +128,7 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
 
 
 class Desk:
-    """What a command works with; it opens only what the command asks for."""
+    """What an `orphans` command works with; each part is opened when the command asks for it."""
 
     def __init__(self, records: Path, owners: Path | None, targets: Sequence[Target]) -> None:
         self._path = records
@@ -149,7 +149,7 @@ class Desk:
         """Return the records.
 
         Raises:
-            CannotReadError: if there are none, or they cannot be used.
+            CannotReadError: if the file does not exist or cannot be used.
         """
         from instance_manager.adapters.orphan_records import SqliteRecords
 
@@ -160,10 +160,10 @@ class Desk:
         return self._records
 
     async def owners(self) -> "Owners":
-        """Return the owners that were named, else those of the agent.
+        """Return the owners given on the command line, else those of the agent.
 
         Raises:
-            click.UsageError: if neither is known.
+            click.UsageError: if neither are known.
         """
         from instance_manager.adapters.owners import FileOwners
 
@@ -173,7 +173,7 @@ class Desk:
         return FileOwners(Path(sources.owners))
 
     async def targets(self) -> Mapping[str, Target]:
-        """Return the instance managers that were named, else those of the agent, by name.
+        """Return the instance managers given on the command line, else those of the agent, by name.
 
         Raises:
             click.UsageError: if neither are known.
@@ -186,7 +186,7 @@ class Desk:
         return {target.name: target for target in targets}
 
     def connect(self, target: Target) -> "InstanceManagerSource":
-        """Return an instance manager to ask; nobody knows yet whether it answers."""
+        """Return a source for an instance manager; it connects with the first call."""
         from instance_manager.client.source import GrpcInstanceManager
 
         options: Globals = click.get_current_context().obj
@@ -207,7 +207,7 @@ class Desk:
 
 
 def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
-    """Make a command of a coroutine function that takes a desk; failures to read become exit codes."""
+    """Turn a coroutine function that takes a desk into a command; a CannotReadError becomes an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, records: Path, **kwargs: Any) -> None:
@@ -231,10 +231,10 @@ def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
 
 
 async def find_record(desk: Desk, given: str) -> "Orphan":
-    """Return the open record with a name, or with a name that begins so.
+    """Return the open record with this name, or the only one whose name begins with it.
 
     Raises:
-        Failure: if there is none or more than one, with what became of the one that was there.
+        Failure: if there is none, or more than one; a record that has been closed is named with its outcome.
     """
     from instance_manager.cli.orphan_views import PREFIX, SHORT
 

@@ -29,8 +29,8 @@ Exit codes:
   1    records or owners cannot be read, or any other failure
   2    wrong usage
   3    there is no such orphan or instance
-  5    an instance manager cannot be asked
-  8    not deleted: it is no orphan any more, or nobody can tell
+  5    an instance manager did not answer
+  8    not deleted: it is no longer an orphan, or that cannot be decided now
 """
 
 
@@ -45,7 +45,7 @@ Exit codes:
     ),
 )
 def cli() -> None:
-    """Find instances that nothing owns, explain why, delete them."""
+    """Find, explain and delete instances that nothing owns."""
 
 
 cli.add_command(run)
@@ -58,22 +58,20 @@ cli.add_command(run)
     "--all",
     "everything",
     is_flag=True,
-    help="Show the instances without identity too: those of an instance manager before 1.9, never judged.",
+    help="Also show instances without a UUID (from instance managers before 1.9), which are never judged.",
 )
-@click.option("--history", is_flag=True, help="Show the records that have ended, and what became of them.")
+@click.option("--history", is_flag=True, help="Show closed records, and why each was closed.")
 @render.output_option
 @with_desk
 async def list_(desk: Desk, everything: bool, history: bool, output: str | None) -> None:
     """Show the orphans that the agent has found; `ls` for short.
 
-    A table shows the beginning of a name, which every command understands; -o wide shows all of it.
+    A table abbreviates names, and every command understands that; -o wide shows them in full.
     """
     from instance_manager.cli.orphan_views import show_all, show_records
 
     if everything and history:
-        raise click.UsageError(
-            "cannot show --all and --history at once: the past has no instances to ask for"
-        )
+        raise click.UsageError("cannot show --all and --history at once: --all lists the instances of now")
     records = desk.records()
     if history:
         show_records(await records.history(), output, ended=True)
@@ -87,7 +85,7 @@ async def list_(desk: Desk, everything: bool, history: bool, output: str | None)
 
 
 async def _without_identity(desk: Desk) -> "tuple[list[WithoutIdentity], list[str]]":
-    """Return the instances without a UUID, and why some of them are not known."""
+    """Return the instances without a UUID, and why some instance managers could not be asked."""
     from instance_manager.app.orphans.interfaces import CannotReadError
     from instance_manager.cli.orphan_views import WithoutIdentity
 
@@ -109,7 +107,7 @@ async def _without_identity(desk: Desk) -> "tuple[list[WithoutIdentity], list[st
 @render.output_option
 @with_desk
 async def get(desk: Desk, orphan: str, output: str | None) -> None:
-    """Show the record of one orphan; the beginning of its name will do."""
+    """Show the record of one orphan; its name may be abbreviated."""
     from instance_manager.cli.orphan_views import show_record
 
     show_record(await find_record(desk, orphan), output)
@@ -130,10 +128,10 @@ async def get(desk: Desk, orphan: str, output: str | None) -> None:
 )
 @with_desk
 async def explain(desk: Desk, instance: str, output: str) -> None:
-    """Tell whether an instance is an orphan, and each of the reads that say so.
+    """Show whether an instance is an orphan, and the reads that prove it.
 
-    All reads are made now, in the order in which the agent makes them: the instance, its owner, the instance
-    again. What the first of them settle is not read further.
+    All reads are made now, in the agent's order: the instance, its owner, and the instance again. They end as
+    soon as the verdict is clear.
     """
     from instance_manager.app.orphans import by_hand
     from instance_manager.cli.orphan_views import finding_as_dict, record_in_words, show_finding
@@ -180,15 +178,15 @@ async def _record_of(desk: Desk, finding: "Finding") -> "Orphan | None":
 @records_option
 @owners_option(required=False)
 @target_option(required=False)
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done, and why.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done, and why.")
 @render.output_option
 @with_desk
 async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> None:
     """Delete the instance of an orphan.
 
-    Instance and owner are read again first, and the order carries the UUID: whatever else has the name by now
-    is untouched. If it cannot be deleted now, the wish is kept and the agent tries again. The record leaves
-    the list when the instance is gone.
+    The instance and its owner are read again first, and the UUID is sent along, so nothing else that has the
+    name by now is hit. If the instance cannot be deleted now, the request is kept and the agent tries again.
+    The record is closed when the instance is gone.
     """
     import time
 
@@ -219,7 +217,7 @@ async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> 
 
 
 def _person() -> str:
-    """Return who gives the order; in a container a user may have no name."""
+    """Return who asks for the deletion; in a container a user may have no name."""
     import getpass
     import os
 

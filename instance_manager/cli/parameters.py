@@ -1,4 +1,4 @@
-"""What the commands of several groups take, and how their help ends."""
+"""Parameters shared by the commands of several groups, and the examples at the end of their help."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Decorator = Callable[[Command], Command]
 
 
 class AliasGroup(click.Group):
-    """A group whose commands have other names too, which its help does not repeat."""
+    """A group whose commands also have aliases, which its help does not list."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -30,7 +30,7 @@ class AliasGroup(click.Group):
 
 
 def examples(*lines: str, before: str = "") -> str:
-    """Return the end of a command's help; each line is what follows the name of the program."""
+    """Return the epilog of a command's help; each line is an example without the name of the program."""
     shown = "\n".join(f"  instance-manager {line}" for line in lines)
     return f"{before}\n\n\b\nExamples:\n{shown}"
 
@@ -54,7 +54,7 @@ def name_parameters(what: str, complete: Complete) -> Decorator:
 
 
 def program_parameters(what: str, complete: Complete, *, binary_required: bool) -> Decorator:
-    """Give a command a name and what tells which program to run: --binary, ports and ARGS."""
+    """Give a command a name and the program to run: --binary, ports and ARGS."""
     options = (
         click.option(
             "--name", required=True, metavar="NAME", shell_complete=complete, help=f"Name of the {what}."
@@ -72,14 +72,14 @@ def program_parameters(what: str, complete: Complete, *, binary_required: bool) 
             default=0,
             show_default=True,
             metavar="COUNT",
-            help="How many ports in a row it needs.",
+            help="How many consecutive ports it needs.",
         ),
         click.option(
             "--port-args",
             multiple=True,
             metavar="ARG",
-            help="ARG with a port appended, then split at each comma, goes to the end of the arguments; the "
-            "n-th --port-args gets the n-th port.  [default: none]",
+            help="Add ARG with a port appended, split at each comma, to the end of the arguments; the n-th "
+            "--port-args gets the n-th port.  [default: none]",
         ),
         click.argument("args", nargs=-1, type=click.UNPROCESSED),
     )
@@ -88,7 +88,7 @@ def program_parameters(what: str, complete: Complete, *, binary_required: bool) 
 
 @contextmanager
 def sendable() -> Iterator[None]:
-    """Refuse what a message cannot hold while a message is made."""
+    """Turn a protobuf error about text that is not UTF-8 into a usage error."""
     try:
         yield
     except ValueError as error:
@@ -98,33 +98,33 @@ def sendable() -> Iterator[None]:
 uuid_option = click.option(
     "--uuid", default="", metavar="UUID", help="Delete it only if it has this UUID.  [default: any]"
 )
-follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until it is deleted.")
+follow_option = click.option("-f", "--follow", is_flag=True, help="Continue until it is deleted.")
 tail_option = click.option(
-    "--tail", type=click.IntRange(0), metavar="LINES", help="Begin with the last LINES lines.  [default: all]"
+    "--tail", type=click.IntRange(0), metavar="LINES", help="Show only the last LINES lines.  [default: all]"
 )
 terminate_signal_option = click.option(
     "--terminate-signal",
     default="SIGHUP",
     show_default=True,
     metavar="SIGNAL",
-    help="What ends the old one; the daemon accepts no other.",
+    help="Signal that stops the old one; the daemon accepts no other.",
 )
 lines_option = click.option(
     "-o",
     "--output",
     type=click.Choice(["text", "json"]),
-    help="A line of text or of JSON per change.  [default: text on a terminal, otherwise json]",
+    help="How to show each change, on a line.  [default: text on a terminal, otherwise json]",
 )
 
 
 def data_engine_option(default: "DataEngine" = "v1") -> Decorator:
-    """Give a command the data engine that is meant."""
+    """Give a command the option for the data engine."""
     return click.option(
         "--data-engine",
         type=click.Choice(["v1", "v2"]),
         default=default,
         show_default=True,
-        help="Where it is.",
+        help="Data engine: v1 is a process, v2 an instance in the SPDK service.",
     )
 
 
@@ -136,5 +136,5 @@ def type_option(*, required: bool) -> Decorator:
         type=click.Choice([kind.value for kind in InstanceType]),
         required=required,
         callback=lambda _, __, given: given or "",
-        help="What it is." if required else "What it is.  [default: none; v2 needs it]",
+        help="Type of the instance." if required else "Type of the instance.  [default: none; v2 needs it]",
     )

@@ -43,7 +43,7 @@ def cli() -> None:
 
 
 def spec_parameters(command: Command) -> Command:
-    """Give a command all that tells what to run; it takes it as `spec`."""
+    """Give a command the options that describe a process; it takes them as `spec`."""
 
     @program_parameters("process", complete_names, binary_required=True)
     @functools.wraps(command)
@@ -75,8 +75,8 @@ def spec_parameters(command: Command) -> Command:
 async def create(client: "Client", spec: "ProcessSpec", output: str | None) -> None:
     """Start a process.
 
-    ARGS, best after --, are the arguments of the program. The answer comes at once, in state `starting`, or
-    `error` if the program cannot be executed; `process wait` tells when it runs.
+    ARGS are the arguments of the program; put them after --. The command returns at once, in state
+    `starting`, or `error` if the program cannot be executed; `process wait` waits until it is running.
     """
     render.show(await client.process_create(spec), output, PROCESSES)
 
@@ -91,9 +91,9 @@ async def create(client: "Client", spec: "ProcessSpec", output: str | None) -> N
 @render.output_option
 @connected
 async def delete(client: "Client", name: str, uuid: str, output: str | None) -> None:
-    """Begin to end a process and take it off the list.
+    """Stop a process and take it off the list.
 
-    The answer comes at once; `process wait --for deleted` tells when it has ended.
+    The command returns at once; `process wait --for deleted` waits until the process is gone.
     """
     render.show(await client.process_delete(name, uuid), output, PROCESSES)
 
@@ -121,7 +121,7 @@ async def list_(client: "Client", output: str | None) -> None:
 @tail_option
 @connected
 async def log(client: "Client", name: str, follow: bool, tail: int | None) -> None:
-    """Show what a process has written to its output; it may be gone already."""
+    """Show the output of a process, even after its end."""
     await render.copy_lines(client.process_log(name, follow=follow, tail=tail), flush=follow)
 
 
@@ -134,9 +134,10 @@ async def log(client: "Client", name: str, follow: bool, tail: int | None) -> No
 @render.output_option
 @connected
 async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, output: str | None) -> None:
-    """Put a process with another program in the place of a running one.
+    """Replace a running process by one with another program.
 
-    The answer comes when the new process runs (within 60 s); until then the old one has the name.
+    The command returns when the new process is running, within 60 seconds; until then the old one keeps the
+    name.
     """
     render.show(await client.process_replace(spec, terminate_signal), output, PROCESSES)
 
@@ -150,10 +151,13 @@ async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, 
     "goal",
     type=click.Choice(["running", "stopped", "deleted"]),
     required=True,
-    help="What to wait for; a process that is gone is stopped too.",
+    help="State to wait for; a deleted process counts as stopped, too.",
 )
 @click.option(
-    "--uuid", default="", metavar="UUID", help="UUID of the process.  [default: of the one that has the name]"
+    "--uuid",
+    default="",
+    metavar="UUID",
+    help="UUID of the process.  [default: that of the process with this name]",
 )
 @click.option(
     "--timeout",
@@ -165,10 +169,10 @@ async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, 
 )
 @connected
 async def wait(client: "Client", name: str, goal: str, uuid: str, timeout: float) -> None:  # noqa: ASYNC109
-    """Wait until a process has come to a state.
+    """Wait until a process has reached a state.
 
-    It fails at once, with exit code 8, when the state cannot come any more: a process that has ended will
-    not run, one in state `error` will not be stopped. A lost connection is made again until the timeout.
+    Fails at once, with exit code 8, if the state can no longer be reached: a process that has ended will not
+    run, and one in state `error` will not be stopped. A lost connection is retried until the timeout.
     """
     from instance_manager.cli.wait import Goal, Waiter
 

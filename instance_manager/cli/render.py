@@ -1,4 +1,4 @@
-"""How things are shown: tables for people, JSON, YAML and names for programs."""
+"""Output: tables for people; JSON, YAML and names for programs."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ COLOURS = {
 
 
 def on_terminal() -> bool:
-    """Tell whether a person reads the output."""
+    """Return whether the output goes to a terminal."""
     return sys.stdout.isatty()
 
 
@@ -36,12 +36,12 @@ def coloured(text: str, state: str) -> str:
 
 
 def as_text(output: str | None) -> bool:
-    """Tell whether the choice between text and JSON is for text; None chooses by who reads it."""
+    """Return whether to print text and not JSON; None means text on a terminal."""
     return output == "text" or (output is None and on_terminal())
 
 
 async def copy_lines(lines: AsyncIterator[str], *, flush: bool) -> None:
-    """Print lines as they come; with `flush` none waits for the next."""
+    """Print lines as they arrive; with `flush` each one at once."""
     out = sys.stdout.buffer
     async for line in lines:
         out.write(line.encode(errors="replace") + b"\n")
@@ -51,26 +51,26 @@ async def copy_lines(lines: AsyncIterator[str], *, flush: bool) -> None:
 
 
 def output_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option that says how to show processes; it goes to `show`."""
+    """Give a command the --output option, whose value goes to `show`."""
     option = click.option(
         "-o",
         "--output",
         type=click.Choice(FORMS),
-        help="How to show it; wide is a table with more columns, name a name per line.  "
+        help="Output format; wide is a table with more columns, name prints one name per line.  "
         "[default: table on a terminal, otherwise json]",
     )
     return option(command)
 
 
 def as_dict(message: "Message") -> dict[str, Any]:
-    """Return a message with every field that it has, under the names of the proto."""
+    """Return all fields of a message under the names of the proto."""
     from google.protobuf.json_format import MessageToDict
 
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def printable(text: str) -> str:
-    """Return a text on one line and without anything that a terminal would obey."""
+    """Return a text on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -79,8 +79,8 @@ def show(answer: "Listed | Mapping[str, Listed]", output: str | None, view: "Vie
 
     Args:
         answer: what to print.
-        output: one of `FORMS`; None chooses by who reads it.
-        view: the columns of its table.
+        output: one of `FORMS`; None means a table on a terminal, else JSON.
+        view: the columns of the table.
     """
     output = output or ("table" if on_terminal() else "json")
     listed = [answer[name] for name in sorted(answer)] if isinstance(answer, Mapping) else [answer]
@@ -117,24 +117,34 @@ def _show_table(listed: "Sequence[Listed]", columns: "Columns[Listed]", *, wide:
 
 
 def show_rows(columns: Sequence[str], cells: Sequence[Sequence[str]], *, wide: bool) -> None:
-    """Print a table; where a terminal is too narrow, the first column gives way unless it is a wide one."""
+    """Print a table. On a terminal that is too narrow, the names are folded, unless `wide`."""
     rows = [[printable(cell) or "-" for cell in row] for row in cells]
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if on_terminal():
+        widths = _widths(columns, rows)
         _show_rich(columns, rows, widths, foldable=0 if wide else widths[0] - _NARROWEST_NAME)
     else:
-        for row in (columns, *rows):
-            line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            click.echo(line.rstrip())
+        show_plain(columns, rows)
+
+
+def show_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as aligned text."""
+    widths = _widths(columns, rows)
+    for row in (columns, *rows):
+        line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
 
 
 def _show_rich(
     columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], *, foldable: int
 ) -> None:
-    """Print rows in colour and cut nothing off.
+    """Print rows in colour without cutting anything off.
 
-    Where the terminal is too narrow, the names go on in the next line, but give way by no more than
-    `foldable` characters; beyond that the terminal wraps the lines.
+    On a terminal that is too narrow, the names are folded by up to `foldable` characters; beyond that the
+    terminal wraps the lines.
     """
     from rich.console import Console
     from rich.table import Table

@@ -26,25 +26,25 @@ Examples:
 """
 
 COMMANDS = {
-    "completion": ("completion", "Print the script that completes commands in a shell."),
-    "daemon": ("daemon", "Serve: start, supervise and end processes over gRPC."),
-    "events": ("events", "Show what has changed, and what changes."),
-    "guard": ("guard", "Run the daemon, and start it again when it dies."),
-    "doctor": ("doctor", "Look at everything that goes wrong on a node."),
+    "completion": ("completion", "Print the completion script for a shell."),
+    "daemon": ("daemon", "Run the daemon: start, supervise and stop processes over gRPC."),
+    "events": ("events", "Show past changes, and follow new ones."),
+    "guard": ("guard", "Run the daemon, and restart it when it dies."),
+    "doctor": ("doctor", "Check a node for common problems."),
     "health": ("health", "Ask whether the daemon serves."),
     "instance": ("instance", "Create, list, watch, replace and delete instances of both data engines."),
     "log-level": ("log_level", "Show or change how much is logged."),
-    "orphans": ("orphans", "Find instances that nothing owns, explain why, delete them."),
+    "orphans": ("orphans", "Find, explain and delete instances that nothing owns."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),
     "version": ("version", "Show the versions of this program and of the daemon."),
 }
-"""Command -> (module in this package that has it as `cli`, one-line help)."""
+"""By command: the module of this package that defines it as `cli`, and its one-line help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Globals:
-    """What every command may need of the global options."""
+    """The global options that commands use."""
 
     url: str
     debug: bool
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command there is, without importing any."""
+        """Return the names of all commands without importing any."""
         del ctx
         return sorted(COMMANDS)
 
@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
 
 
 def _use_defaults(ctx: click.Context, _: click.Parameter, file: str | None) -> None:
-    """Take the defaults of all commands from a file."""
+    """Read the defaults of all commands from a file."""
     if file is not None:
         from instance_manager.cli.config import read_defaults
 
@@ -103,14 +103,14 @@ def _use_defaults(ctx: click.Context, _: click.Parameter, file: str | None) -> N
     is_eager=True,
     expose_value=False,
     callback=_use_defaults,
-    help="YAML with other defaults for options: see docs/cli.md.  [default: none]",
+    help="YAML file with default values of options, see docs/cli.md.  [default: none]",
 )
 @tls_options(peer_name=PEER_NAME)
 @click.option("--debug", is_flag=True, help="Log everything; show tracebacks.")
 @click.version_option(package_name="instance-manager", message="%(prog)s %(version)s")
 @click.pass_context
 def root(ctx: click.Context, url: str, tls_dir: Path | None, tls_peer_name: str, debug: bool) -> None:
-    """Start and supervise the engine and replica processes of a storage node."""
+    """Start and supervise the engine and replica processes of a Longhorn storage node."""
     tls = TlsChoice(tls_dir, tls_peer_name, required=is_required(ctx))
     ctx.obj = Globals(url=url, debug=debug, tls=tls)
 
@@ -136,5 +136,5 @@ def main() -> None:
         if error.errno == errno.ENOSPC:
             click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
         status = ExitCode.FAILURE
-    gc.freeze()  # spares the interpreter a last look through all that was imported, a tenth of the time
+    gc.freeze()  # spares the interpreter a last garbage collection, a tenth of the run time
     sys.exit(status)

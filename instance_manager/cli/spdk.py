@@ -1,4 +1,4 @@
-"""The daemon's options about the v2 data engine."""
+"""The daemon's options for the v2 data engine."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 SPDK_OFFSET = 4
-"""The SPDK service is looked for on the process manager's port plus this."""
+"""By default, the SPDK service is expected on the port of --listen plus this."""
 DEFAULT_PORT = 8504
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,7 +20,7 @@ def spdk_options(command: Command) -> Command:
             default="20001-30000",
             show_default=True,
             metavar="FIRST-LAST",
-            help="Taken for the sake of existing manifests: the SPDK service hands out its ports itself.",
+            help="Accepted for existing manifests; the SPDK service allocates its own ports.",
         ),
         click.option(
             "--spdk-service-address",
@@ -32,7 +32,7 @@ def spdk_options(command: Command) -> Command:
             "--spdk-enabled",
             is_flag=True,
             default=False,
-            help="Serve the v2 data engine, whose instances the SPDK service holds.",
+            help="Serve the v2 data engine, whose instances live in the SPDK service.",
         ),
     ):
         command = option(command)
@@ -40,10 +40,10 @@ def spdk_options(command: Command) -> Command:
 
 
 def spdk_target(listen_port: int, address: str | None, port_range: str, *, enabled: bool) -> str | None:
-    """Return where the SPDK service is, None if v2 is not to be served.
+    """Return the gRPC target of the SPDK service, None if v2 is not to be served.
 
     Raises:
-        InvalidArgumentError: if an option is no address or no range.
+        InvalidArgumentError: if the address or the port range is malformed.
     """
     from instance_manager.api.server import parse_address
     from instance_manager.core.ports import parse_port_range

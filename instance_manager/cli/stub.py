@@ -1,7 +1,7 @@
-"""`instance-manager stub` as a click command, for when options of the root precede it.
+"""`instance-manager stub` as a click command, used only when global options come before it.
 
-`main` of the command line runs the stub without click otherwise. There is one parser: the stub's own, to
-which every argument goes as it is.
+Otherwise `main` of the command line runs the stub without click. Either way the stub parses its arguments
+itself.
 """
 
 import click

@@ -1,4 +1,4 @@
-"""The options for certificates, and what they come to: plain text or mutual TLS, on either side."""
+"""The options for certificates, and what follows from them: plain text or mutual TLS, on either side."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class TlsChoice:
-    """What was said about certificates."""
+    """The options for certificates."""
 
     folder: Path | None
     peer_name: str
     required: bool
-    """Whether the directory has to hold certificates. Where only the environment names it, it may be empty:
-    the pods of Longhorn always name one, and mount an optional secret there."""
+    """Whether the directory must hold certificates. If only the environment names it, it may be empty:
+    Longhorn's pods always name one, and mount an optional secret there."""
 
     @property
     def absent(self) -> bool:
-        """Whether there are no certificates and need not be."""
+        """Whether there are no certificates, and none are required."""
         from instance_manager.adapters.tls import is_empty
 
         return self.folder is None or (not self.required and is_empty(self.folder))
 
 
 def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
-    """Add `--tls-dir` and `--tls-peer-name` to a command; without a default, those of all commands count."""
+    """Add `--tls-dir` and `--tls-peer-name` to a command; without a default the global options apply."""
     inherited = None if peer_name else "that before the command"
 
     def add(command: F) -> F:
@@ -44,7 +44,7 @@ def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
             default=peer_name,
             show_default=inherited or True,
             metavar="NAME",
-            help="DNS name that the certificate of either side has to carry.",
+            help="DNS name that the certificates of both sides must carry.",
         )(command)
         return click.option(
             "--tls-dir",
@@ -59,12 +59,12 @@ def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
 
 
 def is_required(ctx: click.Context) -> bool:
-    """Tell whether `--tls-dir` was said by more than the environment."""
+    """Return whether `--tls-dir` was given other than by the environment."""
     return ctx.get_parameter_source("tls_dir") is not ParameterSource.ENVIRONMENT
 
 
 def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | None":
-    """Return what to show to a daemon; None for plain text.
+    """Return the certificates for a connection to a daemon; None for plain text.
 
     Raises:
         Failure: if the certificates cannot be used.
@@ -83,7 +83,7 @@ def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | Non
 
 
 def explain(target: str, shown: "CertificateSet | None", choice: TlsChoice, within: float) -> str | None:
-    """Return what is wrong with the certificates where a daemon cannot be reached, None if nothing is."""
+    """Return what is wrong with the certificates of a connection that failed, None if nothing is."""
     import time
 
     from instance_manager.adapters.tls import Attempt, diagnose

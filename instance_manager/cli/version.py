@@ -27,7 +27,7 @@ Examples:
     "-o",
     "--output",
     type=click.Choice(["text", "json"]),
-    help="How to show it.  [default: text on a terminal, otherwise json]",
+    help="Output format.  [default: text on a terminal, otherwise json]",
 )
 def cli(client_only: bool, output: str | None) -> None:
     """Show the versions of this program and of the daemon."""

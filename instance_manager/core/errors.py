@@ -55,3 +55,15 @@ class UpstreamError(InstanceManagerError):
         super().__init__(message)
         self.code = code
         """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""
+
+
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    InvalidArgumentError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What decoding text from a journal or an environment may raise, which may hold anything."""

@@ -27,6 +27,10 @@ def parse_instance_type(text: str) -> InstanceType:
     Raises:
         InvalidArgumentError: if there is no such type.
     """
+    if not text:
+        raise InvalidArgumentError(
+            f"cannot tell which instance is meant without its type: set one of {', '.join(InstanceType)}"
+        )
     try:
         return InstanceType(text)
     except ValueError:
@@ -40,9 +44,10 @@ def type_of_process(name: str, created_as: str) -> InstanceType:
 
     Args:
         name: of the process.
-        created_as: the type it was created with, empty if it was created without one. Then the name tells
-            (see `names.is_engine_name`).
+        created_as: the type it was created with; if it was created without one, or a damaged journal tells
+            one that there is not, the name tells (see `names.is_engine_name`).
     """
-    if created_as:
+    try:
         return InstanceType(created_as)
-    return InstanceType.ENGINE if is_engine_name(name) else InstanceType.REPLICA
+    except ValueError:
+        return InstanceType.ENGINE if is_engine_name(name) else InstanceType.REPLICA

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
 from instance_manager.core.process import (
@@ -87,6 +87,7 @@ def envelope(process: Process, replaces: str) -> str:
             "ports": [ports.start, ports.end] if ports else None,
             "replaces": replaces,
             "type": spec.instance_type,
+            "volume": spec.volume_name,
         }
     )
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
@@ -117,12 +118,10 @@ def open_envelope(
             port_count=int(data["port_count"]),
             port_args=tuple(map(str, data["port_args"])),
             instance_type=str(data.get("type", "")),
+            volume_name=str(data.get("volume", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
-    except (
-        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-        InvalidArgumentError,
-    ) as error:
+    except MALFORMED as error:
         raise ValueError(f"no envelope: {error!r}") from error
     tail = command_line(spec, ports)[1:]
     end = len(words) - len(tail)

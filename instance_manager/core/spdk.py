@@ -95,6 +95,8 @@ class SpdkInstance:
     error_msg: str = ""
     uuid: str = ""
     """Identity of this very instance; empty if the SPDK service gives it none, as with a shard group."""
+    volume_name: str = ""
+    """Volume that it belongs to; empty if the SPDK service does not tell, as with a replica."""
     port_start: int = 0
     port_end: int = 0
     target_port: int = 0

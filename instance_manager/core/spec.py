@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.core.names import validate_name
+from instance_manager.core.names import MAX_NAME_LENGTH, validate_name
 from instance_manager.core.ports import MAX_PORT, PortRange
 
 MAX_WORDS = 1024
@@ -25,6 +25,8 @@ class ProcessSpec:
     port_args: tuple[str, ...] = ()
     instance_type: str = ""
     """What it was created as, engine or replica; empty if only its name tells."""
+    volume_name: str = ""
+    """Volume that it belongs to, if its creator has told; remembered for those who list it."""
 
 
 def validate_spec(spec: ProcessSpec) -> None:
@@ -41,6 +43,11 @@ def validate_spec(spec: ProcessSpec) -> None:
         raise InvalidArgumentError("cannot pass a NUL character: remove it from binary, args and port_args")
     if not 0 <= spec.port_count <= MAX_PORT:
         raise InvalidArgumentError(f"cannot use a port_count of {spec.port_count}: it is 0 to {MAX_PORT}")
+    if len(spec.volume_name) > MAX_NAME_LENGTH:
+        raise InvalidArgumentError(
+            f"cannot use a volume_name of {len(spec.volume_name)} characters: {MAX_NAME_LENGTH} is the most "
+            "there may be"
+        )
     if len(spec.port_args) > spec.port_count:
         raise InvalidArgumentError(
             f"cannot use {len(spec.port_args)} port_args with a port_count of {spec.port_count}: "

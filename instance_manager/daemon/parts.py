@@ -26,7 +26,7 @@ from instance_manager.app.pings import Pings
 from instance_manager.app.recovery import Recovery
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
-from instance_manager.daemon.clock import LoopClock
+from instance_manager.clock import LoopClock
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.log import control as log_control
 
@@ -75,7 +75,7 @@ def assemble(
     replacer = Replacer(supervisor)
     trail = AuditTrail(clock.now)
     pings = Pings()
-    supervisor.events.listeners.append(lambda _: pings.ping())
+    supervisor.listeners.append(lambda _: pings.ping())
     v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
     instances = InstanceService(
         supervisor, replacer, pings, InstanceV2(v2.instances if v2 else None), log_control

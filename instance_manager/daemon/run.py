@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from instance_manager.adapters.journal import SqliteJournal, StateDir, boot_id
+from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import EndpointError, MetricsServer, Pages, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.tls.keeper import CertificateKeeper
@@ -28,6 +28,7 @@ from instance_manager.core.process import Process
 from instance_manager.daemon.parts import Parts, assemble
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import StopSignal
+from instance_manager.linux import boot_id
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from instance_manager.guard.guard import SIGNALS, Guard
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
-from instance_manager.guard.proc import become_subreaper
 from instance_manager.guard.records import ExitRecords
+from instance_manager.linux import become_subreaper
 
 
 def main(argv: Sequence[str]) -> None:

@@ -183,8 +183,8 @@ class Guard:
 
 def _why_on(instances: int, delay: float) -> str:
     return (
-        f"Instances alive: {instances}. They would be lost with the guard, so it does not give up: it starts the "
-        f"daemon every {delay:g} seconds until that helps or no instance lives. Mend what the daemon dies of"
+        f"Instances alive: {instances}. They would be lost with the guard, so it does not give up: it starts "
+        f"the daemon every {delay:g} seconds until that helps or no instance lives. Repair what it dies of"
     )
 
 

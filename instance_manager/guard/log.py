@@ -3,8 +3,9 @@
 import json
 import os
 import select
-import stat
 import time
+
+from instance_manager.linux import open_nonblocking
 
 LONGEST_VALUE = 1000
 """Characters; a line that is shorter than PIPE_BUF arrives in one piece, or not at all."""
@@ -15,7 +16,7 @@ class Log:
 
     def __init__(self, fd: int = 2) -> None:
         self._terminal = os.isatty(fd)
-        self._fd = _own_description(fd)
+        self._fd = open_nonblocking(fd)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._lost = 0
@@ -59,14 +60,3 @@ def _now() -> str:
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{stamp}.{nanoseconds // 1000:06d}Z"
-
-
-def _own_description(fd: int) -> int:
-    """Open a pipe or terminal once more, so that it can be made not to block for this process alone."""
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:  # it belongs to somebody else, or has no reader: looking before writing has to do
-        pass
-    return fd

@@ -1,32 +1,17 @@
-"""What the guard asks of the kernel, in few words and without pathlib."""
+"""Small files of /proc and of the records, read without pathlib."""
 
 import os
 
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _CHUNK = 65536
 _IDENTITY = "\0INSTANCE_MANAGER_UUID="
 """How the variable begins that the daemon gives to every instance, among all of an environment."""
 
 
-def become_subreaper() -> None:
-    """Adopt orphaned descendants from now on.
-
-    Raises:
-        OSError: The kernel does not allow it.
-    """
-    import ctypes  # noqa: PLC0415 - the first process of a container spares it, a third of a MiB
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
-
-
 def start_time(pid: int) -> str:
-    """Return when a process was started, in clock ticks since boot; a zombie still tells.
+    """Return when a process was started, in clock ticks since boot; works for a zombie too.
 
     Raises:
-        OSError: There is no such process, or nothing can be opened.
+        OSError: if there is no such process, or no descriptor is left.
     """
     # The command stands in parentheses and may hold anything; after it comes field 3.
     return read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[19]
@@ -58,20 +43,11 @@ def _may_be_instance(pid: str) -> bool:
     return not environment or _IDENTITY in f"\0{environment}"
 
 
-def boot_id() -> str:
-    """Return what tells this boot of the machine from every other one.
-
-    Raises:
-        OSError: /proc is not what it should be.
-    """
-    return read("/proc/sys/kernel/random/boot_id").strip()
-
-
 def read(path: str, folder: int | None = None) -> str:
-    """Return what a file holds; `folder` is what a relative path is relative to.
+    """Return the content of a file; a relative path is relative to the descriptor `folder`.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: if it cannot be read.
     """
     fd = os.open(path, os.O_RDONLY, dir_fd=folder)
     try:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from instance_manager.guard import proc
 from instance_manager.guard.log import Log
 from instance_manager.guard.status import Status
+from instance_manager.linux import boot_id
 
 MOST = 4096
 """Records that are kept, so that nothing fills up when nobody reads them."""
@@ -90,7 +91,7 @@ class ExitRecords:
         return folder
 
     def _clear(self, folder: int) -> None:
-        boot = proc.boot_id()
+        boot = boot_id()
         known = ""
         with suppress(FileNotFoundError):
             known = proc.read(_BOOT, folder).strip()

@@ -1,4 +1,4 @@
-"""Only what lies below a binary root is started, however it is called: check 22."""
+"""Only what lies below a binary root is started, however it is called."""
 
 import contextlib
 import itertools

@@ -35,6 +35,7 @@ processes = st.builds(
         port_count=st.integers(0, 10),
         port_args=st.lists(words, max_size=2).map(tuple),
         instance_type=st.sampled_from(["", "engine", "replica"]),
+        volume_name=words,
     ),
     uuid=st.uuids().map(str),
     ports=st.none() | st.builds(PortRange, st.integers(1, 100), st.integers(100, 200)),
@@ -190,7 +191,6 @@ async def test_a_change_that_cannot_be_read_ends_the_past_and_is_counted(path: P
 
 
 def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> None:
-    """Check 29."""
     whole = tmp_path / "whole.db"
     journal, *_ = opened(whole)
     for number in range(5):

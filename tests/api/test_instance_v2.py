@@ -18,6 +18,7 @@ async def test_each_type_is_created_told_listed_and_deleted(v2: InstanceV2, kind
     spec = made.spec
     assert (spec.name, spec.type, made.status.state) == (SPECS[kind].name, kind, "running")
     assert (spec.data_engine, spec.backend_store_driver) == (V2, common_pb2.v2)
+    assert spec.volume_name == ("" if kind == "replica" else "v"), "SPDK tells none of a replica"
     assert await v2.get(get_request(kind)) == made
     assert await v2.list() == {spec.name: made}
     deleted = await v2.delete(delete_request(kind))

@@ -116,6 +116,30 @@ async def test_a_create_waits_for_a_delete_whose_caller_has_gone_away(
     creating.cancel()
 
 
+async def test_a_shard_is_created_after_every_shard_whose_delete_is_under_way(
+    spdk: SpdkProcess, v2: InstanceV2
+) -> None:
+    """Its name is for the SPDK service to choose, so it may be any."""
+    first = await v2.create(create_request("shard"))
+    await spdk.tell(hang="ShardDelete")
+    deleting = asyncio.create_task(v2.delete(delete_request("shard", first.status.uuid)))
+    await spdk.called("ShardDelete")
+    creating = asyncio.create_task(v2.create(create_request("shard", name="")))
+    # Time enough for the create, if it did not wait.
+    for _ in range(20):
+        assert (await v2.get(get_request("shard"))).status.uuid == first.status.uuid
+    assert set(await spdk.calls()) == {"ShardGet"}
+    for task in (creating, deleting):
+        task.cancel()
+
+
+async def test_requests_that_are_answered_leave_nothing_behind(v2: InstanceV2) -> None:
+    for _ in range(3):
+        await v2.create(create_request("replica"))
+        await v2.delete(delete_request("replica"))
+    assert (len(v2._instances._under_way), len(v2._instances._turns)) == (0, 0)
+
+
 async def test_who_waits_too_long_for_another_request_is_told(
     spdk: SpdkProcess, v2: InstanceV2, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tests.spdk.harness import SpdkProcess
     ("request_", "told"),
     [
         (pb.InstanceCreateRequest(), "without a spec"),
-        (create_request("engine", type=""), "instance type ''"),
+        (create_request("engine", type=""), "without its type"),
         (create_request("engine", type="disk"), "instance type 'disk'"),
         (create_request("engine", name="../x"), "name '../x'"),
         (create_request("engine", name=""), "empty name"),

@@ -17,6 +17,7 @@ from instance_manager.api.server import GrpcServer, parse_address
 from instance_manager.api.wire import spec_from_wire
 from instance_manager.app.events import EventLog
 from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
+from instance_manager.app.interfaces import Past
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
@@ -62,11 +63,11 @@ class RecordedCalls:
 class Served:
     """A supervisor over fakes, served on a Unix socket."""
 
-    def __init__(self, folder: Path, backlog: int) -> None:
+    def __init__(self, folder: Path, backlog: int, past: Past | None = None) -> None:
         self.clock = FakeClock()
         self.spawner = FakeSpawner(obeys=["SIGINT"])
         self.logs = FakeLogs()
-        self.events = EventLog(self.clock.now, backlog=backlog)
+        self.events = EventLog(self.clock.now, backlog=backlog, past=past)
         numbers = iter(range(10**9))
         self.supervisor = Supervisor(
             Settings(port_range=PortRange(10_000, 10_099)),

@@ -1,6 +1,7 @@
 """Replacing a process: the swap, and every way in which it does not come to one."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,18 @@ async def swapped(world: World) -> Process:
     replacing = await begin(world)
     world.readiness.answer(10001)
     return await replacing
+
+
+async def test_the_new_process_is_the_instance_that_the_old_one_was(world: World) -> None:
+    """ProcessReplace has no field for a type or a volume."""
+    world.supervisor.create(replace(spec("r", ports=1), instance_type="engine", volume_name="v"))
+    await world.until(lambda: 10000 in world.readiness.waiting)
+    world.readiness.answer(10000)
+    await world.until(lambda: world.supervisor.get("r").state is State.RUNNING)
+    replacing = await begin(world)
+    world.readiness.answer(10001)
+    told = (await replacing).spec
+    assert (told.binary, told.instance_type, told.volume_name) == (NEW, "engine", "v")
 
 
 async def ends(world: World, uuid: str) -> list[str]:
@@ -182,6 +195,19 @@ async def test_a_new_process_that_is_never_ready_is_ended_and_the_old_one_serves
     assert world.spawner.child(NEW_UUID).signals == [("SIGINT", False)]
     await untouched(world, old)
     assert world.events.states(NEW_UUID) == ["starting", "error", "deleted"]
+
+
+async def test_a_new_process_that_was_never_ready_and_ends_at_the_first_signal_was_late_all_the_same(
+    world: World, old: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replacing = await begin(world)
+    new = world.spawner.child(NEW_UUID)
+    monkeypatch.setattr(new, "signal", lambda name, *, session: new.exit(ExitStatus(signal=name)))  # noqa: ARG005
+    world.readiness.answer(10001, "nothing listens")
+    with pytest.raises(DeadlineExceededError, match="nothing listens; the old process is untouched"):
+        await replacing
+    await world.until(lambda: len(world.supervisor.left) == 1)
+    await untouched(world, old)
 
 
 @pytest.mark.parametrize(

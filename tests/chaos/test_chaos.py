@@ -1,4 +1,4 @@
-"""The daemon is killed while clients work, and nothing is lost: check 1."""
+"""The daemon is killed while clients work, and nothing is lost."""
 
 import statistics
 from collections.abc import Callable
@@ -20,6 +20,7 @@ async def test_no_process_is_lost_or_doubled_when_the_daemon_is_killed_again_and
     assert summary.clean, vars(summary)
     assert summary.calls["create"] > 0
     assert len(summary.list_seconds) == rounds
-    # A loaded machine takes longer to start a Python; the figure itself is in docs/reliability.md.
-    assert statistics.median(summary.list_seconds) < LIST_WITHIN
-    assert max(summary.list_seconds) < 4 * LIST_WITHIN
+    # Other tests load the machine, and a Python starts slowly; docs/reliability.md has the figure itself.
+    patience = sized(6, 1)
+    assert statistics.median(summary.list_seconds) < patience * LIST_WITHIN
+    assert max(summary.list_seconds) < 2 * patience * LIST_WITHIN

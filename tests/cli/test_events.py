@@ -124,6 +124,8 @@ async def test_nothing_remembered_is_an_empty_answer_and_a_word_about_it(fake: F
     for output in ("json", "text"):
         result = await run("--url", fake.url, "events", "-o", output)
         assert (result.code, result.out, result.err) == (0, "", "No changes are remembered.\n")
+    chosen = await run("--url", fake.url, "events", "--for", "nobody")
+    assert (chosen.code, chosen.out, chosen.err) == (0, "", "No such changes are remembered.\n")
 
 
 async def test_since_and_tail_choose_among_the_past(fake: FakeDaemon, events: FakeEvents) -> None:

@@ -18,6 +18,7 @@ from tests.cli.program import Result, ok, on_terminal, run, started
 from tests.harness import Daemon, Watch
 
 CREATE = ("instance", "create", "--type", "replica", "--binary", "/bin/sleep", "--name")
+CREATE_V2 = ("create", "--name", "r1", "--type", "replica", "--data-engine", "v2")
 
 
 @pytest.fixture
@@ -160,6 +161,9 @@ async def test_the_log_level_is_shown_and_set(daemon: Daemon) -> None:
             "cannot use 'a:1': write NAME=HOST:PORT",
         ),
         (["create", "--name", "r1", "--type", "replica", "--size", "1G"], 2, "cannot use the size '1G'"),
+        ([*CREATE_V2, "--shard", "a=h:1"], 2, "cannot use 'a=h:1': write NAME=HOST:PORT,SLOT"),
+        ([*CREATE_V2, "--shard", "a=h:1,0", "--shard", "a=h:1,1"], 2, "cannot use the shard 'a' twice"),
+        ([*CREATE_V2, "--data-chunks", "2"], 2, "cannot lay the shards of a replica out"),
         (["get"], 2, "cannot tell which instance is meant"),
         (["suspend", "e1"], 2, "Missing option '--type'"),
         (["suspend", "e1", "--type", "engine", "--data-engine", "v1"], 2, "cannot suspend a v1 instance"),
@@ -180,7 +184,8 @@ TYPED = {"name": "i1", "type": "engine"}
 OF_V2 = {
     "create --name i1 --type engine --data-engine v2 --volume-name v --size 2Gi --port-count 1 "
     "--disk-name d --disk-uuid du --lvs-name l --lvs-uuid lu --frontend f --replica-address a=1.2.3.4:5 "
-    "--replica-address b=h:6 --backing-image-name bi --slot-index 3 --expose-required --salvage-requested "
+    "--replica-address b=h:6 --backing-image-name bi --slot-index 3 --salvage-requested --ublk-queue-depth 4 "
+    "--ublk-number-of-queue 5 --nvme-tcp-nr-io-queues 6 --snapshot-max-count 7 "
     "--target-address t:1 --initiator-address i --engine-name e --upgrade-required --sharded": (
         "InstanceCreate",
         {
@@ -194,13 +199,16 @@ OF_V2 = {
                     "disk_name": "d",
                     "disk_uuid": "du",
                     "size": str(2 << 30),
-                    "expose_required": True,
                     "frontend": "f",
                     "salvage_requested": True,
                     "backing_image_name": "bi",
                     "slot_index": 3,
                     "lvs_name": "l",
                     "lvs_uuid": "lu",
+                    "ublk_queue_depth": 4,
+                    "ublk_number_of_queue": 5,
+                    "nvme_tcp_nr_io_queues": 6,
+                    "snapshot_max_count": 7,
                 },
                 "upgrade_required": True,
                 "initiator_address": "i",
@@ -208,6 +216,28 @@ OF_V2 = {
                 "engine_name": "e",
             },
             "data_layout_type": "DATA_LAYOUT_TYPE_SHARDED",
+        },
+    ),
+    "create --name g1 --type shardgroup --data-engine v2 --volume-name v --data-chunks 1 --parity-chunks 1 "
+    "--strip-size-kb 64 --shard v-0=h:1,0 --shard v-1=[::1]:2,1 --salvage-requested": (
+        "InstanceCreate",
+        {
+            "spec": {
+                "name": "g1",
+                "type": "shardgroup",
+                **V2,
+                "volume_name": "v",
+                "spdk_instance_spec": {
+                    "salvage_requested": True,
+                    "shard_group_spec": {
+                        "data_chunks": 1,
+                        "parity_chunks": 1,
+                        "strip_size_kb": 64,
+                        "shards": {"v-0": {"address": "h:1"}, "v-1": {"address": "[::1]:2", "slot_index": 1}},
+                        "salvage_requested": True,
+                    },
+                },
+            }
         },
     ),
     "delete i1 --type engine --data-engine v2 --uuid u1 --disk-uuid d --cleanup-required": (

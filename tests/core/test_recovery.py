@@ -89,10 +89,14 @@ def test_what_is_gone_stays_listed_unless_it_was_deleted(doomed: bool) -> None:
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
 specs = st.builds(
-    lambda args, count, port_args: ProcessSpec("r", "/bin/r", tuple(args), count, tuple(port_args[:count])),
+    lambda args, count, port_args, kind, volume: ProcessSpec(
+        "r", "/bin/r", tuple(args), count, tuple(port_args[:count]), kind, volume
+    ),
     st.lists(words, max_size=4),
     st.integers(0, 3),
     st.lists(words, max_size=3),
+    st.sampled_from(["", "engine", "replica"]),
+    words,
 )
 
 

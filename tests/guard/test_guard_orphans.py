@@ -14,6 +14,7 @@ from instance_manager.guard import proc
 from instance_manager.guard.log import Log
 from instance_manager.guard.records import MOST, ExitRecords
 from instance_manager.guard.status import Status
+from instance_manager.linux import boot_id
 from tests.guard.guarding import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
 
 LIMIT_KIB = 15 * 1024
@@ -128,7 +129,7 @@ async def test_a_guard_of_the_installed_program_is_small(tmp_path: Path) -> None
 async def test_records_of_this_boot_are_kept_and_those_of_another_dropped(tmp_path: Path) -> None:
     exits = tmp_path / "exits"
     exits.mkdir()
-    for boot in (proc.boot_id(), "another"):
+    for boot in (boot_id(), "another"):
         (exits / "boot_id").write_text(f"{boot}\n")
         (exits / "12.3456").write_text("code 3\n")
         (exits / "12.notes").write_text("not a record")
@@ -136,7 +137,7 @@ async def test_records_of_this_boot_are_kept_and_those_of_another_dropped(tmp_pa
             assert await guard.ended() == 0
             assert ("12.3456" in guard.records()) == (boot != "another")
             assert "12.notes" in guard.records()
-            assert (exits / "boot_id").read_text() == f"{proc.boot_id()}\n"
+            assert (exits / "boot_id").read_text() == f"{boot_id()}\n"
 
 
 def test_of_too_many_records_the_oldest_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ async def test_without_a_folder_for_records_it_says_so_once_and_goes_on(tmp_path
         assert (await guard.logged("exit records are written again"))["lost"] == 3
         await kill(guard, again[1:])
         assert len(guard.events("exit records are written again")) == 1
-        assert (guard.exits / "boot_id").read_text() == f"{proc.boot_id()}\n"
+        assert (guard.exits / "boot_id").read_text() == f"{boot_id()}\n"
         assert await guard.stop() == 0
 
 
@@ -185,7 +186,7 @@ async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         await all_reaped(guard, besides=[await guard.started()])
         assert guard.records() == {name: "signal SIGKILL\n"}
-        assert (guard.exits / "boot_id").read_text() == f"{proc.boot_id()}\n"
+        assert (guard.exits / "boot_id").read_text() == f"{boot_id()}\n"
         assert await guard.stop() == 0
 
 

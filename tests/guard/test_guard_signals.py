@@ -162,7 +162,7 @@ def test_lines_that_find_no_room_are_counted_in_the_next_one(
     own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not own:  # as if the pipe belonged to somebody else and could not be opened again
-        monkeypatch.setattr(log, "_own_description", lambda fd: fd)
+        monkeypatch.setattr(log, "open_nonblocking", lambda fd: fd)
     reader, writer = full_pipe()
     guards_log = log.Log(writer)
     for number in range(3):

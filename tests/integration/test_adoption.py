@@ -88,7 +88,7 @@ def cut_off(node: Node) -> None:
 async def test_everything_is_as_it_was_after_the_daemon_was_killed(
     node: Node, damage: Callable[[Node], None]
 ) -> None:
-    """Check 29, for some of the damages."""
+    """Some kinds of damage; the journal's own tests have them all."""
     async with node.client() as client:
         before = await settled(
             client, stub("r", "--log-rate", "5", ports=3), sleeper("s"), stub("vol-e-0", kind="engine")
@@ -176,7 +176,6 @@ async def test_a_process_that_ended_meanwhile_is_reported_once_without_guard_as_
 
 
 async def test_a_recycled_pid_is_never_touched(node: Node) -> None:
-    """Check 11."""
     async with node.client() as client:
         await settled(client, sleeper("s"))
     await node.daemon.has_descendants(1)
@@ -229,7 +228,6 @@ def command(pid: int) -> bytes:
 
 
 async def test_with_on_stop_leave_the_daemon_ends_alone_and_the_next_one_takes_over(tmp_path: Path) -> None:
-    """Check 28, second half."""
     async with left_alone(tmp_path) as (node, before, pids):
         assert sorted(node.daemon.descendants()) == sorted(pids)
         await node.restart()

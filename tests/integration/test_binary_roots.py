@@ -1,4 +1,4 @@
-"""The daemon starts only what lies below its binary roots, whatever method asks for it: check 22."""
+"""The daemon starts only what lies below its binary roots, whatever method asks for it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

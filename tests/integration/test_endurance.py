@@ -61,7 +61,6 @@ async def idle_cpu(process: psutil.Process, seconds: float) -> float:
 async def test_memory_is_bounded_and_flat_over_many_operations_and_idling_costs_nothing(
     tmp_path: Path, sized: Sized, record_property: Callable[[str, object], None]
 ) -> None:
-    """Check 25."""
     processes, operations = sized(100, 1000), sized(2000, 100_000)
     async with running_daemon(tmp_path) as daemon, daemon.client() as client:
         async with Watch(client) as watch:

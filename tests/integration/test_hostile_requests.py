@@ -1,4 +1,4 @@
-"""Requests that nobody should send harm nobody: check 4."""
+"""Requests that nobody should send harm nobody."""
 
 import random
 from collections.abc import Callable

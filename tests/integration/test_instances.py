@@ -65,12 +65,14 @@ class Controller:
         return {name: instance.status.uuid for name, instance in self.instances.items()}
 
 
-def instance(name: str, kind: str, ports: int, binary: str = str(BIN)) -> pb.InstanceSpec:
+def instance(
+    name: str, kind: str, ports: int, binary: str = str(BIN), *, volume: str = "pvc-1"
+) -> pb.InstanceSpec:
     """Return the spec of a stub instance, in the form in which the Longhorn manager sends it."""
     return pb.InstanceSpec(
         name=name,
         type=kind,
-        volume_name="pvc-1",
+        volume_name=volume,
         port_count=ports,
         port_args=["--listen,127.0.0.1:"],
         data_engine=common_pb2.DATA_ENGINE_V1,
@@ -111,9 +113,11 @@ async def test_the_life_of_a_volume(controller: Controller, tmp_path: Path) -> N
         **dict.fromkeys(REPLICAS, "replica"),
         ENGINE: "engine",
     }
+    assert {each.spec.volume_name for each in listed.values()} == {"pvc-1"}
     for name in REPLICAS:
         status = listed[name].status
         assert status.port_end - status.port_start == 9
+        assert (status.target_port_start, status.target_port_end) == (0, 0)
     engine = listed[ENGINE].status
     assert engine.port_start == engine.port_end == engine.target_port_start == engine.target_port_end
     assert engine.conditions == {"FilesystemReadOnly": False}
@@ -183,6 +187,7 @@ async def test_older_clients_know_only_the_backend_store_driver(controller: Cont
         (instance("a", "gate", 1), "'gate'"),
         (instance("../a", "replica", 1), "name"),
         (pb.InstanceSpec(name="a", data_engine=7), "data_engine"),  # type: ignore[arg-type]
+        (instance("a", "replica", 1, volume="v" * 252), "volume_name of 252 characters"),
     ],
 )
 async def test_what_can_never_be_started_is_refused_with_the_reason(

@@ -1,4 +1,4 @@
-"""When the machine has no room, a request fails and nobody else is harmed: check 24."""
+"""When the machine has no room, a request fails and nobody else is harmed."""
 
 import asyncio
 import os
@@ -97,7 +97,6 @@ async def test_without_ports_a_create_is_refused_until_a_range_is_free_again(tmp
 
 @pytest.mark.timeout(120)
 async def test_a_hundred_stubs_with_ports_start_at_once_and_none_shares_a_port(tmp_path: Path) -> None:
-    """Check 12, with real processes."""
     async with running_daemon(tmp_path) as daemon, daemon.client() as client, Watch(client) as watch:
         names = [f"r{n}" for n in range(100)]
         await asyncio.gather(*(client.process_create(stub(name, ports=3)) for name in names))

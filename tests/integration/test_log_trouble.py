@@ -1,4 +1,4 @@
-"""Whatever becomes of the file system of the logs, no process ends or waits because of it: check 3."""
+"""Whatever becomes of the file system of the logs, no process ends or waits because of it."""
 
 import asyncio
 import fcntl

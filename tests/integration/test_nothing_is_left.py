@@ -26,7 +26,6 @@ def zombies(daemon: Daemon) -> list[int]:
 
 @pytest.mark.timeout(300)
 async def test_processes_deleted_right_after_their_creation_all_end(daemon: Daemon, sized: Sized) -> None:
-    """Check 2."""
     pairs = sized(60, 600)
     async with daemon.client() as client, Watch(client) as watch:
         for number in range(pairs):
@@ -40,7 +39,6 @@ async def test_processes_deleted_right_after_their_creation_all_end(daemon: Daem
 async def test_a_tree_that_escapes_its_session_is_gone_within_the_grace_period_plus_5_s(
     daemon: Daemon,
 ) -> None:
-    """Check 5."""
     script = f"{HELPER} {HELPER} trap '' INT; echo up; while :; do sleep 1000; done"
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(shell("tree", script))
@@ -56,7 +54,6 @@ async def test_a_tree_that_escapes_its_session_is_gone_within_the_grace_period_p
 
 
 async def test_an_exit_is_reported_at_once_although_a_grandchild_holds_stdout(daemon: Daemon) -> None:
-    """Check 6."""
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(shell("brief", f"{HELPER} read line || exit 3"))
         change = await watch.state("brief", "error", within=10)
@@ -68,7 +65,6 @@ async def test_an_exit_is_reported_at_once_although_a_grandchild_holds_stdout(da
 
 @pytest.mark.timeout(300)
 async def test_programs_that_exit_at_once_never_stay_running(daemon: Daemon, sized: Sized) -> None:
-    """Check 7."""
     count = sized(100, 1000)
     async with daemon.client() as client, Watch(client) as watch:
         for number in range(count):
@@ -83,7 +79,6 @@ async def test_programs_that_exit_at_once_never_stay_running(daemon: Daemon, siz
 async def test_a_child_that_ignores_sigint_is_killed_at_the_grace_period_by_one_delete(
     tmp_path: Path,
 ) -> None:
-    """Check 8."""
     port = port_span()[0]
     async with (
         running_daemon(tmp_path, "--stop-timeout", "1", "--port-range", f"{port}-{port}") as daemon,
@@ -104,7 +99,6 @@ async def test_a_child_that_ignores_sigint_is_killed_at_the_grace_period_by_one_
 async def test_a_delete_with_an_old_uuid_never_hits_the_process_that_took_the_name(
     daemon: Daemon, sized: Sized
 ) -> None:
-    """Check 10."""
     rounds = sized(100, 10_000)
     async with daemon.client() as client, Watch(client) as watch:
         uuid = (await client.process_create(sleeper("x"))).status.uuid

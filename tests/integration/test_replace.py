@@ -53,7 +53,6 @@ async def test_the_same_binary_answers_the_process_that_runs(daemon: Daemon) -> 
 async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_old_process_alone(
     tmp_path: Path, other_binary: str
 ) -> None:
-    """Check 23."""
     async with (
         running_daemon(tmp_path, "--ready-timeout", "3") as daemon,
         daemon.client() as client,
@@ -83,7 +82,6 @@ async def test_a_replacement_that_cannot_be_executed_leaves_the_old_process_alon
 
 
 async def test_a_delete_during_a_replace_is_not_undone(daemon: Daemon, other_binary: str) -> None:
-    """Check 23."""
     async with daemon.client() as client, daemon.client() as other, Watch(client) as watch:
         old = await client.process_create(stub("e"))
         await watch.state("e", "running")

@@ -1,4 +1,4 @@
-"""A daemon that stood still, or got no CPU, says so and holds it against nobody: check 26."""
+"""A daemon that stood still, or got no CPU, says so and holds it against nobody."""
 
 import asyncio
 import contextlib

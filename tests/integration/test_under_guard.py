@@ -102,7 +102,6 @@ def freezer() -> Iterator[Path]:
 async def test_a_process_that_cannot_be_killed_stays_listed_with_the_reason_and_keeps_its_ports(
     freezer: Path, tmp_path: Path
 ) -> None:
-    """Check 9."""
     async with (
         running_daemon(tmp_path, "--stop-timeout", "0.5") as daemon,
         daemon.client() as client,
@@ -129,7 +128,6 @@ async def test_a_process_that_cannot_be_killed_stays_listed_with_the_reason_and_
 
 @pytest.mark.timeout(300)
 async def test_sigterm_with_many_processes_leaves_none(tmp_path: Path, full: bool) -> None:
-    """Check 28, first half."""
     count = 500 if full else 100
     async with running_daemon(tmp_path) as daemon, daemon.client() as client, Watch(client) as watch:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""The daemon is replaced by a later version and back while its processes work: check 30."""
+"""The daemon is replaced by a later version and back while its processes work."""
 
 import asyncio
 import compileall

@@ -99,6 +99,13 @@ async def test_instances_of_both_data_engines_are_listed_together(client: Client
     assert set(await client.process_list()) == {"p-r-0"}
 
 
+async def test_of_two_with_one_name_the_v1_instance_is_listed(client: Client) -> None:
+    await client.process_create(sleeper("v-r-0"))
+    await client.instance_create(REPLICA)
+    listed = await client.instance_list()
+    assert [each.spec.data_engine for each in listed.values()] == [common_pb2.DATA_ENGINE_V1]
+
+
 async def test_a_stale_uuid_is_refused_over_the_wire(client: Client) -> None:
     old = (await client.instance_create(REPLICA)).status.uuid
     await client.instance_delete("v-r-0", old, kind="replica", data_engine="v2", cleanup=True)

@@ -12,27 +12,16 @@ import grpc.aio
 import psutil
 import pytest
 
-from instance_manager.client import Client
-from tests.harness import Daemon, Watch, shell, sleeper, unique
+from tests.harness import Daemon, Watch, live, shell, sleeper, unique
 
 Sized = Callable[[int, int], int]
 LIFE = ["starting", "running", "stopping", "stopped", "deleted"]
-
-
-async def live(client: Client, watch: Watch, name: str) -> str:
-    """Take a process from its creation to its end and return its UUID."""
-    uuid = (await client.process_create(sleeper(name))).status.uuid
-    await watch.state(name, "running")
-    await client.process_delete(name, uuid)
-    await watch.state(name, "deleted")
-    return uuid
 
 
 @pytest.mark.timeout(600)
 async def test_ten_watchers_see_every_transition_of_every_process_once_and_in_order(
     daemon: Daemon, sized: Sized
 ) -> None:
-    """Check 16."""
     count = sized(60, 1000)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(daemon.client()) for _ in range(10)]
@@ -50,7 +39,7 @@ async def test_ten_watchers_see_every_transition_of_every_process_once_and_in_or
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 async def test_a_subscriber_that_never_reads_costs_little_and_delays_nobody(daemon: Daemon) -> None:
-    """Check 17, full size: 100,000 events."""
+    """At full size: 100,000 events."""
     process = psutil.Process(daemon.pid)
     async with daemon.client() as stuck, daemon.client() as client, Watch(client) as watch:
         await live(client, watch, "warm-up")
@@ -113,7 +102,6 @@ def descriptors(daemon: Daemon) -> int:
 async def test_streams_that_are_opened_and_cancelled_leave_nothing_in_the_daemon(
     daemon: Daemon, sized: Sized, method: str
 ) -> None:
-    """Check 18."""
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(shell("a", "echo up; exec sleep 1000"))
         await watch.state("a", "running")

@@ -35,16 +35,16 @@ def options() -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, str]:
-    rows = re.findall(r"^\| `(--[\w-]+)` \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return dict(rows)
+    section = (ROOT / "docs" / "cli.md").read_text().partition("\n## The daemon\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| `(--[\w-]+)` \| (.*?) \|", section, re.MULTILINE))
 
 
-def test_the_readme_names_every_option_of_the_daemon_and_no_other() -> None:
+def test_the_page_names_every_option_of_the_daemon_and_no_other() -> None:
     assert set(documented()) == set(options())
 
 
 @pytest.mark.parametrize("name", sorted(documented()))
-def test_the_readme_tells_the_default_of_each_option(name: str) -> None:
+def test_the_page_tells_the_default_of_each_option(name: str) -> None:
     option, told = options()[name], documented()[name]
     if option.default is None:  # it is that of all commands
         option = next(each for each in root.params if isinstance(each, click.Option) and each.opts[0] == name)

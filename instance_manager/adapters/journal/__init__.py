@@ -1,6 +1,6 @@
-"""The journal: what the daemon knows about its processes, in SQLite, for the daemon that comes after it."""
+"""The journal: what the daemon knows about its processes, in SQLite, for the next daemon."""
 
 from instance_manager.adapters.journal.journal import SqliteJournal
-from instance_manager.adapters.journal.state_dir import StateDir, StateDirError, boot_id
+from instance_manager.adapters.journal.state_dir import StateDir, StateDirError
 
-__all__ = ["SqliteJournal", "StateDir", "StateDirError", "boot_id"]
+__all__ = ["SqliteJournal", "StateDir", "StateDirError"]

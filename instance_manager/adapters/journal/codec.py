@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from instance_manager.core.change import Change
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
@@ -39,6 +39,7 @@ def encode(process: Process) -> str:
             "port_count": spec.port_count,
             "port_args": spec.port_args,
             "type": spec.instance_type,
+            "volume": spec.volume_name,
             "uuid": process.uuid,
             "ports": [ports.start, ports.end] if ports else None,
             "state": process.state,
@@ -63,10 +64,7 @@ def decode(text: str) -> Process:
     """
     try:
         return _decode(json.loads(text))
-    except (
-        *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-        InvalidArgumentError,
-    ) as error:
+    except MALFORMED as error:
         raise ValueError(f"no process: {error!r}") from error
 
 
@@ -95,6 +93,7 @@ def _decode(data: dict[str, Any]) -> Process:
             port_count=int(data.get("port_count", 0)),
             port_args=tuple(map(str, data.get("port_args", ()))),
             instance_type=str(data.get("type", "")),
+            volume_name=str(data.get("volume", "")),
         ),
         uuid=str(data["uuid"]),
         ports=port_range(int(ports[0]), int(ports[1])) if ports else None,

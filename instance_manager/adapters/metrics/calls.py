@@ -63,26 +63,26 @@ class Calls:
     def collect(self) -> Iterator[Metric]:
         """Tell everything counted so far."""
         started = CounterMetricFamily(
-            "instance_manager_grpc_started", "Counts the calls that have begun.", labels=_METHOD
+            "instance_manager_grpc_started", "Calls that were started.", labels=_METHOD
         )
         handled = CounterMetricFamily(
             "instance_manager_grpc_handled",
-            "Counts the calls that have ended, by status code: CANCELLED if the caller waited no longer.",
+            "Calls that have ended, by status code; CANCELLED if the caller gave up.",
             labels=(*_METHOD, "code"),
         )
         active = GaugeMetricFamily(
             "instance_manager_grpc_active_calls",
-            "Tells how many calls and streams are under way.",
+            "Number of calls and streams in progress.",
             labels=_METHOD,
         )
         seconds = HistogramMetricFamily(
             "instance_manager_grpc_handling_seconds",
-            "Tells how long calls took that are no streams.",
+            "Duration of calls, streams excepted.",
             labels=_METHOD,
         )
         watchers = GaugeMetricFamily(
             "instance_manager_watchers",
-            "Tells how many streams of changes are under way.",
+            "Number of watch streams in progress.",
             labels=("service",),
         )
         watching: Counter[str] = Counter()

@@ -95,7 +95,7 @@ class DaemonCollector:
         everything = supervisor.left
         family = GaugeMetricFamily(
             "instance_manager_processes",
-            "Tells how many processes are listed, by state and type.",
+            "Number of listed processes, by state and type.",
             labels=("state", "type"),
         )
         count = Counter((process.state, _type(process)) for process in listed)
@@ -105,12 +105,12 @@ class DaemonCollector:
         yield family
         yield GaugeMetricFamily(
             "instance_manager_processes_unlisted",
-            "Tells how many processes are not listed: those that replace others or were replaced.",
+            "Number of processes that are not listed: those replacing others, and those that were replaced.",
             value=len(everything) - len(listed),
         )
         yield GaugeMetricFamily(
             "instance_manager_processes_hindered",
-            "Tells how many processes take more than a signal to end; their error_msg says why.",
+            "Number of processes that a signal alone could not stop; their error_msg says why.",
             value=sum(bool(process.hindrance) and process.body is not Body.GONE for process in everything),
         )
 
@@ -119,7 +119,7 @@ class DaemonCollector:
         free = supervisor.registry.free_ports
         family = GaugeMetricFamily(
             "instance_manager_ports",
-            "Tells how many ports of the range for processes are free and used.",
+            "Number of ports in --port-range, free and used.",
             labels=("state",),
         )
         family.add_metric(("free",), free)
@@ -130,22 +130,22 @@ class DaemonCollector:
         events = self._sources.supervisor.events
         yield GaugeMetricFamily(
             "instance_manager_event_revision",
-            "Tells the revision of the latest change; it goes on across restarts of the daemon.",
+            "Revision of the latest change; it continues across restarts of the daemon.",
             value=events.revision,
         )
         yield CounterMetricFamily(
             "instance_manager_events_published",
-            "Counts the changes that were told to whoever watches.",
+            "Changes published to watchers.",
             value=events.revision - self._first_revision,
         )
         yield CounterMetricFamily(
             "instance_manager_subscribers_cut_off",
-            "Counts the watchers that were cut off because they did not read.",
+            "Watchers that were cut off because they did not read.",
             value=events.cut_off,
         )
         yield CounterMetricFamily(
             "instance_manager_pings_merged",
-            "Counts the pings to watchers of instances that were merged into one that was not read yet.",
+            "Pings to watchers of instances that were merged into an unread one.",
             value=self._sources.pings_merged(),
         )
 
@@ -153,19 +153,19 @@ class DaemonCollector:
         journal = self._sources.journal
         yield GaugeMetricFamily(
             "instance_manager_journal_up",
-            "Tells whether the journal is written (1) or is in trouble (0).",
+            "Whether the journal is written (1) or is failing (0).",
             value=not journal.trouble,
         )
         yield CounterMetricFamily(
             "instance_manager_journal_failures",
-            "Counts how often reading or writing the journal has failed.",
+            "Failed reads and writes of the journal.",
             value=journal.troubles,
         )
 
     def _logs(self) -> Metric:
         family = CounterMetricFamily(
             "instance_manager_log_failures",
-            "Counts what went wrong with the log files of the processes, by kind.",
+            "Failures with the log files of the processes, by kind.",
             labels=("kind",),
         )
         for kind, count in sorted(self._sources.logs.troubles.items()):
@@ -175,15 +175,15 @@ class DaemonCollector:
     def _certificates(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(
             "instance_manager_certificate_expiry_timestamp_seconds",
-            "Tells when the certificates in use expire, in seconds since 1970; nothing without TLS.",
+            "When the certificates in use expire, in seconds since 1970; absent without TLS.",
         )
         up = GaugeMetricFamily(
             "instance_manager_certificates_up",
-            "Tells whether the certificates on disk are in use and not expired (1); nothing without TLS.",
+            "Whether the certificates on disk are in use and have not expired (1); absent without TLS.",
         )
         renewals = CounterMetricFamily(
             "instance_manager_certificate_renewals",
-            "Counts how often renewed certificates were taken into use; nothing without TLS.",
+            "How often renewed certificates were loaded; absent without TLS.",
         )
         certificates = self._sources.certificates
         if certificates is not None:
@@ -200,7 +200,7 @@ def _type(process: Process) -> str:
 def _build() -> Metric:
     return InfoMetricFamily(
         "instance_manager_build",
-        "Tells which program this is, always 1.",
+        "Versions of the program; always 1.",
         {
             "version": version("instance-manager"),
             "commit": os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),

@@ -70,22 +70,22 @@ class LoopLag:
         """Tell everything counted so far."""
         late = HistogramMetricFamily(
             "instance_manager_event_loop_lag_seconds",
-            "Tells how late a timer came that is set twice a second; nothing else was done meanwhile either.",
+            "Delay of a timer that is set twice a second; nothing else ran during that delay either.",
         )
         self._late.add_to(late)
         yield late
         yield GaugeMetricFamily(
             "instance_manager_event_loop_last_lag_seconds",
-            "Tells how late the event loop was when it was looked at last.",
+            "Latest measured delay of the event loop.",
             value=self.last,
         )
         yield GaugeMetricFamily(
             "instance_manager_event_loop_longest_lag_seconds",
-            "Tells how late the event loop was at most since the daemon was started.",
+            "Longest delay of the event loop since the daemon was started.",
             value=self.longest,
         )
         yield CounterMetricFamily(
             "instance_manager_event_loop_stalls",
-            "Counts how often the event loop was a second late or more.",
+            "Delays of the event loop of a second or more.",
             value=self.stalls,
         )

@@ -87,15 +87,15 @@ class Lifecycles:
         """Tell everything counted so far."""
         transitions = CounterMetricFamily(
             "instance_manager_process_transitions",
-            "Counts the processes that came to a state, or left the list (deleted).",
+            "Processes that entered a state, or left the list (deleted).",
             labels=("state",),
         )
         for state, count in self._transitions.items():
             transitions.add_metric((state,), count)
         errors = CounterMetricFamily(
             "instance_manager_process_errors",
-            "Counts the processes that came to the state error: they could not be spawned, did not get ready "
-            "in time (readiness), or ended by themselves with another status than 0 (exit).",
+            "Processes that entered the state error, by cause: they could not be spawned (spawn), were not "
+            "ready in time (readiness), or ended by themselves with a status other than 0 (exit).",
             labels=("cause",),
         )
         for cause, count in self._errors.items():
@@ -103,17 +103,17 @@ class Lifecycles:
         yield from (transitions, errors)
         yield CounterMetricFamily(
             "instance_manager_process_kills",
-            "Counts the processes that did not end within the stop timeout and were sent SIGKILL.",
+            "Processes that did not end within the stop timeout and were sent SIGKILL.",
             value=self._kills,
         )
         start = HistogramMetricFamily(
             "instance_manager_process_start_seconds",
-            "Tells how long it took from the creation of a process until it ran.",
+            "Time from the creation of a process until it was running.",
         )
         self._start.add_to(start)
         stop = HistogramMetricFamily(
             "instance_manager_process_stop_seconds",
-            "Tells how long it took from the first signal to a process until nothing was left of it.",
+            "Time from the first signal to a process until nothing was left of it.",
         )
         self._stop.add_to(stop)
         yield from (start, stop)

@@ -64,7 +64,7 @@ class Pages:
         """Tell what is known here."""
         yield GaugeMetricFamily(
             "instance_manager_ready",
-            "Tells whether the daemon serves (1), or is starting or ending (0).",
+            "Whether the daemon serves (1), or is starting or ending (0).",
             value=self.phase is Phase.SERVING,
         )
 

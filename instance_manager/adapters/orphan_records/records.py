@@ -5,7 +5,6 @@ What a person had asked for is lost with it, which is why that is told as an err
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from instance_manager.adapters.orphan_records import codec
 from instance_manager.adapters.orphan_records.schema import NewerSchemaError, upgrade
 from instance_manager.app.orphans.interfaces import CannotReadError
 from instance_manager.core.orphans import Fate, Orphan
+from instance_manager.linux import lock_file
 
 log = structlog.get_logger(__name__)
 
@@ -216,16 +216,13 @@ class SqliteRecords:
         path = Path(f"{self._path}.lock")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_file(path)
         except BlockingIOError as error:
-            self.close()
             raise CannotReadError(
                 f"cannot use the records {self._path}: another agent does; "
                 "end that one or give other --records"
             ) from error
         except OSError as error:
-            self.close()
             raise CannotReadError(
                 f"cannot use the records {self._path}: {error.strerror}; "
                 "make the directory writable or give other --records"

@@ -1,7 +1,6 @@
 """Spawning, and reaping whatever becomes this process's child."""
 
 import asyncio
-import ctypes
 import errno
 import os
 import resource
@@ -17,8 +16,8 @@ from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.linux import become_subreaper
 
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
 DESCRIPTORS_KEPT = 64
@@ -55,7 +54,7 @@ class ProcessSpawner:
 
     def open(self) -> None:
         """Adopt orphaned descendants from now on, and let nothing of ours leak into a child."""
-        _become_subreaper()
+        become_subreaper()
         _close_on_exec()
         self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -177,13 +176,6 @@ def _no_room(order: SpawnOrder, error: OSError) -> ResourceExhaustedError:
         f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"
     )
-
-
-def _become_subreaper() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
 
 
 def _close_on_exec() -> None:

@@ -1,11 +1,11 @@
 """One long-lived connection to the SPDK service, and what its errors mean to a caller."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.core.errors import UpstreamError
@@ -25,8 +25,6 @@ _OPTIONS = (
     # An address that does not even refuse is given up after so many milliseconds.
     ("grpc.min_reconnect_backoff_ms", 2_000),
 )
-
-Response = TypeVar("Response", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +61,32 @@ class SpdkChannel:
             within: seconds.
 
         Raises:
-            UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away and
-                DEADLINE_EXCEEDED if it does not answer in time.
+            UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away,
+                DEADLINE_EXCEEDED if it does not answer in time and INTERNAL if the answer cannot be read.
         """
         descriptor = SERVICE.methods_by_name[method]
         response = GetMessageClass(descriptor.output_type)
         unary: Any = self._channel.unary_unary(
             f"/{SERVICE.full_name}/{method}",
             request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
         )
         try:
-            return cast(Message, await unary(request, timeout=within, wait_for_ready=False))
+            # Read here: gRPC would log a traceback and return nothing for an answer that cannot be read.
+            return response.FromString(await unary(request, timeout=within, wait_for_ready=False))
         except grpc.aio.AioRpcError as error:
             raise self._told(doing, error, within) from error
+        except DecodeError as error:
+            raise UpstreamError(
+                "INTERNAL",
+                f"cannot {doing}: the SPDK service at {self.target} answers with what is no "
+                f"{descriptor.output_type.name}; is it of another version?",
+            ) from error
 
     def stream(self, method: str, request: Message) -> Any:
-        """Call a streaming method; the call is a `grpc.aio.UnaryStreamCall`."""
-        response = GetMessageClass(SERVICE.methods_by_name[method].output_type)
+        """Call a streaming method; the call is a `grpc.aio.UnaryStreamCall`, of bytes."""
         stream: Any = self._channel.unary_stream(
             f"/{SERVICE.full_name}/{method}",
             request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
         )
         return stream(request, wait_for_ready=False)
 

@@ -64,6 +64,7 @@ def _read_engine(engine: pb.Engine) -> SpdkInstance:
     return SpdkInstance(
         type=InstanceType.ENGINE,
         name=engine.name,
+        volume_name=engine.volume_name,
         state=engine.state,
         error_msg=engine.error_msg,
         uuid=engine.uuid,
@@ -95,6 +96,7 @@ def _read_frontend(frontend: pb.EngineFrontend) -> SpdkInstance:
     return SpdkInstance(
         type=InstanceType.ENGINE_FRONTEND,
         name=frontend.name,
+        volume_name=frontend.volume_name,
         state=frontend.state,
         error_msg=frontend.error_msg,
         uuid=frontend.uuid,
@@ -158,6 +160,7 @@ def _read_shard(shard: shard_pb2.Shard) -> SpdkInstance:
     return SpdkInstance(
         type=InstanceType.SHARD,
         name=shard.name,
+        volume_name=shard.volume_name,
         state=state or "error",
         error_msg=shard.error_msg
         or ("" if state else f"the SPDK service tells of an unknown state {shard.state}"),
@@ -196,6 +199,7 @@ def _read_shard_group(group: shardgroup_pb2.ShardGroup) -> SpdkInstance:
     return SpdkInstance(
         type=InstanceType.SHARD_GROUP,
         name=group.name,
+        volume_name=group.volume_name,
         state=group.process_state,
         error_msg=group.error_msg,
         port_start=group.port,

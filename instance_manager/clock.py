@@ -1,4 +1,4 @@
-"""Real time."""
+"""Real time, for the daemon and the agent."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from instance_manager.app.interfaces import Cancellable
 
 _LATE = 0.1
-"""Seconds by which a timer may be late on a busy machine."""
+"""Seconds; a timer that is later than this has been held up by a stall, not just by a busy machine."""
 _SECOND_CHANCE = 5.0
-"""Seconds that are waited at most after the daemon has stood still; its instances may have, too."""
+"""Seconds; the longest extra wait after a stall, which may have held up the instances too."""
 
 
 class LoopClock:
@@ -27,10 +27,10 @@ class LoopClock:
 
 
 class _FairTimer:
-    """A timer that does not act on a daemon that has just stood still.
+    """A timer that does not fire right after a stall of this program.
 
-    Whoever was given a time, such as an instance that is to end, may have kept it while nobody was there to
-    see. So a timer that comes late waits once more, and what has happened is heard first.
+    An instance that was given a time, to stop for example, may have kept it while nobody was there to see. So
+    a timer that fires late waits once more, and events that happened during the stall are processed first.
     """
 
     def __init__(self, delay: float, action: Callable[[], None]) -> None:
