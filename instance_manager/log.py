@@ -36,6 +36,8 @@ LEVELS = {
 """Names of levels as clients write them, in lower case."""
 AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
 """Parts of the daemon that can log in detail by themselves: the last names of its modules and packages."""
+_ALWAYS = "audit"
+"""The part that logs whatever the level: nobody who may set it shall hide by it what they change."""
 
 
 class LogControl:
@@ -80,7 +82,8 @@ class LogControl:
 
     def passes(self, level: str, path: Collection[str]) -> bool:
         """Tell whether a line is to be logged: its level and the dotted name of the module, in parts."""
-        return LEVELS.get(level, logging.INFO) >= LEVELS[self._level] or not self._areas.isdisjoint(path)
+        important = LEVELS.get(level, logging.INFO) >= LEVELS[self._level]
+        return important or _ALWAYS in path or not self._areas.isdisjoint(path)
 
 
 control = LogControl()

@@ -218,7 +218,9 @@ class Daemon:
 
     async def clean_up(self) -> list[int]:
         """End the daemon if it runs; return, and end, what it has left behind."""
-        if self.process.returncode is None:
+        # Without one it never got so far; why is what the test is to tell.
+        process: asyncio.subprocess.Process | None = getattr(self, "process", None)
+        if process is not None and process.returncode is None:
             await self.stop()
         left = marked(self.marker)
         for pid in left:

@@ -2,7 +2,7 @@
 
 import grpc
 
-from instance_manager.api.methods import CallObserver, generic_handler
+from instance_manager.api.methods import generic_handler
 from instance_manager.app.audit import AuditEntry, AuditTrail
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.instance_manager.v1 import audit_pb2 as pb
@@ -16,9 +16,9 @@ class AuditService:
     def __init__(self, trail: AuditTrail) -> None:
         self._trail = trail
 
-    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server; `calls` is told about every call."""
-        return generic_handler(SERVICE, {"List": self.list}, calls)
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server."""
+        return generic_handler(SERVICE, {"List": self.list})
 
     def list(self, request: pb.AuditRequest) -> pb.AuditResponse:
         """Tell the latest calls that were to change something."""

@@ -68,7 +68,8 @@ def certificate_names(context: Context) -> list[str]:
     """Return the names in the client's certificate: DNS names, then the common name; none without one."""
     shown = context.auth_context()
     found = [*shown.get("peer_dns", ()), *shown.get("x509_common_name", ())]
-    return list(dict.fromkeys(name.decode(errors="replace") for name in found))
+    # gRPC tells of an empty common name where there is none.
+    return list(dict.fromkeys(name.decode(errors="replace") for name in found if name))
 
 
 def unix_peers(no_sockets: Container[int] = ()) -> Iterator[Peer]:

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import Callers
 from instance_manager.api.methods import Context
+from instance_manager.api.observing import CallObserver, MethodObserver, Unobserved, code_name, observed
 from instance_manager.api.refusals import Refusals
 from instance_manager.api.turns import Turns
 from instance_manager.app.audit import AuditTrail
@@ -31,8 +32,6 @@ CHANGES = frozenset(
 )  # fmt: skip
 """Methods that change something, of any service: they are audited and go first."""
 
-_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-
 
 class Entrance:
     """Stands in front of services."""
@@ -40,6 +39,7 @@ class Entrance:
     def __init__(
         self,
         trail: AuditTrail,
+        calls: CallObserver | None = None,
         *,
         max_streams: int = DEFAULT_MAX_STREAMS,
         no_sockets: Callable[[], Container[int]] = tuple,
@@ -48,10 +48,12 @@ class Entrance:
 
         Args:
             trail: of what was changed.
+            calls: is told about every call; None: nobody is.
             max_streams: that may be open at once.
             no_sockets: returns descriptors of this process that no client is at the other end of.
         """
         self._trail = trail
+        self._calls = calls or Unobserved()
         self._callers = Callers(no_sockets)
         self._max_streams = max_streams
         self._turns = Turns()
@@ -63,13 +65,21 @@ class Entrance:
         """Return handlers that let calls through to these services, by their full names."""
         return {name: _Handler(self, name, handler) for name, handler in services.items()}
 
-    def wrap(self, method: MethodDescriptor, handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    def observer(self, service: str, method: MethodDescriptor) -> MethodObserver:
+        """Return what is to be told about the calls of a method."""
+        return self._calls.method(service, method.name, streaming=method.server_streaming)
+
+    def wrap(
+        self, method: MethodDescriptor, handler: Any, observer: MethodObserver
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """Return the handler of a method behind this entrance."""
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream))
+            stream = self._stream(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(observed(stream, observer))
         change = method.name in CHANGES
         call = self._in_turn(handler.unary_unary, change=change)
-        return grpc.unary_unary_rpc_method_handler(self._audited(method, call) if change else call)
+        call = self._audited(method, call) if change else call
+        return grpc.unary_unary_rpc_method_handler(observed(call, observer))
 
     def _stream(self, call: Any) -> Any:
         async def stream(raw: bytes, context: Context) -> None:
@@ -100,6 +110,10 @@ class Entrance:
                 await self._turns.wait(context.peer(), change=change, size=len(raw))
             except ResourceExhaustedError as error:
                 await self._refuse(context, error)
+            except asyncio.CancelledError:
+                # For the audit trail; the caller hears nothing any more.
+                context.set_details("given up before its turn: nothing was done")
+                raise
             return cast("bytes", await call(raw, context))
 
         return unary
@@ -131,7 +145,7 @@ class Entrance:
                     name=name,
                     uuid=uuid,
                     caller=who,
-                    code=code or _code_name(context.code()),
+                    code=code or code_name(context.code()),
                     detail=_text(context.details()),
                 )
             return answer
@@ -146,6 +160,8 @@ class _Handler(grpc.GenericRpcHandler):
         self._entrance = entrance
         self._service = descriptor_pool.Default().FindServiceByName(name)
         self._inner = inner
+        methods = self._service.methods_by_name
+        self._observers = {method: entrance.observer(name, methods[method]) for method in methods}
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def service(
@@ -158,8 +174,9 @@ class _Handler(grpc.GenericRpcHandler):
             handler = self._inner.service(handler_call_details)
             if handler is None:
                 return None
-            method = self._service.methods_by_name[path.rpartition("/")[2]]
-            known = self._wrapped[path] = self._entrance.wrap(method, handler)
+            name = path.rpartition("/")[2]
+            method, observer = self._service.methods_by_name[name], self._observers[name]
+            known = self._wrapped[path] = self._entrance.wrap(method, handler, observer)
         return known
 
 
@@ -176,13 +193,6 @@ def _parsed(kind: Any, raw: bytes) -> Message | None:
         return GetMessageClass(kind).FromString(raw)
     except DecodeError:
         return None
-
-
-def _code_name(code: Any) -> str:
-    """Return the name of a status: a number, a `StatusCode`, or nothing if all is well."""
-    if isinstance(code, grpc.StatusCode):
-        return code.name
-    return _CODE_NAMES.get(code or 0, str(code))
 
 
 def _text(details: Any) -> str:

@@ -11,7 +11,7 @@ from instance_manager.api.events_wire import (
     instance_to_wire,
     watched,
 )
-from instance_manager.api.methods import CallObserver, Context, generic_handler
+from instance_manager.api.methods import Context, generic_handler
 from instance_manager.api.watching import watching
 from instance_manager.api.wire import SerializedChanges
 from instance_manager.app.supervisor import Supervisor
@@ -37,9 +37,9 @@ class EventService:
         self._events = supervisor.events
         self._watched = SerializedChanges(watched)
 
-    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server; `calls` is told about every call."""
-        return generic_handler(SERVICE, {"Watch": self.watch, "History": self.history}, calls)
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server."""
+        return generic_handler(SERVICE, {"Watch": self.watch, "History": self.history})
 
     async def watch(self, request: pb.WatchRequest, context: Context) -> None:
         """Stream changes: from now on, after a snapshot, or after a revision that the caller has seen."""

@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.instance_wire import alone, in_list, instance_to_wire, is_v2, spec_from_wire
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import CallObserver, Context, generic_handler
+from instance_manager.api.methods import Context, generic_handler
 from instance_manager.api.version import version_response
 from instance_manager.api.wire import SerializedList, SerializedProcesses
 from instance_manager.app.pings import Pings
@@ -49,8 +49,8 @@ class InstanceService:
         self._list = SerializedList(supervisor, in_list)
         self._each = SerializedProcesses(supervisor, alone)
 
-    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server; `calls` is told about every call."""
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server."""
         return generic_handler(
             SERVICE,
             {
@@ -71,7 +71,6 @@ class InstanceService:
                 "LogGetFlags": self.log_get_flags,
                 "VersionGet": self.version,
             },
-            calls,
         )
 
     async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:

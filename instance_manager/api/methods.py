@@ -8,7 +8,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -51,66 +51,30 @@ def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
     return STATUS[type(error)]
 
 
-class MethodObserver(Protocol):
-    """Is told about every call of one method."""
-
-    def begun(self) -> None:
-        """Take note that a call has begun."""
-
-    def ended(self, code: str, seconds: float) -> None:
-        """Take note that a call has ended, with the name of a status code, after so many seconds."""
-
-
-class CallObserver(Protocol):
-    """Is told about every call of every method."""
-
-    def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
-        """Return what is told about the calls of one method."""
-
-
-class Unobserved:
-    """A `CallObserver` that takes note of nothing."""
-
-    def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
-        """Return this very observer."""
-        del service, method, streaming
-        return self
-
-    def begun(self) -> None:
-        """Do nothing."""
-
-    def ended(self, code: str, seconds: float) -> None:
-        """Do nothing."""
-
-
 def generic_handler(
-    service: ServiceDescriptor, methods: Mapping[str, Unary | Stream], calls: CallObserver | None = None
+    service: ServiceDescriptor, methods: Mapping[str, Unary | Stream]
 ) -> grpc.GenericRpcHandler:
     """Return the handler of a service.
 
     Args:
         service: what is served.
         methods: by name.
-        calls: is told about every call; None: nobody is.
 
     Raises:
         ValueError: if `methods` are not exactly the methods of the service.
     """
     if set(methods) != set(service.methods_by_name):
         raise ValueError(f"{service.full_name} has the methods {sorted(service.methods_by_name)}")
-    calls = calls or Unobserved()
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, method in methods.items():
         descriptor = service.methods_by_name[name]
         full_name = f"/{service.full_name}/{name}"
         request = GetMessageClass(descriptor.input_type)
-        streaming = descriptor.server_streaming
-        observer = calls.method(service.full_name, name, streaming=streaming)
-        if streaming:
-            call = _guarded(full_name, _stream(request, method), observer)
+        if descriptor.server_streaming:
+            call = _guarded(full_name, _stream(request, method))
             handlers[name] = grpc.unary_stream_rpc_method_handler(call)
         else:
-            call = _guarded(full_name, _unary(request, method), observer)
+            call = _guarded(full_name, _unary(request, method))
             handlers[name] = grpc.unary_unary_rpc_method_handler(call)
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
@@ -141,10 +105,9 @@ def _stream(kind: type[Message], method: Any) -> Any:
     return call
 
 
-def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
+def _guarded(full_name: str, call: Any) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes | None:
         begun = time.perf_counter()
-        observer.begun()
         # What is left when none of the ways out below was taken: the caller has gone.
         code = grpc.StatusCode.CANCELLED
         try:
@@ -165,9 +128,8 @@ def _guarded(full_name: str, call: Any, observer: MethodObserver) -> Any:
                 f"internal error {error_id}: this is a defect; the daemon's log tells more under this id",
             )
         finally:
-            seconds = time.perf_counter() - begun
-            observer.ended(code.name, seconds)
-            log.debug("call", method=full_name, code=code.name, milliseconds=round(seconds * 1000, 2))
+            milliseconds = round((time.perf_counter() - begun) * 1000, 2)
+            log.debug("call", method=full_name, code=code.name, milliseconds=milliseconds)
         return answer
 
     return guarded

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import CallObserver, Context, generic_handler
+from instance_manager.api.methods import Context, generic_handler
 from instance_manager.api.version import version_response
 from instance_manager.api.watching import watching
 from instance_manager.api.wire import (
@@ -35,8 +35,8 @@ class ProcessService:
         self._list = SerializedList(supervisor, _in_list)
         self._each = SerializedProcesses(supervisor, _alone)
 
-    def handler(self, calls: CallObserver | None = None) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server; `calls` is told about every call."""
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server."""
         return generic_handler(
             SERVICE,
             {
@@ -49,7 +49,6 @@ class ProcessService:
                 "ProcessWatch": self.watch,
                 "VersionGet": self.version,
             },
-            calls,
         )
 
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:

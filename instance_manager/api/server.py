@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -89,7 +90,7 @@ class GrpcServer:
     def __init__(self, services: dict[str, grpc.GenericRpcHandler], tls: ServerTls | None = None) -> None:
         self._services = services
         self._tls = tls
-        self.gate = PeerGate(tls.peer_name) if tls else None
+        self.gate = PeerGate(tls) if tls else None
         """What every call has to pass; None in plain text."""
         self._server = grpc.aio.server(
             options=_OPTIONS,
@@ -113,7 +114,7 @@ class GrpcServer:
             AddressError: if it is in use or not ours.
         """
         if address.path:
-            _refuse_live_socket(address.path)
+            _refuse_taken_path(address.path)
         try:
             with _owner_only():
                 if self._tls is None:
@@ -121,9 +122,12 @@ class GrpcServer:
                 else:
                     port = self._server.add_secure_port(address.target, credentials(self._tls))
         except RuntimeError as error:
-            raise AddressError(
-                f"cannot listen on {address.target}: it is in use or not an address of this machine"
-            ) from error
+            reason = (
+                "no socket can be made there; let this user write to its directory"
+                if address.path
+                else "it is in use or not an address of this machine; choose another with --listen"
+            )
+            raise AddressError(f"cannot listen on {address.target}: {reason}") from error
         return address if address.path else Address(address.host, port)
 
     async def start(self) -> None:
@@ -180,18 +184,33 @@ def _owner_only() -> Iterator[None]:
         os.umask(before)
 
 
-def _refuse_live_socket(path: str) -> None:
-    """Refuse to take the place of a Unix socket on which somebody answers; gRPC replaces a dead one."""
+def _refuse_taken_path(path: str) -> None:
+    """Refuse a path that no socket can be made at, or where one is on which somebody answers.
+
+    gRPC replaces a dead socket.
+    """
+    place = Path(path)
+    if not place.parent.is_dir():
+        reason = f"there is no directory {place.parent}; create it"
+    elif os.path.lexists(path) and not place.is_socket():
+        reason = "something else than a socket is there; remove it or choose another path with --listen"
+    elif who := _listener(path):
+        reason = f"{who}; choose another path with --listen"
+    else:
+        return
+    raise AddressError(f"cannot listen on unix:{path}: {reason}")
+
+
+def _listener(path: str) -> str:
+    """Say who listens on a Unix socket; empty if nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            return
+            return ""
         except (TimeoutError, BlockingIOError):
-            reason = "another process listens on it and does not answer"
+            return "another process listens on it and does not answer"
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-        else:
-            reason = "another process answers on it"
-    raise AddressError(f"cannot listen on unix:{path}: {reason}")
+            return (error.strerror or str(error)).lower()
+        return "another process answers on it"

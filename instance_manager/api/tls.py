@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from instance_manager.api.caller import Context, caller, certificate_names
+from instance_manager.api.observing import MethodObserver, Unobserved
 from instance_manager.api.refusals import Refusals
 from instance_manager.core.certificates import CertificateSet, listed, named
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 else:
     Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
 Check = Callable[[Context], Awaitable[None]]
+Observers = Callable[[str], MethodObserver]
+"""Returns what is told about the calls of a method, by its path `/SERVICE/METHOD`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class ServerTls:
     """Returns the certificates to use from now on; called by a thread of gRPC for each new connection."""
     peer_name: str
     """The name that a client's certificate has to carry."""
+    observers: Observers = lambda _: Unobserved()
+    """Of those that are told about the calls that the check of the name refuses."""
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
@@ -61,8 +66,9 @@ class PeerGate(grpc.aio.ServerInterceptor):
     of another client ends before its handler is called.
     """
 
-    def __init__(self, peer_name: str) -> None:
-        self._peer_name = peer_name
+    def __init__(self, tls: ServerTls) -> None:
+        self._peer_name = tls.peer_name
+        self._observers = tls.observers
         self._gated: dict[str, tuple[Handler, Handler]] = {}
         self._refusals = Refusals("call refused: wrong name")
 
@@ -78,16 +84,22 @@ class PeerGate(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         known = self._gated.get(method)
         if known is None or known[0] is not handler:
-            known = self._gated[method] = handler, gated(handler, self._check)
+            known = self._gated[method] = handler, gated(handler, self._check_of(method))
         return known[1]
 
-    async def _check(self, context: Context) -> None:
+    def _check_of(self, method: str) -> Check:
+        return functools.partial(self._check, observer=self._observers(method))
+
+    async def _check(self, context: Context, observer: MethodObserver) -> None:
         names = certificate_names(context)
         if named(names, self._peer_name):
             return
         self._refusals.add(lambda: {"caller": caller(context), "names": names})
+        code = grpc.StatusCode.PERMISSION_DENIED
+        observer.begun()
+        observer.ended(code.name, 0.0)
         await context.abort(
-            grpc.StatusCode.PERMISSION_DENIED,
+            code,
             f"cannot serve a client whose certificate names {listed(names)} and not {self._peer_name}; use "
             "one with that name, or start the daemon with another --tls-peer-name",
         )

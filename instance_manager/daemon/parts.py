@@ -89,14 +89,15 @@ def assemble(
         v2=v2,
         services=Entrance(
             trail,
+            calls,
             max_streams=settings.max_streams,
             no_sockets=lambda: spawner.descriptors() | survivors.descriptors(),
         ).before(
             {
-                process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(calls),
-                instance_service.SERVICE.full_name: instances.handler(calls),
-                event_service.SERVICE.full_name: EventService(supervisor).handler(calls),
-                audit_service.SERVICE.full_name: AuditService(trail).handler(calls),
+                process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(),
+                instance_service.SERVICE.full_name: instances.handler(),
+                event_service.SERVICE.full_name: EventService(supervisor).handler(),
+                audit_service.SERVICE.full_name: AuditService(trail).handler(),
             }
         ),
         recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),

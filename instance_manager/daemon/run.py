@@ -72,7 +72,7 @@ async def serve(settings: DaemonSettings) -> int:
         records = journal.open()
         stack.callback(journal.close)
         parts = assemble(settings, state_dir, journal, keeper)
-        tls = ServerTls(lambda: keeper.current, keeper.peer_name) if keeper else None
+        tls = ServerTls(lambda: keeper.current, keeper.peer_name, parts.calls.of) if keeper else None
         server = GrpcServer(parts.services, tls)
         reporter = _Reporter(server)
         history = parts.supervisor.events.history

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import time
@@ -83,6 +84,19 @@ async def test_each_change_is_a_line_in_the_daemons_log(daemon: Daemon) -> None:
         "nobody",
         "NOT_FOUND",
     )
+
+
+async def test_no_log_level_hides_who_has_changed_what(daemon: Daemon) -> None:
+    async with daemon.client() as client:
+        await client.set_log_level("panic")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.process_delete("nobody")
+    for method in ("imrpc.InstanceService/LogSetLevel", "ProcessManagerService/ProcessDelete"):
+        await daemon.logged(functools.partial(is_audit_of, method))
+
+
+def is_audit_of(method: str, line: dict[str, Any]) -> bool:
+    return (line["event"], line.get("method")) == ("audit", method)
 
 
 async def test_the_latest_changes_can_be_asked_for(daemon: Daemon) -> None:

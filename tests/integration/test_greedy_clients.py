@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2
 
+from instance_manager.api.server import MAX_CALLS_PER_CONNECTION
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.harness import Daemon, Watch, running_daemon, sleeper
@@ -113,6 +115,23 @@ async def test_a_client_may_ask_for_more_at_once_than_a_connection_takes(daemon:
         for _ in range(5):
             answers = await asyncio.gather(*(client.process_get("a") for _ in range(600)))
             assert {answer.spec.name for answer in answers} == {"a"}
+
+
+async def test_a_connection_has_so_many_calls_under_way_and_no_more(daemon: Daemon) -> None:
+    request = health_pb2.HealthCheckRequest().SerializeToString()
+    async with daemon.client() as client, daemon.client() as another:
+        watch: Any = client._channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watches = [watch(request) for _ in range(MAX_CALLS_PER_CONNECTION)]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(each.read() for each in watches))
+            one_more = asyncio.create_task(watch(request).read())
+            for _ in range(50):
+                assert await another.health() == "SERVING"
+            assert not one_more.done()
+            watches[0].cancel()
+            await one_more
+        for each in watches:
+            each.cancel()
 
 
 async def one_after_the_other(client: Client, count: int) -> list[float]:

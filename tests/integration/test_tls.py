@@ -270,6 +270,23 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
     line = await tls_daemon.logged(lambda line: line["event"].startswith("call refused"))
     assert line["names"] == ["other.example", "somebody"]
     assert line["caller"].startswith("other.example at 127.0.0.1:")
+    metrics = (await tls_daemon.http("/metrics"))[1]
+    of_create = 'code="PERMISSION_DENIED",method="ProcessCreate",service="ProcessManagerService"'
+    # Once on each port.
+    assert f"\ninstance_manager_grpc_handled_total{{{of_create}}} 2.0\n" in metrics
+    assert "grpc.health" not in metrics
+
+
+async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> None:
+    for wrong, told in (
+        (OURS.signed("other.example"), "names other.example and"),
+        (OURS.special(), "nobody"),
+    ):
+        async with channel(addresses(tls_daemon)[0], wrong) as connection:
+            call: Any = connection.unary_unary("/ProcessManagerService/ProcessList")
+            with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED") as caught:
+                await call(b"", timeout=20)
+            assert told in (caught.value.details() or "")
 
 
 @pytest.mark.parametrize("kind", BAD_CLIENTS)

@@ -76,6 +76,13 @@ async def test_a_socket_of_a_process_that_hangs_is_not_either(tmp_path: Path) ->
 
 async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("precious")
-    with pytest.raises(AddressError):
+    with pytest.raises(AddressError, match="something else than a socket is there; remove it"):
         bind(tmp_path / "s")
     assert (tmp_path / "s").read_text() == "precious"
+
+
+async def test_a_path_at_which_none_can_be_made_is_refused_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match=f"there is no directory {tmp_path}/no; create it"):
+        bind(tmp_path / "no" / "s")
+    with pytest.raises(AddressError, match="too long"):
+        bind(tmp_path / ("s" * 120))

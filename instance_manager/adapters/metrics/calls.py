@@ -52,13 +52,17 @@ class Calls:
     """The calls of every method that is served by this program's own services."""
 
     def __init__(self) -> None:
-        self._methods: list[MethodCalls] = []
+        self._methods: dict[str, MethodCalls] = {}
+        """By their paths, `/SERVICE/METHOD`."""
 
     def method(self, service: str, method: str, *, streaming: bool) -> MethodCalls:
         """Return what counts the calls of a method."""
-        calls = MethodCalls(service, method, streaming=streaming)
-        self._methods.append(calls)
+        calls = self._methods[f"/{service}/{method}"] = MethodCalls(service, method, streaming=streaming)
         return calls
+
+    def of(self, path: str) -> MethodCalls:
+        """Return what counts the calls of the method at a path; what nobody reads if they are not counted."""
+        return self._methods.get(path) or MethodCalls("", path, streaming=True)
 
     def collect(self) -> Iterator[Metric]:
         """Tell everything counted so far."""
@@ -86,7 +90,7 @@ class Calls:
             labels=("service",),
         )
         watching: Counter[str] = Counter()
-        for each in self._methods:
+        for each in self._methods.values():
             labels = (each.service, each.name)
             started.add_metric(labels, each.started)
             active.add_metric(labels, each.active)

@@ -31,7 +31,8 @@ class MetricsServer:
         """
         self._get = get
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], None] = {}
+        """The oldest first."""
 
     async def open(self, endpoint: Endpoint) -> list[Endpoint]:
         """Listen and return where: a name may stand for more than one address.
@@ -69,9 +70,11 @@ class MetricsServer:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - streams run this in one
         if len(self._open) >= _MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._open.add(task)
+            # The oldest: whoever keeps connections open must not make a liveness probe fail.
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.cancel()
+        self._open[task] = None
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await self._serve(reader, writer)
@@ -81,7 +84,7 @@ class MetricsServer:
             pass  # the caller has gone, is too slow, or the daemon ends
         finally:
             writer.transport.abort()
-            self._open.discard(task)
+            self._open.pop(task, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
