@@ -1,10 +1,13 @@
 """What several parts ask of Linux. The guard loads this too, so it imports next to nothing."""
 
+import errno
 import fcntl
 import os
 import stat
+import time
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_RETRY_DELAY = 0.02
 
 
 def become_subreaper() -> None:
@@ -31,20 +34,42 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def lock_file(path: str | os.PathLike[str]) -> int:
+def lock_file(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
     """Create a file if there is none, lock it, and return its descriptor; closing that releases the lock.
+
+    Args:
+        path: of the file; one that exists is locked on a read-only file system too.
+        patience: seconds to wait for another process to release it.
 
     Raises:
         BlockingIOError: if another process holds the lock.
         OSError: if the file cannot be created or opened.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock_within(fd, patience)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _lock_within(fd: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_DELAY)
+        else:
+            return
 
 
 def open_nonblocking(fd: int) -> int:

@@ -165,6 +165,9 @@ class Survivors(Protocol):
     def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
         """Take over exactly this process, and call `on_exit` once when it ends; None if it has ended."""
 
+    def remnants(self, identity: Identity, uuid: str) -> Child | None:
+        """Return what a process that has ended has left behind, in its stead; None if it left nothing."""
+
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended while no daemon was running, None if unknown."""
 

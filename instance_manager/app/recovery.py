@@ -61,6 +61,8 @@ class Recovery:
                 identity, process.uuid, lambda status: self._supervisor.handle(entry, Exited(status))
             )
         alive = identity if entry.child is not None else None
+        if entry.child is None and identity is not None and process.body is not Body.GONE:
+            entry.child = self._survivors.remnants(identity, process.uuid)
         exit_status = self._survivors.exit_status(identity) if identity and not alive else None
         effects, events = resume(process, alive, exit_status)
         self._supervisor.go_on(entry, effects, events)

@@ -78,6 +78,7 @@ async def serve(settings: DaemonSettings) -> int:
         history = parts.supervisor.events.history
         journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
         reporter.under(JOURNAL_HEALTH)(not journal.trouble)
+        journal.tend()
         parts.lifecycles.take_over(record.process for record in records)
         parts.lag.open()
         stack.callback(parts.lag.close)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Mapping
 
+from instance_manager.guard import proc, restarts
 from instance_manager.guard.guarded import Guarded, start
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options
@@ -19,7 +20,7 @@ SIGNALS = _ENDING | {signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUS
 """The signals that the guard handles; all but SIGCHLD are forwarded."""
 
 _FINAL = {0, 2}
-"""Exit codes that a restart would only repeat: success, and wrong usage."""
+"""Exit codes that a restart would only repeat, success and wrong usage; final unless instances live."""
 
 _CANNOT_START = 126
 _BATCH = 64
@@ -50,6 +51,8 @@ class Guard:
         self._start_at: float | None = None
         """When to restart it, while it is not running; by the monotonic clock."""
         self._asked_to_end = False
+        self._slow = False
+        """All restarts are used up, and instances live."""
         self._more_to_reap = False
         self._exit_code: int | None = None
 
@@ -109,7 +112,8 @@ class Guard:
 
     def _ended(self, guarded: Guarded, status: Status) -> None:
         """Decide what to do after the guarded program has ended."""
-        if self._asked_to_end or (not status.signal and status.code in _FINAL):
+        final = not status.signal and status.code in _FINAL
+        if self._asked_to_end or (final and not self._instances()):
             self._log.info("daemon ended", daemon=guarded.pid, status=str(status))
             self._exit_code = status.exit_code
         else:
@@ -122,13 +126,29 @@ class Guard:
         now = time.monotonic()
         delay = self._restarts.delay_after(ran, now)
         if delay is None:
-            self._log.error("gave up", error=self._farewell(status))
-            self._exit_code = status.exit_code
-        else:
-            self._log.info("daemon will be started again", in_seconds=delay)
-            self._start_at = now + delay
+            instances = self._instances()
+            if not instances:
+                self._log.error("gave up", error=f"{self._trouble(status)}. No instance lives any more.")
+                self._exit_code = status.exit_code
+                return
+            delay = restarts.SLOW_DELAY
+            if not self._slow:
+                self._log.error(
+                    "daemon keeps dying", error=f"{self._trouble(status)}. {_why_on(instances, delay)}"
+                )
+        self._slow = delay == restarts.SLOW_DELAY
+        self._log.info("daemon will be started again", in_seconds=delay)
+        self._start_at = now + delay
 
-    def _farewell(self, status: Status) -> str:
+    def _instances(self) -> int:
+        """Return how many instances live, which the end of the guard would end or leave to nobody."""
+        try:
+            return proc.living_instances()
+        except OSError as error:
+            self._log.warning("cannot tell whether instances live; taken as so", error=str(error))
+            return 1
+
+    def _trouble(self, status: Status) -> str:
         look = "its own last lines above tell why"
         if status.signal == signal.SIGKILL:
             look = "look for the out-of-memory killer in the kernel's log, at memory limits"
@@ -136,14 +156,10 @@ class Guard:
             look = "it is a crash: look for a core dump and at the kernel's log"
         elif status.code == _CANNOT_START:
             look = "the line above tells why it cannot be started"
-        if os.getpid() == 1:
-            fate = "Its processes end now, with the container"
-        else:
-            fate = "Its processes are not ended: they run on, without anybody to supervise them"
         options = self._options
         return (
             f"the daemon died with {status} after {options.restarts} restarts within {options.within:g} "
-            f"minutes; {look}. {fate}."
+            f"minutes; {look}"
         )
 
     def _pass_on(self, number: int) -> None:
@@ -163,6 +179,13 @@ class Guard:
             self._exit_code = 128 + number
         else:
             self._log.info("signal dropped: the daemon does not run", signal=name)
+
+
+def _why_on(instances: int, delay: float) -> str:
+    return (
+        f"Instances alive: {instances}. They would be lost with the guard, so it does not give up: it starts "
+        f"the daemon every {delay:g} seconds until that helps or no instance lives. Repair what it dies of"
+    )
 
 
 def _first_ended() -> os.waitid_result | None:

@@ -58,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "processes it has started keep running in between as children of the guard, which records their exit "
         "status for the next daemon. Meant to be PID 1 of a container.",
         epilog="Exit code: that of the command, or 128 plus the number of the signal that killed it. The "
-        "guard ends when the command exits with 0 or 2, after SIGTERM, SIGINT or SIGQUIT to the guard, or "
-        "when all restarts are used up. Each option has an environment variable, such as "
-        "INSTANCE_MANAGER_GUARD_STATE_DIR.",
+        "guard ends after SIGTERM, SIGINT or SIGQUIT to it; and, while no instance lives, when the command "
+        "exits with 0 or 2 or when all restarts are used up. Each option has an environment variable, such "
+        "as INSTANCE_MANAGER_GUARD_STATE_DIR.",
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         default=_from_environment("RESTARTS", "100"),
         metavar="N",
-        help="give up when it dies after N restarts; 0 means never restart (default: %(default)s)",
+        help="give up when it dies after N restarts; while instances live, keep trying every 30 seconds "
+        "instead (default: %(default)s)",
     )
     parser.add_argument(
         "--within",

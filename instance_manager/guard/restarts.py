@@ -4,6 +4,10 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 STEADY = 1.0
 """Seconds; a program that ran this long did not die at its start: it is restarted after the first delay."""
+SLOW_DELAY = 30.0
+"""Seconds between attempts when all restarts are used up and instances live that the guard must not leave."""
+RECOVERED = 60.0
+"""Seconds; a program that ran this long after its restarts were used up has all of them again."""
 
 
 class Restarts:
@@ -13,6 +17,7 @@ class Restarts:
         self._limit = limit
         self._within = within
         self._delay = 0.0
+        self._used_up = False
         self._times: list[float] = []
 
     def delay_after(self, ran: float, now: float) -> float | None:
@@ -23,10 +28,15 @@ class Restarts:
             now: seconds of a monotonic clock.
 
         Returns:
-            Seconds to wait before the restart, None if there have been too many restarts.
+            Seconds to wait before the restart, None if there have been too many. That stays so until the
+            program has run for `RECOVERED` seconds: slow attempts must not make room for quick ones again.
         """
+        if self._used_up and ran >= RECOVERED:
+            self._used_up = False
+            self._times.clear()
         self._times = [time for time in self._times if now - time < self._within]
-        if len(self._times) >= self._limit:
+        self._used_up = self._used_up or len(self._times) >= self._limit
+        if self._used_up:
             return None
         self._times.append(now)
         fresh = ran >= STEADY or not self._delay

@@ -5,7 +5,10 @@ import os
 import socket
 import sqlite3
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,49 @@ def test_looking_at_the_lock_does_not_take_it_from_a_daemon(healthy: dict[str, A
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_others_that_look_at_the_lock_are_not_taken_for_a_daemon(
+    tmp_path: Path, healthy: dict[str, Any]
+) -> None:
+    unlocked = tmp_path / "unlocked"
+    unlocked.mkdir()
+    with (unlocked / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert worst(healthy | {"state_dir": unlocked}, "state directory").severity is Severity.WARNING
+
+
+def test_a_relative_state_directory_is_looked_at_too(
+    healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(healthy["state_dir"].parent)
+    assert worst(healthy | {"state_dir": Path("state")}, "journal").severity is Severity.OK
+
+
+def test_a_file_system_that_does_not_count_files_is_not_full(
+    healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Btrfs."""
+    fields = [4096, 4096, 10**7, 10**7, 10**7, 0, 0, 0, 0, 255]
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
+    assert worst(healthy, "log directory").severity is not Severity.ERROR
+
+
+def test_nothing_is_said_about_listeners_while_nobody_knows_whose_they_are(healthy: dict[str, Any]) -> None:
+    assert findings(healthy | {"listed": None}, "ports") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_somebody_who_may_not_look_is_told_so() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from instance_manager.adapters.doctor import checks\n"
+        "os.setuid(65534); facts = checks.Facts(Path(sys.argv[1]), Path('/'), None, {}, '', [])\n"
+        "print([f.hint for c in (checks._state_dir, checks._journal, checks._strangers) for f in c(facts)])"
+    )
+    with tempfile.TemporaryDirectory() as state:
+        command = [sys.executable, "-c", code, state]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "['look as the user that the daemon runs as', '']\n", done.stderr
+
+
 def test_a_missing_state_directory_is_an_error(healthy: dict[str, Any], tmp_path: Path) -> None:
     assert worst(healthy | {"state_dir": tmp_path / "no"}, "state directory").severity is Severity.ERROR
 
@@ -149,10 +195,21 @@ def test_a_foreign_listener_in_the_port_range_is_named(healthy: dict[str, Any]) 
 def test_a_living_process_that_the_daemon_does_not_list_is_an_error_with_its_pid(
     healthy: dict[str, Any],
 ) -> None:
-    found = worst(healthy | {"living": [(4711, "r9", "another")]}, "unadopted processes")
+    pid = os.getpid()
+    found = worst(healthy | {"living": [(pid, "r9", "another")]}, "unadopted processes")
     assert found.severity is Severity.ERROR
-    assert "4711" in found.message
-    assert "kill 4711" in found.hint
+    assert str(pid) in found.message
+    assert f"kill {pid}" in found.hint
+
+
+def test_a_process_that_is_being_replaced_or_has_just_ended_is_not_to_be_killed(
+    healthy: dict[str, Any],
+) -> None:
+    """Neither is in the daemon's list."""
+    with closing(sqlite3.connect(healthy["state_dir"] / "journal.db")) as connection, connection:
+        connection.execute("INSERT INTO processes VALUES ('shadow', 0, '', '{}')")
+    living = [(os.getpid(), "r1", "shadow"), (2**22 + 1, "r2", "gone")]
+    assert worst(healthy | {"living": living}, "unadopted processes").severity is Severity.OK
 
 
 @pytest.mark.parametrize(

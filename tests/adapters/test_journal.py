@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirE
 from instance_manager.adapters.journal.schema import VERSION
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
+from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
+from instance_manager.core.recovery import resume
 from instance_manager.core.spec import ProcessSpec
+from tests.core.test_lifecycle_table import REACHABLE
 
 MADE_BY_EARLIER_VERSIONS = Path(__file__).parent / "journals"
 
@@ -46,6 +50,9 @@ processes = st.builds(
     killed=st.booleans(),
     doomed=st.booleans(),
 )
+
+
+possible = processes.filter(lambda process: process.body in codec._BODIES[process.state])
 
 
 def process(name: str) -> Process:
@@ -82,10 +89,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-@given(processes)
+@given(possible)
 @settings(max_examples=200)
 def test_a_process_is_read_as_it_was_written(written: Process) -> None:
     assert codec.decode(codec.encode(written)) == written
+
+
+def test_what_is_taken_for_damage_never_happens_to_a_process() -> None:
+    assert {(state, body) for state, bodies in codec._BODIES.items() for body in bodies} == REACHABLE
+
+
+@given(processes, st.none() | st.builds(Identity, st.integers(1, 99999), st.integers(0, 10**9)))
+def test_from_every_process_that_is_read_a_daemon_can_go_on(written: Process, found: Identity | None) -> None:
+    try:
+        read = codec.decode(codec.encode(written))
+    except ValueError:
+        return
+    _, events = resume(read, found, None)
+    for event in events:
+        read, _ = step(read, event)
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
@@ -284,10 +306,25 @@ def test_one_state_directory_serves_one_daemon(tmp_path: Path) -> None:
     first, second = StateDir(tmp_path / "state"), StateDir(tmp_path / "state")
     first.open()
     with pytest.raises(StateDirError, match="another daemon"):
-        second.open()
+        second.open(patience=0)
     first.close()
     second.open()
     second.close()
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.open()
+    state.close()
+    # What a child of a daemon that was killed does until its execve has closed the descriptor.
+    holder = subprocess.Popen(
+        ["flock", tmp_path / "state" / "lock", "sh", "-c", "echo; sleep 0.3"], stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        state.open(patience=20)
+    state.close()
 
 
 def test_a_state_directory_that_cannot_be_made_is_a_clear_error() -> None:

@@ -23,6 +23,8 @@ class FakeSurvivors:
         self.world = world
         self.living: dict[str, Survivor] = {}
         self.children: dict[str, FakeChild] = {}
+        self.left: dict[str, FakeChild] = {}
+        """What processes that have ended have left behind."""
         self.exits: dict[Identity, ExitStatus] = {}
 
     def add(self, process: Process, replaces: str = "", *, age: float = 0) -> None:
@@ -45,6 +47,11 @@ class FakeSurvivors:
         child = self.children[uuid] = FakeChild(
             order, identity, on_exit, obeys=["SIGINT", "SIGHUP"], notices=self.world.notices
         )
+        return child
+
+    def remnants(self, identity: Identity, uuid: str) -> Child | None:
+        child = self.left.get(uuid)
+        assert child is None or child.identity == identity
         return child
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
@@ -206,6 +213,23 @@ async def test_an_end_that_the_guard_saw_is_told_once(world: World, survivors: F
     await world.told(OLD, "error")
     assert world.supervisor.get("r").error_msg == "exit status 3"
     assert world.states(OLD) == ["error"]
+
+
+@pytest.mark.parametrize("body", [Body.ALIVE, Body.REMNANTS])
+async def test_what_a_process_that_ended_meanwhile_has_left_behind_is_ended(
+    world: World, survivors: FakeSurvivors, body: Body
+) -> None:
+    ended = dataclasses.replace(OLD, body=body, state=State.STOPPING, doomed=True)
+    assert ended.identity is not None
+    order = SpawnOrder(name="r", uuid=ended.uuid, command=(), envelope="", output=1)
+    left = FakeChild(order, ended.identity, lambda _: None, obeys=[], notices=world.notices)
+    left.tree.clear()
+    survivors.left[ended.uuid] = left
+    await recover(world, survivors, JournalRecord(ended, listed=True))
+    await world.until(lambda: left.trees_asked == 1)
+    assert world.supervisor.get("r").state is State.STOPPING, "it is listed as long as something is left"
+    left.tree.set()
+    await world.told(OLD, "deleted")
 
 
 async def test_a_process_with_another_start_time_is_not_the_one(

@@ -108,7 +108,7 @@ def _memory() -> str | None:
 
 SPEC = ProcessSpec("a", "/bin/a", ("-v",), 2, ("--listen,:",), "engine")
 RECORD = JournalRecord(
-    Process(SPEC, "u", PortRange(1, 2), State.RUNNING, Body.ALIVE, identity=IDENTITY), listed=True
+    Process(SPEC, "u", PortRange(1, 2), State.RUNNING, body=Body.ALIVE, identity=IDENTITY), listed=True
 )
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "validation": validation,

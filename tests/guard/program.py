@@ -7,6 +7,7 @@ The guard starts what it guards by the command line that it was started with its
 import os
 import signal
 import sys
+from pathlib import Path
 
 from instance_manager.cli import main
 from instance_manager.guard import restarts
@@ -36,6 +37,24 @@ def count_signals() -> None:
         say(signal.Signals(number).name)
 
 
+def fail(folder: Path) -> None:
+    """Leave an orphan the first time; then end with the code in the file `code`, never if it is empty."""
+    orphan = folder / "orphan"
+    if not orphan.exists() and os.fork() == 0:
+        os.setsid()
+        beside = folder / "orphan.new"
+        beside.write_text(str(os.getpid()))
+        beside.rename(orphan)
+        signal.pause()
+    while not orphan.exists():
+        pass
+    code = (folder / "code").read_text()
+    if code:
+        os._exit(int(code))
+    say("mended")
+    signal.pause()
+
+
 def say(word: str) -> None:
     os.write(1, f"{word}\n".encode())
 
@@ -43,11 +62,14 @@ def say(word: str) -> None:
 if __name__ == "__main__":
     restarts.FIRST_DELAY = float(os.environ.get("FIRST_DELAY", "0.001"))
     restarts.LONGEST_DELAY = float(os.environ.get("LONGEST_DELAY", restarts.FIRST_DELAY))
+    restarts.SLOW_DELAY = float(os.environ.get("SLOW_DELAY", restarts.SLOW_DELAY))
     restarts.STEADY = 60.0  # on a busy machine it may take a second to die
     match sys.argv[1:]:
         case ["churn", number]:
             churn(int(number))
         case ["count-signals"]:
             count_signals()
+        case ["fail", folder]:
+            fail(Path(folder))
         case _:
             main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.guard.restarts import FIRST_DELAY, LONGEST_DELAY, Restarts
+from instance_manager.guard.restarts import FIRST_DELAY, LONGEST_DELAY, RECOVERED, Restarts
 from tests.guard.guarding import PROGRAM, STUB, gone, guarding
 from tests.harness import marked, unique
 
@@ -39,9 +39,17 @@ def test_only_restarts_within_the_time_count() -> None:
     restarts = Restarts(limit=2, within=300)
     assert restarts.delay_after(ran=0, now=0) is not None
     assert restarts.delay_after(ran=0, now=100) is not None
-    assert restarts.delay_after(ran=0, now=299) is None
     assert restarts.delay_after(ran=0, now=300) is not None
     assert restarts.delay_after(ran=0, now=399) is None
+
+
+def test_used_up_restarts_stay_so_until_it_has_run_for_long() -> None:
+    restarts = Restarts(limit=1, within=300)
+    assert restarts.delay_after(ran=0, now=0) is not None
+    assert restarts.delay_after(ran=0, now=1) is None
+    assert restarts.delay_after(ran=0, now=1000) is None
+    assert restarts.delay_after(ran=RECOVERED, now=1100) is not None
+    assert restarts.delay_after(ran=0, now=1101) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +68,7 @@ async def test_it_gives_up_with_the_last_status_and_a_message(
         message = (await guard.logged("gave up"))["error"]
         assert f"died with {status} after 1 restarts within 2 minutes" in message
         assert advice in message
-        assert "they run on" in message
+        assert "No instance lives" in message
         assert len(guard.events("daemon started")) == 2
 
 

@@ -2,9 +2,7 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
-import subprocess
 import termios
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,14 +188,6 @@ async def test_nobody_reading_its_log_stops_nothing(tmp_path: Path) -> None:
         await guard.printed("listening", 2)
         assert await guard.ended() == 5
         os.close(reader)
-
-
-@pytest.fixture
-def isolated() -> Sequence[str]:
-    """What to put before a program for it to be the first process of a PID namespace."""
-    command = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
-    allowed = shutil.which("unshare") and subprocess.run([*command, "true"], check=False).returncode == 0
-    return command if allowed else pytest.skip("needs unshare(1) and the right to use it")
 
 
 async def test_as_the_first_process_of_a_container_it_guards_as_well(

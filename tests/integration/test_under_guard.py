@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.chaos.storm import Guarded
@@ -64,6 +65,25 @@ async def test_the_exit_of_a_process_that_was_taken_over_is_told_at_once_and_exa
         os.kill(pid, signal.SIGTERM)
         change = await watch.state("r", "error", within=10)
         assert change.status.error_msg == "exit status 9"
+
+
+async def test_what_a_process_that_ended_while_no_daemon_was_there_has_left_behind_is_ended(
+    guarded: Guarded,
+) -> None:
+    async with guarded.client() as client, Watch(client) as watch:
+        await client.process_create(stub("r", "--helpers", "2"))
+        await watch.state("r", "running")
+        leader, *helpers = sorted(guarded.instances(), key=lambda pid: psutil.Process(pid).create_time())
+    assert len(helpers) == 2
+    daemon, served = guarded.daemon_pid(), guarded.times_served()
+    os.kill(daemon, signal.SIGSTOP)
+    os.kill(daemon, signal.SIGKILL)
+    os.kill(leader, signal.SIGKILL)
+    await guarded.served_after(served)
+    async with guarded.client() as client, Watch(client) as watch:
+        await client.process_delete("r")
+        await watch.state("r", "deleted")
+        assert guarded.instances() == []
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The checks. Each looks at one thing and yields findings; none changes anything."""
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -15,6 +16,7 @@ from instance_manager.core.ports import PortRange
 _LITTLE_SPACE = 512 << 20
 _FEW = 1024
 _TCP_LISTEN = "0A"  # the state in /proc/net/tcp
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 _CUTTABLE = {"ext4", "xfs"}
 
 
@@ -113,6 +115,10 @@ def _state_dir(facts: Facts) -> Iterator[Finding]:
         hint = "the daemon creates it at its start; is --state-dir the one the daemon has?"
         yield Finding("state directory", Severity.ERROR, f"{path} does not exist", hint)
         return
+    if not os.access(path, os.R_OK | os.X_OK):
+        hint = "look as the user that the daemon runs as"
+        yield Finding("state directory", Severity.ERROR, f"{path} cannot be read", hint)
+        return
     if not os.access(path, os.W_OK):
         hint = "remount it writable; without it a daemon that dies loses track of its processes"
         yield Finding("state directory", Severity.ERROR, f"{path} cannot be written", hint)
@@ -126,11 +132,12 @@ def _state_dir(facts: Facts) -> Iterator[Finding]:
 
 def _locked(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who look do not take each other for a daemon.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -139,19 +146,20 @@ def _locked(path: Path) -> bool:
 
 
 def _journal(facts: Facts) -> Iterator[Finding]:
-    path = facts.state_dir / "journal.db"
+    path = _journal_path(facts)
+    if not os.access(facts.state_dir, os.R_OK | os.X_OK):
+        return  # told already
     if not path.exists():
-        hint = "the daemon creates it at its start and writes it anew when it was removed by hand"
+        hint = "the daemon creates it at its start, and anew when it was removed by hand"
         yield Finding("journal", Severity.WARNING, f"{path} does not exist", hint)
         return
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        try:
-            (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
-            (count,) = connection.execute("SELECT count(*) FROM processes").fetchone()
-        finally:
-            connection.close()
+        verdict, count = "ok", len(_journaled(path))
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+            hint = "look as the user that the daemon runs as, while the disk is writable"
+            yield Finding("journal", Severity.WARNING, f"{path} cannot be read: {error}", hint)
+            return
         verdict, count = str(error), 0
     if verdict == "ok":
         yield Finding("journal", Severity.OK, f"{path} is sound and holds {count} processes")
@@ -161,6 +169,25 @@ def _journal(facts: Facts) -> Iterator[Finding]:
     for aside in facts.state_dir.glob("journal.db*.unusable"):
         hint = "an earlier daemon could not read it; look at it or remove it"
         yield Finding("journal", Severity.WARNING, f"{aside} was moved aside", hint)
+
+
+def _journal_path(facts: Facts) -> Path:
+    return facts.state_dir.absolute() / "journal.db"
+
+
+def _journaled(path: Path) -> set[str]:
+    """Return the UUIDs in the journal.
+
+    Raises:
+        sqlite3.Error: if it cannot be read, or is damaged.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+        if verdict != "ok":
+            error = sqlite3.DatabaseError(verdict)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return {uuid for (uuid,) in connection.execute("SELECT uuid FROM processes")}
 
 
 def _logs_dir(facts: Facts) -> Iterator[Finding]:
@@ -174,7 +201,7 @@ def _logs_dir(facts: Facts) -> Iterator[Finding]:
     if not os.access(path, os.W_OK):
         hint = "remount it writable; processes run without logs meanwhile"
         yield Finding("log directory", Severity.ERROR, f"{path} cannot be written", hint)
-    elif free < _LITTLE_SPACE or space.f_favail < _FEW:
+    elif free < _LITTLE_SPACE or (space.f_files and space.f_favail < _FEW):
         left = f"{free >> 20} MiB and {space.f_favail} files left"
         yield Finding("log directory", Severity.ERROR, f"{path} is nearly full: {left}", "remove old logs")
     elif kind in _CUTTABLE:
@@ -211,7 +238,9 @@ def _listeners(facts: Facts) -> Iterator[Finding]:
     ours = {port for start, end in (facts.listed or {}).values() for port in range(start, end + 1)}
     span = facts.port_range
     foreign = sorted(p for p in _listening() if span.start <= p <= span.end and p not in ours)
-    if foreign and facts.listed is not None:
+    if facts.listed is None:
+        return  # nobody knows whose they are
+    if foreign:
         shown = ", ".join(map(str, foreign[:10])) + (" …" if len(foreign) > 10 else "")  # noqa: PLR2004
         hint = "an instance that gets one of these ports cannot listen on it; find out with: ss -ltnp"
         yield Finding("ports", Severity.WARNING, f"others listen in {span}: {shown}", hint)
@@ -249,7 +278,12 @@ def _limits(facts: Facts) -> Iterator[Finding]:
 def _strangers(facts: Facts) -> Iterator[Finding]:
     if facts.listed is None:
         return
-    strange = [living for living in facts.living if living[2] not in facts.listed]
+    known = set(facts.listed)
+    # The old side of a replace is not listed, nor is the new one until it runs; and since the list was asked
+    # for, instances have come and gone.
+    with contextlib.suppress(sqlite3.Error, OSError):
+        known |= _journaled(_journal_path(facts))
+    strange = [each for each in facts.living if each[2] not in known and Path(f"/proc/{each[0]}").exists()]
     for pid, name, uuid in strange:
         hint = f"if nobody needs it any more: kill {pid}"
         message = f"process {pid} carries the identity of {name} ({uuid}), which the daemon does not list"

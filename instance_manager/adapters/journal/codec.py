@@ -16,6 +16,15 @@ from instance_manager.core.spec import ProcessSpec
 _TOO_LARGE_PID, _TOO_LATE = 2**31, 2**63
 """Limits of PIDs and start times; system calls fail on larger ones."""
 
+_BODIES = {
+    State.STARTING: {Body.ABSENT, Body.ALIVE},
+    State.RUNNING: {Body.ALIVE},
+    State.STOPPING: {Body.ABSENT, Body.ALIVE, Body.REMNANTS},
+    State.STOPPED: {Body.REMNANTS, Body.GONE},
+    State.ERROR: {Body.ALIVE, Body.REMNANTS, Body.GONE},
+}
+"""What may exist of a process in each state; from anything else no daemon could go on."""
+
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -73,6 +82,9 @@ def _decode(data: dict[str, Any]) -> Process:
     ports, identity, exit_status = data.get("ports"), data.get("identity"), data.get("exit")
     # A name becomes a path.
     validate_name(str(data["name"]))
+    state, body = State(data["state"]), Body(data["body"])
+    if body not in _BODIES[state]:
+        raise ValueError(f"no process is {state} and {body}")
     return Process(
         spec=ProcessSpec(
             name=str(data["name"]),
@@ -85,11 +97,11 @@ def _decode(data: dict[str, Any]) -> Process:
         ),
         uuid=str(data["uuid"]),
         ports=port_range(int(ports[0]), int(ports[1])) if ports else None,
-        state=State(data["state"]),
+        state=state,
         failure=str(data.get("failure", "")),
         hindrance=str(data.get("hindrance", "")),
         conditions={str(key): bool(value) for key, value in data.get("conditions", {}).items()},
-        body=Body(data["body"]),
+        body=body,
         identity=_identity(int(identity[0]), int(identity[1])) if identity else None,
         exit=ExitStatus(int(exit_status[0]), str(exit_status[1]), bool(exit_status[2]))
         if exit_status

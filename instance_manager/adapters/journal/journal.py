@@ -32,6 +32,12 @@ _CHUNK = 200
 _PRUNE_EVERY = 256
 """Number of changes that may be kept beyond the limit."""
 
+_CANNOT_WRITE = "cannot write the journal; a daemon that dies now may lose track of a process"
+_PASSING = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
+}
+"""Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
 _UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
 """What reading may raise, since a damaged file may hold values of any type."""
 
@@ -57,6 +63,10 @@ class SqliteJournal:
         self._on_health: Callable[[bool], object] = lambda _: None
         self._retry_interval = retry_interval
         self._next_attempt = 0.0
+        self._next_look: asyncio.TimerHandle | None = None
+        self._inode: tuple[int, int] | None = None
+        """Of the file that is written."""
+        self._of_another_boot = False
         self._pruned = 0
         self.revision = 0
         """Revision of the latest change of earlier daemons."""
@@ -73,19 +83,25 @@ class SqliteJournal:
         A file that cannot be used is moved aside, so that it can be inspected, and a new one is created.
         """
         try:
-            return self._load()
+            records = self._load()
         except _UNREADABLE as error:
+            if not _is_damage(error):
+                self._disconnect()
+                self._failed("cannot read the journal; processes are recovered from what they carry", error)
+                return []
             self._failed("cannot read the journal; it is moved aside and a new one is begun", error)
-        self.close()
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                old = Path(f"{self._path}{suffix}")
-                old.rename(f"{old}.unusable")
-        with contextlib.suppress(*_UNREADABLE):
-            self._load()
-            # The new file works, so the first process is written at once.
-            self._next_attempt = 0.0
-        return []
+            self._move_aside()
+            with contextlib.suppress(*_UNREADABLE):
+                self._load()
+                self._begin()
+                # The new file works, so the first process is written at once.
+                self._next_attempt = 0.0
+            return []
+        try:
+            self._begin()
+        except sqlite3.Error as error:  # full or read-only, but what was read is as true as ever
+            self._failed(_CANNOT_WRITE, error)
+        return records
 
     def follow(
         self,
@@ -104,8 +120,30 @@ class SqliteJournal:
         self._recent = recent
         self._on_health = on_health
 
+    def tend(self) -> None:
+        """Look after the file from now on, on the running event loop, until it is closed.
+
+        What cannot be written is tried again although nothing changes, and a file that somebody has removed,
+        into which everything could be written without an error, is made again.
+        """
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(self._retry_interval, self._look_after)
+
     def close(self) -> None:
         """Stop writing."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._disconnect()
+
+    def _look_after(self) -> None:
+        if self._connection is not None and _inode(self._path) != self._inode:
+            self._disconnect()
+            self._failed(_CANNOT_WRITE, FileNotFoundError("somebody has removed or replaced the file"))
+        elif self.trouble and time.monotonic() >= self._next_attempt:
+            self._catch_up()
+        self.tend()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -152,26 +190,40 @@ class SqliteJournal:
         rows = connection.execute("SELECT listed, replaces, process FROM processes").fetchall()
         records = [JournalRecord(codec.decode(row[2]), bool(row[0]), row[1]) for row in rows]
         epoch = meta.get("epoch", self.epoch)
-        if meta.get("boot_id") != self._boot_id:
+        self._of_another_boot = meta.get("boot_id") != self._boot_id
+        if self._of_another_boot:
             if records:
                 log.info("journal emptied: it tells of another boot of this machine", processes=len(records))
-            connection.execute("DELETE FROM processes")
-            connection.execute("DELETE FROM events")
             records, epoch = [], self.epoch
-        connection.executemany(
-            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-            [("boot_id", self._boot_id), ("revision", str(revision)), ("epoch", epoch)],
-        )
         self.revision, self.epoch = revision, epoch
         return records
 
+    def _begin(self) -> None:
+        """Say in the file that it is of this boot from now on."""
+        with self._transaction() as connection:
+            if self._of_another_boot:
+                connection.execute("DELETE FROM processes")
+                connection.execute("DELETE FROM events")
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                [("boot_id", self._boot_id), ("revision", str(self.revision)), ("epoch", self.epoch)],
+            )
+
+    def _move_aside(self) -> None:
+        self._disconnect()
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                # So named that SQLite finds what belongs together.
+                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
+
     def _connect(self) -> sqlite3.Connection:
-        self.close()
+        self._disconnect()
         connection = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         # The journal is small; checkpoints of few pages never take long.
         connection.execute("PRAGMA wal_autocheckpoint = 256")
+        self._inode = _inode(self._path)
         return connection
 
     def _write(
@@ -191,9 +243,7 @@ class SqliteJournal:
                 connection.executemany(_TELL, [_told(change, text) for change in changes])
                 self._prune(connection, changes[-1].revision)
         except sqlite3.Error as error:
-            self._failed(
-                "cannot write the journal; a daemon that dies now may lose track of a process", error
-            )
+            self._failed(_CANNOT_WRITE, error)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -227,6 +277,9 @@ class SqliteJournal:
                 )
         except _UNREADABLE as error:
             self._failed("cannot write the journal yet", error)
+            if not _passes(error):
+                # Opened anew the next time: it may be damaged, or have been read-only when it was opened.
+                self._disconnect()
             return False
         log.info("journal written again", failures=self.troubles)
         self.trouble = ""
@@ -234,12 +287,19 @@ class SqliteJournal:
         return True
 
     def _reopen(self) -> None:
-        """Open a journal that could not be opened at the start, without changing the revision and epoch."""
+        """Open a journal that could not be opened or written, without changing the revision and epoch."""
         revision, epoch = self.revision, self.epoch
-        self._load()
-        self.revision, self.epoch = revision, epoch
-        assert self._connection is not None  # noqa: S101 - _load has opened it or raised
-        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
+        try:
+            self._load()
+        except _UNREADABLE as error:
+            if not _is_damage(error):
+                self._disconnect()
+                raise
+            self._move_aside()
+            self._load()
+        finally:
+            self.revision, self.epoch = revision, epoch
+        self._begin()
 
     def _failed(self, event: str, error: Exception) -> None:
         self.troubles += 1
@@ -248,6 +308,28 @@ class SqliteJournal:
             log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
             self._on_health(False)
         self.trouble = f"{event}: {error}"
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell whether a file will never be of use; being busy, full or forbidden passes."""
+    return _code(error) not in _PASSING
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether what has failed can succeed with the same connection."""
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
 
 
 def _row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from instance_manager.linux import lock_file
 
+PATIENCE = 2.0
+"""Seconds to wait for the lock of a state directory."""
+
 
 class StateDirError(Exception):
     """The state directory cannot be used; the message says why and what to do."""
@@ -36,15 +39,17 @@ class StateDir:
         """
         return f"{Path('/proc/self/ns/mnt').readlink()}:{self.path}"
 
-    def open(self) -> None:
-        """Create the directory and lock it.
+    def open(self, patience: float = PATIENCE) -> None:
+        """Create the directory and lock it, waiting `patience` seconds at most for the lock.
+
+        Some hold it for a moment: the last daemon's child in the middle of its execve, `doctor` in its look.
 
         Raises:
             StateDirError: if another daemon has it, or it cannot be created.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = lock_file(self.path / "lock")
+            self._lock = lock_file(self.path / "lock", patience=patience)
         except BlockingIOError as error:
             raise StateDirError(
                 f"cannot use the state directory {self.path}: another daemon uses it; "

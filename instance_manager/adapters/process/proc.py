@@ -102,14 +102,9 @@ def read_user(pid: int) -> int | None:
     return None
 
 
-def read_uuid(pid: int) -> str | None:
-    """Return the UUID in the environment of a process, None if there is none."""
-    return _uuid_in(_read(f"/proc/{pid}/environ"))
-
-
 def read_environment(pid: int) -> dict[str, str]:
     """Return the environment of a process, empty if it cannot be read."""
-    entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
+    entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0") if entry)
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in entries}
 
 

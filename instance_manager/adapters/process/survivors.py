@@ -6,20 +6,23 @@ to their parent: the guard, which records it before it reaps the process.
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.child import TREE_TIMEOUT, PidfdProcess
+from instance_manager.adapters.process.child import PidfdProcess
+from instance_manager.adapters.process.remnants import Remnants
 from instance_manager.app.interfaces import Survivor
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.core.recovery import UNKNOWN_EXIT
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts to read the record of a process that has just ended."""
+_SETTLES_WITHIN = 1.0
+"""Seconds that a process may be in the middle of an execve, when it shows no environment."""
+_SETTLE_DELAY = 0.001
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -38,6 +41,8 @@ class ProcessSurvivors:
         self._exits = exits
         self._guard = guard
         self._adopted: set[AdoptedProcess] = set()
+        self._carried: set[str] = set()
+        """The UUIDs of all that `find` has found living, descendants among them."""
 
     def find(self) -> list[Survivor]:
         """Return the living processes that daemons with this mark have started themselves.
@@ -64,8 +69,11 @@ class ProcessSurvivors:
         except OSError:
             return None
         stat = proc.read_stat(identity.pid)
-        same = stat is not None and stat.start_time == identity.start_time and stat.state != "Z"
-        if not same or proc.read_uuid(identity.pid) != uuid:
+        if stat is None or stat.start_time != identity.start_time:
+            os.close(pidfd)
+            return None
+        # One that has ended and is not cleared away shows no environment; how it ended may be written yet.
+        if stat.state != "Z" and not _carries(identity.pid, uuid):
             os.close(pidfd)
             return None
 
@@ -77,15 +85,21 @@ class ProcessSurvivors:
         self._adopted.add(process)
         return process
 
+    def remnants(self, identity: Identity, uuid: str) -> Remnants | None:
+        """Return what a process that has ended has left behind, None if `find` has found nothing of it."""
+        if uuid not in self._carried:
+            return None
+        return Remnants(identity, uuid, self.candidates, by_session=False)
+
     def exit_status(self, identity: Identity) -> ExitStatus | None:
-        """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record."""
+        """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record soon."""
         path = self._exits / f"{identity.pid}.{identity.start_time}"
         try:
             kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
         except (OSError, UnicodeDecodeError):
             return None
-        with suppress(OSError):
-            path.unlink()
+        # Not before the caller has written it down, or a daemon that dies in between takes it along.
+        asyncio.get_running_loop().call_soon(_remove, path)
         if kind == "signal" and value:
             return ExitStatus(signal=value)
         if kind == "code" and value.isdecimal():
@@ -107,20 +121,24 @@ class ProcessSurvivors:
         """Whether a guard records how processes end."""
         return self._guard is not None and os.getppid() == self._guard
 
-    def descendants(self, leader: int, uuid: str) -> list[int]:
-        """Return the PIDs of the descendants of a process that has ended.
+    def candidates(self) -> list[int]:
+        """Return the PIDs of possible descendants of a process that has ended.
 
         They are children of the guard; without a guard, all processes in /proc are checked.
         """
-        candidates = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
-        return [pid for pid in candidates if _belongs(pid, leader, uuid)]
+        pids = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
+        # Those that were taken over are nobody's descendants: with many of them, looking at each took long.
+        return list(set(pids) - {process.identity.pid for process in self._adopted})
 
     def _carriers(self) -> Iterator[Survivor]:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for pid in proc.all_processes():
             environment = proc.read_environment(pid)
+            if not environment and (marks := _settled_marks(pid)) and marks.uuid:
+                environment = proc.read_environment(pid)
             if environment.get(proc.OWNER_VARIABLE) != self._owner or pid == os.getpid():
                 continue
+            self._carried.add(environment.get(proc.UUID_VARIABLE, ""))
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
                 continue
@@ -155,35 +173,9 @@ class AdoptedProcess(PidfdProcess):
         self._survivors = survivors
 
     async def end_tree(self) -> str | None:
-        """Kill the descendants until nothing is left, or until the timeout."""
-        left: list[int] = []
-        try:
-            async with asyncio.timeout(TREE_TIMEOUT):
-                while left := self._survivors.descendants(self.identity.pid, self._uuid):
-                    await asyncio.gather(*(self._kill(pid) for pid in left))
-        except TimeoutError:
-            return "; ".join(map(proc.describe, left))
-        return None
-
-    async def _kill(self, pid: int) -> None:
-        """Kill a descendant and wait until it has ended."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            return
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_reader(pidfd, ended.set)
-        try:
-            # Check again: from now on the PID cannot be reused.
-            if not _belongs(pid, self.identity.pid, self._uuid):
-                return
-            with suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await ended.wait()
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+        """Kill what the process left behind, until nothing is left, or until the timeout."""
+        candidates = self._survivors.candidates
+        return await Remnants(self.identity, self._uuid, candidates, by_session=True).end_tree()
 
     def _ended(self) -> None:
         self.close()
@@ -199,9 +191,25 @@ class AdoptedProcess(PidfdProcess):
             self._on_exit(self, status or UNKNOWN_EXIT)
 
 
-def _belongs(pid: int, leader: int, uuid: str) -> bool:
-    marks = proc.read_marks(pid)
-    if marks is None or (marks.uuid != uuid and marks.session != leader):
-        return False
-    stat = proc.read_stat(pid)
-    return stat is not None and stat.state != "Z"
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _settled_marks(pid: int) -> proc.Marks | None:
+    """Return what tells where a process comes from, once it is not in the middle of an execve any more.
+
+    Waits without the event loop: nothing is served yet while processes are taken over.
+    """
+    deadline = time.monotonic() + _SETTLES_WITHIN
+    while (marks := proc.read_marks(pid)) is not None:
+        # A kernel thread shows no environment either, and is in no session.
+        if marks.settled or marks.ended or not marks.session or time.monotonic() > deadline:
+            return marks
+        time.sleep(_SETTLE_DELAY)
+    return None
+
+
+def _carries(pid: int, uuid: str) -> bool:
+    marks = _settled_marks(pid)
+    return marks is not None and marks.uuid == uuid

@@ -1,0 +1,168 @@
+"""The journal looks after its file: what goes wrong with it meanwhile is put right though nothing changes."""
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError
+from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.change import Change
+from instance_manager.core.process import Body, Process, State
+from instance_manager.core.spec import ProcessSpec
+
+PROCESS = Process(
+    spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE
+)
+RECORD = JournalRecord(PROCESS, listed=True)
+TOLD = [Change(number, 1.0, PROCESS, None) for number in range(1, 400)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+class Tended:
+    """A journal that is looked after, with one process and some changes, and what is told of its health."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = SqliteJournal(path, "boot", retry_interval=0.01)
+        self.records = self.journal.open()
+        self._health: list[bool] = []
+        self.told = asyncio.Event()
+        self.journal.follow(lambda: [RECORD], lambda: TOLD, self._tell)
+        for change in TOLD:
+            self.journal.record(RECORD, [change])
+
+    def _tell(self, well: bool) -> None:
+        self._health.append(well)
+        if well:
+            self.told.set()
+
+    async def well_again(self) -> None:
+        async with asyncio.timeout(20):
+            await self.told.wait()
+        assert self._health == [False, True]
+        assert self.journal.trouble == ""
+
+
+@pytest.fixture
+async def tended(path: Path) -> AsyncIterator[Tended]:
+    tended = Tended(path)
+    tended.journal.tend()
+    yield tended
+    tended.journal.close()
+
+
+@contextlib.contextmanager
+def blocked(path: Path) -> Iterator[None]:
+    """Let nobody else write."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        yield
+
+
+async def told_by_the_next(path: Path) -> tuple[list[JournalRecord], list[int]]:
+    journal = SqliteJournal(path, "boot")
+    try:
+        return journal.open(), [change.revision async for change in journal.changes()]
+    finally:
+        journal.close()
+
+
+async def test_what_could_not_be_written_is_written_though_nothing_changes(
+    tended: Tended, path: Path
+) -> None:
+    with blocked(path):
+        tended.journal.forget("u", [])
+        assert tended.journal.trouble
+    await tended.well_again()
+    assert (await told_by_the_next(path))[0] == [RECORD]
+
+
+def remove(path: Path) -> None:
+    for file in path.parent.glob("journal.db*"):
+        file.unlink()
+
+
+def replace(path: Path) -> None:
+    beside = path.with_name("beside")
+    beside.write_bytes(b"noise" * 1000)
+    beside.replace(path)
+
+
+@pytest.mark.parametrize("harm", [remove, replace])
+async def test_a_file_that_was_removed_or_replaced_is_made_again(
+    tended: Tended, path: Path, harm: Callable[[Path], None]
+) -> None:
+    epoch = tended.journal.epoch
+    harm(path)
+    await tended.well_again()
+    assert tended.journal.epoch == epoch
+    assert await told_by_the_next(path) == ([RECORD], [change.revision for change in TOLD])
+
+
+async def test_a_file_that_was_damaged_is_moved_aside_and_made_again(tended: Tended, path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE events")
+    tended.journal.record(RECORD, TOLD[-1:])
+    await tended.well_again()
+    assert await told_by_the_next(path) == ([RECORD], [change.revision for change in TOLD])
+    assert path.with_name("journal.db.unusable").exists()
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A state directory on a file system of its own."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_be_written(
+    mounted: Path,
+) -> None:
+    dies = (
+        "import os, pathlib, sys; from tests.adapters.test_journal_tending import Tended\n"
+        "Tended(pathlib.Path(sys.argv[1])); os._exit(0)"
+    )
+    state = StateDir(mounted)
+    state.open()
+    subprocess.run([sys.executable, "-c", dies, state.journal], check=True)  # noqa: ASYNC221
+    state.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)  # noqa: ASYNC221
+    state.open()
+    with pytest.raises(StateDirError, match="another daemon"):
+        StateDir(mounted).open(patience=0)
+    following = Tended(state.journal)
+    assert following.records == [RECORD]
+    assert "cannot write" in following.journal.trouble
+    following.journal.tend()
+    subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
+    async with asyncio.timeout(20):
+        await following.told.wait()
+    following.journal.close()
+    state.close()
+
+
+async def test_what_can_be_read_but_not_written_at_the_start_is_believed_and_not_moved_aside(
+    path: Path,
+) -> None:
+    before = Tended(path).journal
+    before.close()
+    following = SqliteJournal(path, "boot", retry_interval=0.01)
+    with blocked(path):
+        assert following.open() == [RECORD]
+        assert "cannot write" in following.trouble
+    assert [file.name for file in path.parent.glob("*.unusable*")] == []
+    following.close()
