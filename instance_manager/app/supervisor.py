@@ -5,7 +5,6 @@ effects that `step` returns, and their outcomes are events again. It runs on one
 between a decision and its effects, so callers never see an intermediate state.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,7 +16,6 @@ from instance_manager.app.effects import Effects
 from instance_manager.app.entry import Entry
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import (
-    Cancellable,
     Clock,
     Journal,
     JournalRecord,
@@ -50,10 +48,6 @@ from instance_manager.core.process import (
 from instance_manager.core.spec import ProcessSpec, validate_spec
 
 log = structlog.get_logger(__name__)
-
-
-_LAST_WAIT = 5.0
-"""Seconds after the grace period of a shutdown until processes that are left are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +84,19 @@ class Supervisor:
         self.events = events
         self.logs = logs
         self._spawner = spawner
-        self._clock = clock
         self._journal = journal
         self._new_uuid = new_uuid
         self.registry = Registry(settings.port_range, settings.max_processes)
         self.listeners: list[Callable[[str], object]] = []
         """Called at once with each name whose process has changed or been replaced by another, so that
         whatever is kept about it can be dropped. Not every such event is a `Change` in the event log."""
+        self.on_empty: Callable[[], object] = lambda: None
+        """Called when nothing is left of the last process."""
+        self._draining = False
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[Entry, Event]] = deque()
         self._handling = False
-        self._ending = False
-        self._empty = asyncio.Event()
-        self._giving_up: Cancellable | None = None
-        self._effects = Effects(
+        self.effects = Effects(
             grace=settings.stop_timeout,
             ready_timeout=settings.ready_timeout,
             retry_interval=settings.retry_interval,
@@ -118,8 +111,8 @@ class Supervisor:
 
     @property
     def draining(self) -> bool:
-        """Whether the supervisor is shutting down and starts nothing any more."""
-        return self._ending
+        """Whether nothing is started any more."""
+        return self._draining
 
     @property
     def left(self) -> list[Process]:
@@ -194,49 +187,7 @@ class Supervisor:
 
     def stop_starting(self) -> None:
         """Start nothing any more, but leave the running processes alone."""
-        self._ending = True
-
-    async def shutdown(self, grace: float) -> list[Process]:
-        """Start nothing any more, and stop all processes in parallel.
-
-        Args:
-            grace: seconds until SIGKILL; processes that are left 5 s later are given up.
-
-        Returns:
-            The processes that could not be stopped.
-        """
-        # `hurry` may have been called before.
-        grace = min(grace, self._effects.grace) if self._ending else grace
-        self._end_within(grace)
-        for entry in self.registry.entries():
-            self.handle(entry, StopRequested())
-            # Only the first wait depends on the grace period; a process that was killed is retried soon.
-            if entry.timer is not None and not entry.process.killed:
-                self._effects.arm(entry, grace)
-        if self.registry.entries():
-            self._empty.clear()
-            self._give_up_in(grace + _LAST_WAIT)
-            await self._empty.wait()
-        if self._giving_up is not None:
-            self._giving_up.cancel()
-        return self.left
-
-    def hurry(self) -> None:
-        """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
-        self._end_within(0)
-        self._give_up_in(_LAST_WAIT)
-        for entry in self.registry.entries():
-            if entry.timer is not None:
-                self._effects.arm(entry, 0)
-
-    def _end_within(self, grace: float) -> None:
-        self._ending = True
-        self._effects.grace = grace
-
-    def _give_up_in(self, seconds: float) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
-        self._giving_up = self._clock.call_later(seconds, self._empty.set)
+        self._draining = True
 
     # --- for the use cases beside this one ---
 
@@ -342,7 +293,7 @@ class Supervisor:
             case Forget():
                 self._forget(entry)
             case _:
-                self._effects.carry_out(entry, effect)
+                self.effects.carry_out(entry, effect)
 
     def _forget(self, entry: Entry) -> None:
         process = entry.process
@@ -352,7 +303,7 @@ class Supervisor:
         entry.settle()
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
-            self._empty.set()
+            self.on_empty()
 
 
 def _log_state(process: Process) -> None:

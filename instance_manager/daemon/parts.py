@@ -25,6 +25,7 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.pings import Pings
 from instance_manager.app.recovery import Recovery
 from instance_manager.app.replace import Replacer
+from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.clock import LoopClock
 from instance_manager.daemon.settings import DaemonSettings
@@ -39,6 +40,7 @@ class Parts:
     survivors: ProcessSurvivors
     logs: LogFiles
     supervisor: Supervisor
+    shutdown: Shutdown
     pings: Pings
     v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
@@ -85,6 +87,7 @@ def assemble(
         survivors=survivors,
         logs=logs,
         supervisor=supervisor,
+        shutdown=Shutdown(supervisor, clock),
         pings=pings,
         v2=v2,
         services=Entrance(

@@ -21,6 +21,7 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 from instance_manager.app.interfaces import Past
 from instance_manager.app.replace import Replacer
+from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.ports import PortRange
@@ -127,7 +128,7 @@ class BrokenSpawner:
 async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
     served: Served,
 ) -> None:
-    served.supervisor._effects._spawner = BrokenSpawner()
+    served.supervisor.effects._spawner = BrokenSpawner()
     with capture_logs() as logs:
         async with served.serving() as client:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -217,7 +218,7 @@ async def test_watchers_are_told_everything_before_the_streams_end(served: Serve
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
         stream = await client.process_watch().begun()
-        await served.supervisor.shutdown(grace=1)
+        await Shutdown(served.supervisor, served.clock).run(grace=1)
         served.events.close()
         told = ["deleted" if c.deleted else c.status.state async for c in stream]
         assert told == ["stopping", "stopped", "deleted"]
@@ -236,7 +237,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("a"))
         with capture_logs():
-            served.supervisor._effects._spawner = BrokenSpawner()
+            served.supervisor.effects._spawner = BrokenSpawner()
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]

@@ -19,6 +19,7 @@ from instance_manager.app.fakes import (
     Notices,
 )
 from instance_manager.app.replace import Replacer
+from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.change import Change
 from instance_manager.core.ports import PortRange
@@ -83,6 +84,7 @@ class World:
             new_uuid=lambda: next(uuids),
         )
         self.replacer = Replacer(self.supervisor)
+        self.shutdown = Shutdown(self.supervisor, self.clock)
 
     def child(self, process: Process) -> FakeChild:
         """Return what was spawned for a process."""

@@ -133,9 +133,9 @@ class SupervisionMachine(RuleBasedStateMachine):
     def shut_down(self, grace: float | None, together: bool) -> None:
         def action() -> None:
             if grace is not None and not self.endings:
-                self.endings.append(self.loop.create_task(self.supervisor.shutdown(grace)))
+                self.endings.append(self.loop.create_task(self.world.shutdown.run(grace)))
             elif self.endings:
-                self.supervisor.hurry()
+                self.world.shutdown.hurry()
 
         self.perform(action, together=together)
 
