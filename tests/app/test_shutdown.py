@@ -1,4 +1,4 @@
-"""The end of the supervisor: everything is ended in parallel, nothing is started, nothing waits for ever."""
+"""The shutdown: everything is ended in parallel, nothing is started, nothing waits for ever."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
 from instance_manager.core.process import ExitStatus, Process
-from tests.app.conftest import RETRY_INTERVAL, World, spec
+from tests.app.conftest import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 
 def shut_down(world: World, grace: float) -> "asyncio.Task[list[Process]]":
@@ -104,6 +104,30 @@ async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
     for process in (first, second):
         assert world.child(process).signals == [("SIGINT", False), ("SIGKILL", True)]
         world.child(process).exit(ExitStatus(signal="SIGKILL"))
+    assert await ending == []
+
+
+async def test_hurry_just_before_a_shutdown_takes_its_grace_away(world: World) -> None:
+    process = await world.running("r")
+    world.shutdown.hurry()
+    ending = shut_down(world, 600)
+    await world.told(process, "stopping")
+    world.clock.advance(0)
+    assert world.child(process).signals == [("SIGINT", False), ("SIGKILL", True)]
+    world.child(process).exit(ExitStatus(signal="SIGKILL"))
+    assert await ending == []
+
+
+async def test_what_has_survived_sigkill_before_a_shutdown_gets_it_again_soon(world: World) -> None:
+    stuck, other = await world.running("stuck"), await world.running("other")
+    world.supervisor.delete("stuck")
+    world.clock.advance(STOP_TIMEOUT)
+    ending = shut_down(world, 600)
+    await world.told(other, "stopping")
+    world.clock.advance(RETRY_INTERVAL)
+    assert world.child(stuck).signals == [("SIGINT", False), ("SIGKILL", True), ("SIGKILL", True)]
+    for process in (stuck, other):
+        world.child(process).exit()
     assert await ending == []
 
 
