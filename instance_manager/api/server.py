@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from instance_manager.api.reflection import SymbolPool
 from instance_manager.api.tls import PeerGate, ServerTls, credentials
+from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.ports import MAX_PORT
 from instance_manager.loopback import is_private
 
 INSTANCE_SERVICE_OFFSET = 3
@@ -49,39 +50,20 @@ class AddressError(Exception):
     """The address cannot be listened on; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen: a host and a port, or the path of a Unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @property
-    def target(self) -> str:
-        """The address as a gRPC target."""
-        return f"unix:{self.path}" if self.path else f"{self.host or '[::]'}:{self.port}"
-
-    def shifted(self, offset: int) -> "Address":
-        """Return the address with `offset` added to the port; port 0, any free port, stays 0."""
-        return Address(self.host, self.port + offset if self.port else 0)
-
-
-def parse_address(text: str) -> Address:
-    """Read HOST:PORT, tcp://HOST:PORT or unix://PATH.
+def listen_address(text: str) -> Address:
+    """Read the address of ProcessManagerService, whose port leaves room for that of InstanceService.
 
     Raises:
-        InvalidArgumentError: if it is none of these.
+        InvalidArgumentError: if it is none; the message says what to write.
     """
-    if text.startswith("unix:"):
-        path = text.removeprefix("unix:").removeprefix("//")
-        if path:
-            return Address(path=path)
-    else:
-        host, colon, port = text.removeprefix("tcp://").rpartition(":")
-        if colon and port.isdecimal() and int(port) + INSTANCE_SERVICE_OFFSET <= 65535:  # noqa: PLR2004
-            return Address(host, int(port))
-    raise InvalidArgumentError(f"cannot use the address {text!r}: write HOST:PORT or unix://PATH")
+    address = parse_address(text)
+    if address.shifted(INSTANCE_SERVICE_OFFSET).port > MAX_PORT:
+        highest = MAX_PORT - INSTANCE_SERVICE_OFFSET
+        raise InvalidArgumentError(
+            f"cannot use the address {text!r}: InstanceService is on the port "
+            f"{INSTANCE_SERVICE_OFFSET} above; write a port up to {highest}"
+        )
+    return address
 
 
 class GrpcServer:

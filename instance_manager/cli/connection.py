@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
     from instance_manager.client import Client
+    from instance_manager.core.addresses import Address
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
     from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 
@@ -114,14 +115,14 @@ async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Cli
     from grpc import StatusCode
     from grpc.aio import AioRpcError
 
-    from instance_manager.client import Client, target_of
+    from instance_manager.client import Client, address_of
 
     try:
-        target = target_of(url)
+        address = address_of(url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    shown = client_certificates(tls, target)
-    _reach(target, within)
+    shown = client_certificates(tls, address)
+    _reach(address, within)
     try:
         async with Client(url, shown, peer_name=tls.peer_name) as client:
             return await work(client)
@@ -130,26 +131,25 @@ async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Cli
         if (
             error.code() is StatusCode.UNAVAILABLE
             and told_by_grpc
-            and (why := explain(target, shown, tls, within))
+            and (why := explain(address, shown, tls, within))
         ):
             raise RefusedError(why) from error
         raise
 
 
-def _reach(target: str, within: float) -> None:
-    """Check whether something listens on a target; gRPC would try for 20 s and give a less clear reason.
+def _reach(address: "Address", within: float) -> None:
+    """Check whether something listens on an address; gRPC would try for 20 s and give a less clear reason.
 
     Raises:
         UnreachableError: if not.
     """
     try:
-        if target.startswith("unix:"):
+        if address.path:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.settimeout(within)
-                probe.connect(target.removeprefix("unix:"))
+                probe.connect(address.path)
         else:
-            host, _, port = target.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), timeout=within).close()
+            socket.create_connection((address.host, address.port), timeout=within).close()
     except (OSError, OverflowError, ValueError) as error:
         raise UnreachableError((isinstance(error, OSError) and error.strerror) or str(error)) from error
 

@@ -174,15 +174,15 @@ def cli(
 
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
-    from instance_manager.adapters.metrics import EndpointError, parse_endpoint
-    from instance_manager.api.server import AddressError, parse_address
+    from instance_manager.adapters.metrics import EndpointError, metrics_address
+    from instance_manager.api.server import AddressError, listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.ports import parse_port_range
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
-        address = parse_address(listen)
+        address = listen_address(listen)
         settings = daemon.DaemonSettings(
             listen=address,
             logs_dir=logs_dir,
@@ -199,7 +199,7 @@ def cli(
             on_stop=daemon.OnStop(on_stop),
             binary_roots=binary_roots,
             max_streams=max_streams,
-            metrics_listen=parse_endpoint(metrics_listen) if metrics_listen else None,
+            metrics_listen=metrics_address(metrics_listen) if metrics_listen else None,
             # Who names an address wants it; the default one may belong to another daemon on this host.
             metrics_required=source is not ParameterSource.DEFAULT,
             spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),

@@ -99,11 +99,11 @@ def check_targets(targets: Sequence[Target]) -> None:
     Raises:
         click.UsageError: if a URL is malformed, or a name or URL is given twice.
     """
-    from instance_manager.client import target_of
+    from instance_manager.client import address_of
 
     for target in targets:
         try:
-            target_of(target.url)
+            address_of(target.url)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
     for given in ([target.name for target in targets], [target.url for target in targets]):
@@ -119,10 +119,10 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
         CannotReadError: if the certificates cannot be used.
     """
     from instance_manager.app.orphans.interfaces import CannotReadError
-    from instance_manager.client import Client, target_of
+    from instance_manager.client import Client, address_of
 
     try:
-        return Client(url, client_certificates(tls, target_of(url)), peer_name=tls.peer_name)
+        return Client(url, client_certificates(tls, address_of(url)), peer_name=tls.peer_name)
     except Failure as failure:
         raise CannotReadError(str(failure)) from failure
 

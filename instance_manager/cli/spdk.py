@@ -45,10 +45,12 @@ def spdk_target(listen_port: int, address: str | None, port_range: str, *, enabl
     Raises:
         InvalidArgumentError: if the address or the port range is malformed.
     """
-    from instance_manager.api.server import parse_address
+    from instance_manager.core.addresses import parse_address
     from instance_manager.core.ports import parse_port_range
 
     parse_port_range(port_range)
+    if not (enabled or address):
+        return None
     default = f"localhost:{listen_port + SPDK_OFFSET if listen_port else DEFAULT_PORT}"
     target = parse_address(address or default).target
     return target if enabled else None

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from instance_manager.cli.exit_codes import ExitCode, Failure
 
 if TYPE_CHECKING:
+    from instance_manager.core.addresses import Address
     from instance_manager.core.certificates import CertificateSet
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,13 +64,13 @@ def is_required(ctx: click.Context) -> bool:
     return ctx.get_parameter_source("tls_dir") is not ParameterSource.ENVIRONMENT
 
 
-def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | None":
+def client_certificates(choice: TlsChoice, address: "Address") -> "CertificateSet | None":
     """Return the certificates for a connection to a daemon; None for plain text.
 
     Raises:
         Failure: if the certificates cannot be used.
     """
-    if choice.folder is None or (choice.absent and _is_local(target)):
+    if choice.folder is None or (choice.absent and _is_local(address)):
         return None
     import time
 
@@ -82,16 +83,18 @@ def client_certificates(choice: TlsChoice, target: str) -> "CertificateSet | Non
         raise Failure(str(error), ExitCode.FAILURE) from error
 
 
-def explain(target: str, shown: "CertificateSet | None", choice: TlsChoice, within: float) -> str | None:
+def explain(
+    address: "Address", shown: "CertificateSet | None", choice: TlsChoice, within: float
+) -> str | None:
     """Return what is wrong with the certificates of a connection that failed, None if nothing is."""
     import time
 
     from instance_manager.adapters.tls import Attempt, diagnose
 
-    return diagnose(Attempt(target, shown, choice.peer_name, within), time.time())
+    return diagnose(Attempt(address, shown, choice.peer_name, within), time.time())
 
 
-def _is_local(target: str) -> bool:
+def _is_local(address: "Address") -> bool:
     from instance_manager.loopback import is_private
 
-    return target.startswith("unix:") or is_private(target.rpartition(":")[0])
+    return bool(address.path) or is_private(address.host)

@@ -9,7 +9,7 @@ Every call raises `grpc.aio.AioRpcError` with the daemon's status code and messa
 certificates, use `Client(url, tls)`. See docs/client.md for more.
 """
 
-from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, target_of
+from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, address_of
 from instance_manager.client.client import Client
 from instance_manager.client.event_stream import EventStream, Gap, Position, Told
 from instance_manager.client.instances import DataEngine
@@ -26,5 +26,5 @@ __all__ = [
     "Position",
     "Stream",
     "Told",
-    "target_of",
+    "address_of",
 ]

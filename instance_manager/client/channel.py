@@ -11,7 +11,9 @@ import grpc.aio
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
+from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
+from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
 
 DEFAULT_TIMEOUT = 30.0
@@ -47,20 +49,15 @@ _OPTIONS = (
 Response = TypeVar("Response", bound=Message)
 
 
-def target_of(url: str) -> str:
-    """Return the gRPC target of tcp://HOST:PORT, unix://PATH or HOST:PORT.
+def address_of(url: str) -> Address:
+    """Return the address of tcp://HOST:PORT, unix://PATH or HOST:PORT.
 
     Raises:
         ValueError: if it is none of them.
     """
-    if url.startswith("unix:"):
-        path = url.removeprefix("unix:").removeprefix("//")
-        if path:
-            return f"unix:{path}"
-    else:
-        address = url.removeprefix("tcp://")
-        host, _, port = address.rpartition(":")
-        if host and port.isdecimal() and "/" not in address:
+    with suppress(InvalidArgumentError):
+        address = parse_address(url)
+        if address.host or address.path:
             return address
     raise ValueError(f"cannot use the URL {url!r}: write tcp://HOST:PORT or unix://PATH")
 
@@ -115,7 +112,7 @@ class Channel:
             ValueError: if the URL is malformed.
         """
         self.url = url
-        self._channel = _channel(target_of(url), tls, peer_name)
+        self._channel = _channel(address_of(url).target, tls, peer_name)
 
     async def __aenter__(self) -> Self:
         return self

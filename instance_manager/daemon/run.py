@@ -18,12 +18,12 @@ from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.tls.keeper import CertificateKeeper
 from instance_manager.api.server import (
     INSTANCE_SERVICE_OFFSET,
-    Address,
     AddressError,
     GrpcServer,
     refuse_exposed,
 )
 from instance_manager.api.tls import ServerTls
+from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process
 from instance_manager.daemon.parts import Parts, assemble
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -152,7 +152,7 @@ async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[],
             # It is only the default address, and volumes are worth more than metrics.
             log.warning("no metrics are served", reason=str(error))
         else:
-            log.info("metrics are served", addresses=[str(endpoint) for endpoint in bound])
+            log.info("metrics are served", addresses=[str(address) for address in bound])
     return server.close
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
 
-from instance_manager.adapters.metrics import Endpoint
-from instance_manager.api.server import Address
 from instance_manager.app.supervisor import Settings
+from instance_manager.core.addresses import Address
 
 
 class OnStop(StrEnum):
@@ -47,7 +46,7 @@ class DaemonSettings:
     """Only programs below these directories may be started; if there are none, any program may be."""
     max_streams: int
     """Largest number of watches and logs streamed at once."""
-    metrics_listen: Endpoint | None
+    metrics_listen: Address | None
     """Address of metrics, liveness and readiness; None for none."""
     metrics_required: bool
     """Whether the daemon refuses to start if it cannot listen there."""

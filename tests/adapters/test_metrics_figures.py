@@ -10,8 +10,9 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from structlog.testing import capture_logs
 
-from instance_manager.adapters.metrics import Calls, Endpoint, Lifecycles, LoopLag, parse_endpoint
+from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, metrics_address
 from instance_manager.adapters.metrics.calls import MethodCalls
+from instance_manager.core.addresses import Address
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
@@ -220,8 +221,8 @@ async def test_a_loop_that_is_looked_at_no_more_leaves_no_timer() -> None:
     ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
-    assert parse_endpoint(text) == Endpoint(host, port)
-    assert str(parse_endpoint(text)) == text
+    assert metrics_address(text) == Address(host, port)
+    assert str(metrics_address(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -234,4 +235,4 @@ def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int) -> Non
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^cannot use the address .* write HOST:PORT"):
-        parse_endpoint(text)
+        metrics_address(text)

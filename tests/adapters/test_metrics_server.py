@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import (
     Calls,
-    Endpoint,
     EndpointError,
     Lifecycles,
     LoopLag,
@@ -33,10 +32,11 @@ from instance_manager.app.fakes import (
     FakeSpawner,
 )
 from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.core.addresses import Address
 from instance_manager.core.ports import PortRange
 from tests.adapters.conftest import descriptors
 
-LOOPBACK = Endpoint("127.0.0.1", 0)
+LOOPBACK = Address("127.0.0.1", 0)
 
 
 def get(path: str) -> Page:
@@ -48,7 +48,7 @@ def get(path: str) -> Page:
 
 
 @pytest.fixture
-async def address() -> AsyncIterator[Endpoint]:
+async def address() -> AsyncIterator[Address]:
     """Where pages are served."""
     serving = MetricsServer(get)
     (bound,) = await serving.open(LOOPBACK)
@@ -67,7 +67,7 @@ async def sockets(count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def ask(address: Endpoint, request: bytes) -> bytes:
+async def ask(address: Address, request: bytes) -> bytes:
     """Send a request and return the whole answer."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(request)
@@ -82,7 +82,7 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-async def test_a_page_is_served_with_its_type_and_length_and_without_query(address: Endpoint) -> None:
+async def test_a_page_is_served_with_its_type_and_length_and_without_query(address: Address) -> None:
     answer = await ask(address, b"GET /page?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -91,7 +91,7 @@ async def test_a_page_is_served_with_its_type_and_length_and_without_query(addre
     assert body == b"/page"
 
 
-async def test_a_client_of_the_standard_library_understands_it(address: Endpoint) -> None:
+async def test_a_client_of_the_standard_library_understands_it(address: Address) -> None:
     def fetch() -> bytes:
         with urllib.request.urlopen(f"http://{address}/page", timeout=20) as answer:
             return bytes(answer.read())
@@ -99,14 +99,14 @@ async def test_a_client_of_the_standard_library_understands_it(address: Endpoint
     assert await asyncio.to_thread(fetch) == b"/page"
 
 
-async def test_head_is_answered_without_the_page(address: Endpoint) -> None:
+async def test_head_is_answered_without_the_page(address: Address) -> None:
     head, _, body = (await ask(address, b"HEAD /page HTTP/1.0\r\n\r\n")).partition(b"\r\n\r\n")
     assert b"Content-Length: 5" in head
     assert body == b""
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
-async def test_other_methods_are_refused(address: Endpoint, method: str) -> None:
+async def test_other_methods_are_refused(address: Address, method: str) -> None:
     answer = await ask(address, f"{method} /page HTTP/1.1\r\n\r\n".encode())
     assert status(answer) == 405
     assert b"\r\nAllow: GET, HEAD\r\n" in answer
@@ -115,15 +115,15 @@ async def test_other_methods_are_refused(address: Endpoint, method: str) -> None
 @pytest.mark.parametrize(
     "request_line", [b"", b"GET", b"GET /", b"GET / HTTP/2.0", b"GET  / HTTP/1.1", b"\xff\xfe \x00 \x01"]
 )
-async def test_what_is_no_request_is_told_so(address: Endpoint, request_line: bytes) -> None:
+async def test_what_is_no_request_is_told_so(address: Address, request_line: bytes) -> None:
     assert status(await ask(address, request_line + b"\r\n\r\n")) == 400
 
 
-async def test_a_request_that_is_too_long_is_refused(address: Endpoint) -> None:
+async def test_a_request_that_is_too_long_is_refused(address: Address) -> None:
     assert status(await ask(address, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1_500)) == 431
 
 
-async def test_a_defect_is_500_and_in_the_log_and_the_server_goes_on(address: Endpoint) -> None:
+async def test_a_defect_is_500_and_in_the_log_and_the_server_goes_on(address: Address) -> None:
     with capture_logs() as logged:
         assert status(await ask(address, b"GET /defect HTTP/1.1\r\n\r\n")) == 500
     assert [line["log_level"] for line in logged] == ["error"]
@@ -132,7 +132,7 @@ async def test_a_defect_is_500_and_in_the_log_and_the_server_goes_on(address: En
 
 @pytest.mark.parametrize("request_", [b"", b"GET / HT", b"GET /big HTTP/1.1\r\n\r\n"])
 async def test_one_who_says_too_little_or_reads_nothing_is_cut_off(
-    address: Endpoint, request_: bytes, monkeypatch: pytest.MonkeyPatch
+    address: Address, request_: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_TIMEOUT", 0.2)
     before = open_sockets()
@@ -144,7 +144,7 @@ async def test_one_who_says_too_little_or_reads_nothing_is_cut_off(
 
 
 async def test_when_there_are_more_callers_than_room_the_oldest_is_hung_up_on_and_the_others_are_served(
-    address: Endpoint, monkeypatch: pytest.MonkeyPatch
+    address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
     loop = asyncio.get_running_loop()
@@ -182,18 +182,18 @@ async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
     assert asyncio.all_tasks() == tasks
 
 
-async def test_an_address_in_use_is_refused_and_says_what_to_do(address: Endpoint) -> None:
+async def test_an_address_in_use_is_refused_and_says_what_to_do(address: Address) -> None:
     with pytest.raises(EndpointError, match=r"^cannot serve metrics on 127.0.0.1:\d+: .*--metrics-listen"):
         await MetricsServer(get).open(address)
     with pytest.raises(EndpointError, match=r"^cannot serve metrics on nowhere\.invalid:1: "):
-        await MetricsServer(get).open(Endpoint("nowhere.invalid", 1))
+        await MetricsServer(get).open(Address("nowhere.invalid", 1))
 
 
 async def test_it_listens_on_ipv6_and_on_every_address() -> None:
     for host in ("::1", ""):
         serving = MetricsServer(get)
         try:
-            bound = await serving.open(Endpoint(host, 0))
+            bound = await serving.open(Address(host, 0))
         except EndpointError as error:
             pytest.skip(f"there is no IPv6 here: {error}")
         try:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from instance_manager.api import event_service
 from instance_manager.api.entrance import Entrance
 from instance_manager.api.process_service import SERVICE, ProcessService
-from instance_manager.api.server import GrpcServer, parse_address
+from instance_manager.api.server import GrpcServer
 from instance_manager.api.wire import spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
@@ -24,6 +24,7 @@ from instance_manager.app.replace import Replacer
 from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
+from instance_manager.core.addresses import parse_address
 from instance_manager.core.ports import PortRange
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.app.test_events import tell

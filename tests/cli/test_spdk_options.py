@@ -35,3 +35,7 @@ def test_an_address_or_range_that_is_none_is_refused_also_when_v2_is_off(
     for enabled in (True, False):
         with pytest.raises(InvalidArgumentError):
             spdk_target(8500, address, ports, enabled=enabled)
+
+
+def test_without_v2_the_ports_further_on_need_not_exist() -> None:
+    assert spdk_target(65532, None, RANGE, enabled=False) is None

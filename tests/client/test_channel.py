@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from instance_manager.client import Client, channel, target_of
+from instance_manager.client import Client, address_of, channel
 from tests.cli.fake_daemon import fake_daemon
 from tests.client.fake_events import FakeEvents
 
@@ -19,13 +19,13 @@ from tests.client.fake_events import FakeEvents
     ],
 )
 def test_a_url_is_a_target(url: str, target: str) -> None:
-    assert target_of(url) == target
+    assert address_of(url).target == target
 
 
 @pytest.mark.parametrize("url", ["", "localhost", "http://localhost:8500", "tcp://:8500", "unix://", "a:b"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"cannot use the URL .*: write tcp://HOST:PORT or unix://PATH"):
-        target_of(url)
+        address_of(url)
 
 
 class Cable:

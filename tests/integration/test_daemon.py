@@ -30,7 +30,7 @@ async def refused(*options: str) -> tuple[int, str]:
     ("options", "said"),
     [
         (["--listen", "nonsense"], "HOST:PORT"),
-        (["--listen", "localhost:65535"], "HOST:PORT"),
+        (["--listen", "localhost:65533"], "write a port up to 65532"),
         (["--listen", "unix://"], "unix://PATH"),
         (["--port-range", "9-1"], "FIRST <= LAST"),
         (["--port-range", "x"], "10000-30000"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.api.server import AddressError, GrpcServer, parse_address
+from instance_manager.api.server import AddressError, GrpcServer
+from instance_manager.core.addresses import parse_address
 from tests.harness import Daemon
 
 

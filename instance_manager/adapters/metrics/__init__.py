@@ -6,15 +6,13 @@ counting costs them next to nothing.
 
 from instance_manager.adapters.metrics.calls import Calls
 from instance_manager.adapters.metrics.collector import Sources
-from instance_manager.adapters.metrics.endpoint import Endpoint, EndpointError, parse_endpoint
 from instance_manager.adapters.metrics.lag import LoopLag
 from instance_manager.adapters.metrics.lifecycles import Lifecycles
 from instance_manager.adapters.metrics.pages import Pages, Phase
-from instance_manager.adapters.metrics.server import MetricsServer
+from instance_manager.adapters.metrics.server import EndpointError, MetricsServer, metrics_address
 
 __all__ = [
     "Calls",
-    "Endpoint",
     "EndpointError",
     "Lifecycles",
     "LoopLag",
@@ -22,5 +20,5 @@ __all__ = [
     "Pages",
     "Phase",
     "Sources",
-    "parse_endpoint",
+    "metrics_address",
 ]

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 import structlog
 
-from instance_manager.adapters.metrics.endpoint import Endpoint, EndpointError
 from instance_manager.adapters.metrics.pages import Page
+from instance_manager.core.addresses import Address, parse_address
+from instance_manager.core.errors import InvalidArgumentError
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +20,25 @@ _TIMEOUT = 10.0
 """Longest duration of a connection in seconds."""
 _METHODS = ("GET", "HEAD")
 _TEXT = "text/plain; charset=utf-8"
+
+
+class EndpointError(Exception):
+    """The address cannot be listened on; the message says why."""
+
+
+def metrics_address(text: str) -> Address:
+    """Read HOST:PORT.
+
+    Raises:
+        InvalidArgumentError: if it is none; the message says what to write.
+    """
+    with suppress(InvalidArgumentError):
+        address = parse_address(text)
+        if not address.path:
+            return address
+    raise InvalidArgumentError(
+        f"cannot use the address {text!r} for metrics: write HOST:PORT or [IPV6]:PORT, or nothing for none"
+    )
 
 
 class MetricsServer:
@@ -34,7 +55,7 @@ class MetricsServer:
         self._open: dict[asyncio.Task[None], None] = {}
         """The oldest first."""
 
-    async def open(self, endpoint: Endpoint) -> list[Endpoint]:
+    async def open(self, address: Address) -> list[Address]:
         """Listen, and return the addresses, as a host name may have several.
 
         Raises:
@@ -43,18 +64,18 @@ class MetricsServer:
         try:
             self._server = await asyncio.start_server(
                 self._accept,
-                endpoint.host or None,
-                endpoint.port,
+                address.host or None,
+                address.port,
                 limit=_MAX_REQUEST,
                 backlog=_MAX_CONNECTIONS,
             )
         except OSError as error:
             raise EndpointError(
-                f"cannot serve metrics on {endpoint}: {error.strerror or error}; "
+                f"cannot serve metrics on {address}: {error.strerror or error}; "
                 "choose another address with --metrics-listen, or none"
             ) from error
         names = [socket.getsockname() for socket in self._server.sockets]
-        return [Endpoint(name[0], name[1]) for name in names]
+        return [Address(name[0], name[1]) for name in names]
 
     async def close(self) -> None:
         """Stop listening, and close all connections."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from instance_manager.adapters.tls import handshake
+from instance_manager.core.addresses import Address
 from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, mistake, wrong_ca
 
 
@@ -13,8 +14,7 @@ from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet,
 class Attempt:
     """A connection that failed."""
 
-    target: str
-    """HOST:PORT or unix:PATH."""
+    address: Address
     ours: CertificateSet | None
     """Our certificates; None if plain text was tried."""
     peer_name: str
@@ -90,14 +90,13 @@ def _context(attempt: Attempt) -> ssl.SSLContext:
 
 
 def _connected(attempt: Attempt) -> socket.socket:
-    if attempt.target.startswith("unix:"):
+    if attempt.address.path:
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         plain.settimeout(attempt.within)
         try:
-            plain.connect(attempt.target.removeprefix("unix:"))
+            plain.connect(attempt.address.path)
         except OSError:
             plain.close()
             raise
         return plain
-    host, _, port = attempt.target.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), timeout=attempt.within)
+    return socket.create_connection((attempt.address.host, attempt.address.port), timeout=attempt.within)
