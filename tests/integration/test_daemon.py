@@ -21,8 +21,13 @@ async def refused(*options: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *(str(BIN), "daemon", *options), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
-    async with asyncio.timeout(20):
-        _, err = await process.communicate()
+    try:
+        async with asyncio.timeout(20):
+            _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode or 0, err.decode()
 
 
