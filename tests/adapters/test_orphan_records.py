@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.adapters.orphan_records import Sources, SqliteRecords
-from instance_manager.adapters.orphan_records.schema import VERSION
+from instance_manager.adapters.orphan_records.schema import STEPS
 from instance_manager.app.orphans.interfaces import CannotReadError
 from instance_manager.core.orphans import DataEngine, Fate, Observed, Orphan
 
@@ -199,7 +199,7 @@ def damaged(path: Path, how: str) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     match how:
         case "newer":
-            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+            connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
         case "senseless":
             connection.execute("UPDATE orphans SET created = 'yesterday'")
         case "renamed":
@@ -285,7 +285,7 @@ async def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: 
         records.open()
 
 
-@pytest.mark.parametrize("version", range(1, VERSION + 1))
+@pytest.mark.parametrize("version", range(1, len(STEPS) + 1))
 async def test_records_of_every_version_are_understood(path: Path, version: int) -> None:
     begin(path, (FILES / f"v{version}.db").read_bytes())
     records = SqliteRecords(path, agent=True)

@@ -24,7 +24,6 @@ NO_CONTROL = 3.0
 LATER = "9.9.9"
 LATER_SCHEMA = """
 STEPS += ("ALTER TABLE processes ADD COLUMN novelty TEXT NOT NULL DEFAULT '';",)
-VERSION = len(STEPS)
 """
 PROGRAM = f"""#!{sys.executable}
 import sys

@@ -40,6 +40,7 @@ def copy(tmp_path: Path) -> Path:
         ("adapters/logs/files.py", "import instance_manager.adapters.process"),
         ("adapters/mounts/__init__.py", "import instance_manager.pb"),
         ("api/server.py", "import instance_manager.adapters.logs"),
+        ("api/server.py", "import instance_manager.sqlite"),
         ("client/channel.py", "import instance_manager.daemon"),
         ("stub/loop.py", "import grpc"),
     ],

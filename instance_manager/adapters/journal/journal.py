@@ -9,15 +9,16 @@ import contextlib
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import structlog
 
 from instance_manager.adapters.journal import codec
-from instance_manager.adapters.journal.schema import NewerSchemaError, upgrade
+from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
+from instance_manager.sqlite import NewerSchemaError, transaction, upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -183,7 +184,7 @@ class SqliteJournal:
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"the file is damaged: {state}")
-        upgrade(connection)
+        upgrade(connection, STEPS)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         (latest,) = connection.execute("SELECT max(revision) FROM events").fetchone()
         revision = max(int(meta.get("revision", 0)), latest or 0)
@@ -245,17 +246,9 @@ class SqliteJournal:
         except sqlite3.Error as error:
             self._failed(_CANNOT_WRITE, error)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         assert self._connection is not None  # noqa: S101 - whoever calls has looked
-        self._connection.execute("BEGIN")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
+        return transaction(self._connection)
 
     def _prune(self, connection: sqlite3.Connection, revision: int) -> None:
         if revision - self._pruned >= _PRUNE_EVERY:

@@ -3,8 +3,6 @@
 A released step is never changed: a journal of any age goes through all the steps it has not seen yet.
 """
 
-import sqlite3
-
 STEPS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -40,23 +38,3 @@ STEPS = (
     """,
 )
 """Step i leads from version i to version i+1."""
-
-VERSION = len(STEPS)
-
-
-class NewerSchemaError(Exception):
-    """The journal was written by a later version of the program."""
-
-
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Migrate a journal of any earlier version, or an empty file, to the present version.
-
-    Raises:
-        NewerSchemaError: if it was written by a later version.
-        sqlite3.Error: if it cannot be read or written.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise NewerSchemaError(f"the journal has schema version {version}, this program knows {VERSION}")
-    for number, step in enumerate(STEPS[version:], start=version + 1):
-        connection.executescript(f"BEGIN; {step}; PRAGMA user_version = {number}; COMMIT;")

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,10 +16,11 @@ from typing import TypeVar
 import structlog
 
 from instance_manager.adapters.orphan_records import codec
-from instance_manager.adapters.orphan_records.schema import NewerSchemaError, upgrade
+from instance_manager.adapters.orphan_records.schema import STEPS
 from instance_manager.app.orphans.interfaces import CannotReadError
 from instance_manager.core.orphans import Fate, Orphan
 from instance_manager.linux import lock_file
+from instance_manager.sqlite import NewerSchemaError, transaction, upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -194,7 +195,7 @@ class SqliteRecords:
             CannotReadError: if it fails.
         """
         try:
-            with self._transaction() as db:
+            with transaction(self._connect()) as db:
                 return work(db)
         except (sqlite3.Error, OSError, ValueError, NewerSchemaError) as error:
             self._disconnect()
@@ -202,18 +203,6 @@ class SqliteRecords:
                 self._move_aside(error)
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CannotReadError(f"cannot use the records {self._path}: {reason}") from error
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = self._connect()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
 
     def _connect(self) -> sqlite3.Connection:
         """Return a connection to the file now at the path, as somebody may have removed the one before."""
@@ -229,7 +218,7 @@ class SqliteRecords:
             )
         db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
         db.execute("PRAGMA journal_mode = WAL")
-        upgrade(db)
+        upgrade(db, STEPS)
         self._file = _identity(self._path)
         return db
 
