@@ -217,7 +217,7 @@ def test_sigterm_ends_it_and_all_that_runs_in_it(container: Container, tmp_path:
 
 @pytest.fixture
 def of_kubernetes(image: str, tmp_path: Path) -> Iterator[Container]:
-    """A container with the arguments, the environment and the mounts of the DaemonSet, without certificates."""
+    """A container with the arguments, environment and mounts of the DaemonSet, without certificates."""
     del image
     manifest = yaml.safe_load((ROOT / "deploy/kubernetes/daemonset.yaml").read_text())
     (spec,) = manifest["spec"]["template"]["spec"]["containers"]
