@@ -60,7 +60,7 @@ class ExitStatus:
 
     def __str__(self) -> str:
         if not self.known:
-            return "exit status unknown: it ended while nobody was there to see how"
+            return "exit status unknown: the daemon that started it was gone by then"
         return f"signal: {self.signal}" if self.signal else f"exit status {self.code}"
 
 

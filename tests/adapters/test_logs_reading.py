@@ -291,7 +291,7 @@ async def test_a_reader_that_gives_up_leaves_nothing_behind(logs: LogFiles) -> N
             os.write(fd, b"line\n")
             await follower.seen("line")
             await follower.cancelled()
-        assert descriptors() == before
+        assert descriptors().items() <= before.items()
         assert logs._logs["a"].readers == set()
         assert logs._logs["a"]._waiting == set()
         logs.release("a")

@@ -191,7 +191,7 @@ async def test_no_descriptor_left_is_told_to_the_caller_and_leaks_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     logs.release(name)
-    assert descriptors() == before
+    assert descriptors().items() <= before.items()
     write_as_a_process(logs, "a", "again")
     assert (tmp_path / "a.log").read_text() == "again\n"
 
@@ -209,7 +209,7 @@ async def test_no_descriptor_left_is_told_to_a_reader(logs: LogFiles, tmp_path: 
                 await anext(logs.read("a", follow=False, tail=None))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert descriptors() == before
+        assert descriptors().items() <= before.items()
         assert logs._logs == {}
     assert [line async for line in logs.read("a", follow=False, tail=None)] == ["old"]
 
@@ -306,7 +306,7 @@ async def test_many_processes_leave_no_watch_and_no_descriptor_behind(logs: LogF
     assert watches() == 0
     assert logs._watcher._watches == {}
     assert logs._watcher._logs == {}
-    assert descriptors() == before
+    assert descriptors().items() <= before.items()
     assert +logs.troubles == {}
 
 

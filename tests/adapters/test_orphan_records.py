@@ -100,10 +100,24 @@ async def test_what_is_new_about_a_record_does_not_bring_back_one_that_has_ended
     await agent.put(orphan())
     await person.update(replace(orphan(), trouble="busy"))
     assert await agent.list() == [replace(orphan(), trouble="busy")]
-    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
-    await person.update(replace(orphan(), deleted_by="root"))
+    gone = orphan().close(Fate.GONE, 300.0, "the instance is gone")
+    await agent.remove(gone)
+    await person.update(replace(orphan(), trouble="late"))
     assert await agent.list() == []
-    assert len(await agent.history()) == 1
+    assert await agent.history() == [gone]
+
+
+async def test_an_instance_that_was_gone_before_its_deletion_was_written_down_was_deleted_all_the_same(
+    agent: SqliteRecords, person: SqliteRecords
+) -> None:
+    await agent.put(orphan())
+    asked = await person.request_delete(orphan().name, "root", 200.0)
+    assert asked is not None
+    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    await person.update(replace(asked, deleted_by="root"))
+    (ended,) = await agent.history()
+    assert (ended.fate, ended.outcome, ended.requested_by) == (Fate.DELETED, "deleted by root", "root")
+    assert await agent.list() == []
 
 
 async def test_a_request_for_a_record_that_has_ended_is_refused(

@@ -253,7 +253,7 @@ async def test_many_children_leave_no_descriptor_behind(workshop: Workshop) -> N
         started = workshop.spawn("/bin/true")
         await started.exited()
         assert await started.child.end_tree() is None
-    assert descriptors() == before
+    assert descriptors().items() <= before.items()
 
 
 async def test_no_child_is_started_when_few_descriptors_are_left(

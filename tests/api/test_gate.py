@@ -56,7 +56,8 @@ class Server:
     """One method behind a gate."""
 
     def __init__(self, folder: Path, function: Any, kind: str, check: Any) -> None:
-        self.target = f"unix:{folder}/gate.sock"
+        # An address of its own: gRPC would share the connection to a server that has just ended.
+        self.target = f"unix:{folder}/{function.__name__}.sock"
         self.kind = kind
         self._server = grpc.aio.server()
         handler = getattr(grpc, f"{kind}_rpc_method_handler")(function)

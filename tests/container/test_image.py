@@ -7,16 +7,18 @@ settings=$(.ci/container-engine) && eval "$settings"
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", "docker")
@@ -42,9 +44,10 @@ def inspect(target: str) -> dict[str, Any]:
 class Container:
     """A running daemon without any network but its own loopback."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = (), command: Sequence[str] = ()) -> None:
         # The image's health check, more often: the test waits for its first verdict.
-        self.id = docker("run", "--detach", "--network=none", "--health-interval=1s", IMAGE).strip()
+        run = ("run", "--detach", "--network=none", "--health-interval=1s")
+        self.id = docker(*run, *options, IMAGE, *command).strip()
 
     def cli(self, *args: str) -> str:
         return docker("exec", self.id, "instance-manager", *args)
@@ -120,7 +123,12 @@ def image() -> str:
 @pytest.fixture
 def container(image: str) -> Iterator[Container]:
     del image
-    started = Container()
+    with running(Container()) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def running(started: Container) -> Iterator[Container]:
     try:
         started.wait_healthy(within=30)
         yield started
@@ -205,3 +213,73 @@ def test_sigterm_ends_it_and_all_that_runs_in_it(container: Container, tmp_path:
     docker("cp", f"{container.id}:/var/log/instances", str(tmp_path))
     logs = {path.stem: path.read_text() for path in tmp_path.glob("instances/*.log")}
     assert {name for name, text in logs.items() if "ending on SIG" in text} == {"r1", "r2"}, logs
+
+
+@pytest.fixture
+def of_kubernetes(image: str, tmp_path: Path) -> Iterator[Container]:
+    """A container with the arguments, environment and mounts of the DaemonSet, without certificates."""
+    del image
+    manifest = yaml.safe_load((ROOT / "deploy/kubernetes/daemonset.yaml").read_text())
+    (spec,) = manifest["spec"]["template"]["spec"]["containers"]
+    options = [f"--env={each['name']}={each['value']}" for each in spec["env"]]
+    for number, mount in enumerate(spec["volumeMounts"]):
+        # Docker creates the directory of a mount below another one in that one.
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        options.append(f"--volume={folder}:{mount['mountPath']}")
+    (tmp_path / "0/var/lib/longhorn/engine-binaries").mkdir(parents=True)
+    with running(Container(options, spec["args"])) as started:
+        yield started
+
+
+def test_it_runs_as_kubernetes_runs_it(of_kubernetes: Container) -> None:
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9500/readyz').status)"
+    assert docker("exec", of_kubernetes.id, "python3", "-c", ask) == "200\n"
+
+    refused = docker_status(
+        *("exec", of_kubernetes.id, "instance-manager"),
+        *("process", "create", "--name", "r1", "--binary", "/bin/sleep", "--", "9"),
+    )
+    assert refused != 0
+
+    copy = "cp /bin/sleep /engine-binaries; cp /bin/sleep /host/var/lib/longhorn/engine-binaries"
+    docker("exec", of_kubernetes.id, "sh", "-c", copy)
+    for name, folder in (("e", "/engine-binaries"), ("r", "/host/var/lib/longhorn/engine-binaries")):
+        of_kubernetes.cli("process", "create", "--name", name, "--binary", f"{folder}/sleep", "--", "1000")
+        of_kubernetes.cli("process", "wait", name, "--for", "running", "--timeout", "30")
+
+
+def test_a_daemon_that_hangs_is_found_as_the_page_says_and_the_instances_run_on(
+    of_kubernetes: Container,
+) -> None:
+    docker("exec", of_kubernetes.id, "cp", "/bin/sleep", "/engine-binaries")
+    of_kubernetes.cli("process", "create", "--name", "e", "--binary", "/engine-binaries/sleep", "--", "1000")
+    of_kubernetes.cli("process", "wait", "e", "--for", "running", "--timeout", "30")
+    before = of_kubernetes.listed()
+    (find,) = re.findall(r'sh -c "(grep .*)"$', (ROOT / "docs/kubernetes.md").read_text(), re.MULTILINE)
+
+    found = docker("exec", of_kubernetes.id, "sh", "-c", find).split()
+    guard, daemon = sorted(found, key=lambda path: int(path.split("/")[2]))
+    assert guard == "/proc/1/cmdline"
+    docker("exec", of_kubernetes.id, "sh", "-c", f"kill -9 {daemon.split('/')[2]}")
+
+    deadline = time.monotonic() + 30
+    while docker_status("exec", of_kubernetes.id, "instance-manager", "health") != 0:
+        assert time.monotonic() < deadline, of_kubernetes.logs()
+    assert of_kubernetes.listed() == before
+
+
+def test_a_restarted_container_tells_what_was_lost(of_kubernetes: Container) -> None:
+    docker("exec", of_kubernetes.id, "cp", "/bin/sleep", "/engine-binaries")
+    of_kubernetes.cli("process", "create", "--name", "e", "--binary", "/engine-binaries/sleep", "--", "1000")
+    of_kubernetes.cli("process", "wait", "e", "--for", "running", "--timeout", "30")
+    before = of_kubernetes.listed()["e"]["status"]
+
+    docker("kill", of_kubernetes.id)
+    docker("start", of_kubernetes.id)
+
+    deadline = time.monotonic() + 30
+    while docker_status("exec", of_kubernetes.id, "instance-manager", "health") != 0:
+        assert time.monotonic() < deadline, of_kubernetes.logs()
+    after = of_kubernetes.listed()["e"]["status"]
+    assert (after["state"], after["uuid"]) == ("error", before["uuid"])

@@ -126,7 +126,7 @@ def _state_dir(facts: Facts) -> Iterator[Finding]:
     if _locked(path / "lock"):
         yield Finding("state directory", Severity.OK, f"{path} is locked by a daemon")
     else:
-        hint = "no daemon runs on it; under `guard` one comes back by itself"
+        hint = "no daemon runs on it: name another one with --state-dir; `guard` restarts a daemon by itself"
         yield Finding("state directory", Severity.WARNING, f"{path} is not locked by any daemon", hint)
 
 

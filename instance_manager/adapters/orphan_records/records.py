@@ -42,6 +42,8 @@ _GET = f"SELECT {_ALL} FROM orphans WHERE name = ?"  # noqa: S608
 _PUT = f"INSERT INTO orphans ({_ALL}) VALUES ({_MARKS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
 _END = f"INSERT INTO history ({_ALL}) VALUES ({_MARKS})"  # noqa: S608
 _HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
+_LAST = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+_REWRITE = f"UPDATE history SET ({_ALL}) = ({_MARKS}) WHERE number = ?"  # noqa: S608
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
@@ -103,8 +105,21 @@ class SqliteRecords:
         self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
 
     async def update(self, record: Orphan) -> None:
-        """Write changes of an open record; one that another process has closed stays closed."""
-        self._run(lambda db: _get(db, record.name) and db.execute(_PUT, codec.to_row(record)))
+        """Write changes of an open record; one that another process has closed stays closed.
+
+        The agent may see an instance go before the command that deleted it has written that down; the record
+        then still tells that it was deleted.
+        """
+
+        def change(db: sqlite3.Connection) -> None:
+            if _get(db, record.name) is not None:
+                db.execute(_PUT, codec.to_row(record))
+            elif found := db.execute(_LAST, (record.name,)).fetchone():
+                number, *row = found
+                ended = _with_known(codec.from_row(row), record)
+                db.execute(_REWRITE, (*codec.to_row(ended), number))
+
+        self._run(change)
 
     async def remove(self, record: Orphan) -> None:
         """Move a closed record to the history."""

@@ -154,7 +154,9 @@ class Records(Protocol):
         """
 
     async def update(self, record: Orphan) -> None:
-        """Write changes of an open record like `put`; does nothing if it was closed in the meantime.
+        """Write changes of an open record like `put`.
+
+        If it was closed in the meantime it stays closed, and only learns who has deleted the instance.
 
         Raises:
             CannotReadError: if it cannot be written.
