@@ -6,7 +6,7 @@ from instance_manager.app.interfaces import Cancellable, Clock
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.process import Process, StopRequested
 
-_LAST_WAIT = 5.0
+LAST_WAIT = 5.0
 """Seconds after the grace period until processes that are left are given up."""
 
 
@@ -42,7 +42,7 @@ class Shutdown:
                 effects.arm(entry, grace)
         if supervisor.registry.entries():
             self._over.clear()
-            self._give_up_in(grace + _LAST_WAIT)
+            self._give_up_in(grace + LAST_WAIT)
             await self._over.wait()
         if self._giving_up is not None:
             self._giving_up.cancel()
@@ -51,7 +51,7 @@ class Shutdown:
     def hurry(self) -> None:
         """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
         self._begin(grace=0)
-        self._give_up_in(_LAST_WAIT)
+        self._give_up_in(LAST_WAIT)
         for entry in self._supervisor.registry.entries():
             if entry.timer is not None:
                 self._supervisor.effects.arm(entry, 0)
