@@ -15,8 +15,11 @@ Sized = Callable[[int, int], int]
 
 MOST_MEMORY = 150 << 20
 """Bytes a daemon with 1,000 processes may take."""
-MOST_GROWTH = 1 << 20
-"""Bytes it may grow by once it is warm: over 3,750 processes that come and go in full size."""
+MOST_GROWTH = 2 << 20
+"""Bytes it may grow by once it is warm: over 3,750 processes that come and go in full size.
+
+The allocator takes memory in steps of up to 1 MiB; 1 KiB kept of each process would be twice this.
+"""
 MOST_IDLE_CPU = 0.005
 """Share of one CPU that it may take while nobody asks for anything."""
 OPERATIONS_A_ROUND = 10
