@@ -34,6 +34,15 @@ def boot_id() -> str:
         return file.read().strip()
 
 
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return device and inode of the file that is at a path now, None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - pathlib costs a MiB
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def lock_file(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
     """Create a file if there is none, lock it, and return its descriptor; closing that releases the lock.
 

@@ -17,6 +17,7 @@ import pytest
 from instance_manager.adapters.doctor import CertificateFacts, Facts, Finding, Severity, examine
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.core.ports import PortRange
+from tests.disks import tmpfs
 from tests.harness import port_span
 
 UUID = "0f1e2d3c-0000-4000-8000-000000000001"
@@ -164,15 +165,8 @@ def test_a_missing_log_directory_is_an_error(healthy: dict[str, Any], tmp_path: 
 
 
 def test_a_full_log_directory_is_an_error(healthy: dict[str, Any], tmp_path: Path) -> None:
-    tiny = tmp_path / "tiny"
-    tiny.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tiny)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
+    with tmpfs(tmp_path / "tiny", "size=1m") as tiny:
         assert "nearly full" in worst(healthy | {"logs_dir": tiny}, "log directory").message
-    finally:
-        subprocess.run(["umount", str(tiny)], check=True)
 
 
 def test_a_port_range_that_overlaps_the_ephemeral_ports_is_a_warning(healthy: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
 from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
+from tests.disks import tmpfs
 
 PROCESS = Process(
     spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE
@@ -120,13 +121,8 @@ async def test_a_file_that_was_damaged_is_moved_aside_and_made_again(tended: Ten
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
     """A state directory on a file system of its own."""
-    folder = tmp_path / "state"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with tmpfs(tmp_path / "state", "size=2m") as folder:
+        yield folder
 
 
 async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_be_written(

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -15,18 +14,14 @@ import structlog
 
 from instance_manager.adapters.logs import LogFiles, probe
 from tests.adapters.conftest import DEADLINE, open_logs
+from tests.disks import tmpfs
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with tmpfs(tmp_path / "disk", "size=64k") as folder:
+        yield folder
 
 
 class Told:

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from instance_manager.adapters.logs import LogFiles, files, watcher
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from tests.adapters.conftest import descriptors, open_logs
+from tests.disks import tmpfs
 
 MIB = 1 << 20
 
@@ -28,21 +30,8 @@ async def logs(tmp_path: Path) -> AsyncIterator[LogFiles]:
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mount a tmpfs with the options of the call."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    mounted = []
-
-    def tmpfs(options: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"not permitted to mount: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield tmpfs
-    for path in mounted:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+    with ExitStack() as stack:
+        yield lambda options: stack.enter_context(tmpfs(tmp_path / "mounted", options))
 
 
 def write_as_a_process(logs: LogFiles, name: str, text: str) -> None:

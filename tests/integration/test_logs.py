@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 import pytest
 from asyncinotify import Inotify, Mask
 
+from tests.disks import tmpfs
 from tests.harness import Daemon, Watch, running_daemon, shell, sleeper, stub
 
 Sized = Callable[[int, int], int]
@@ -96,13 +96,8 @@ async def test_a_wild_logger_stays_under_its_bound_and_costs_the_daemon_little(
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    mount = tmp_path / "tiny"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    with tmpfs(tmp_path / "tiny", "size=1m") as folder:
+        yield folder
 
 
 async def test_a_full_log_disk_ends_no_process_and_blocks_none(tiny_disk: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from instance_manager.adapters.journal import codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
+from instance_manager.linux import file_identity
 from instance_manager.sqlite import NewerSchemaError, transaction, upgrade
 
 log = structlog.get_logger(__name__)
@@ -65,8 +66,8 @@ class SqliteJournal:
         self._retry_interval = retry_interval
         self._next_attempt = 0.0
         self._next_look: asyncio.TimerHandle | None = None
-        self._inode: tuple[int, int] | None = None
-        """Of the file that is written."""
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the open file."""
         self._of_another_boot = False
         self._pruned = 0
         self.revision = 0
@@ -137,7 +138,7 @@ class SqliteJournal:
         self._disconnect()
 
     def _look_after(self) -> None:
-        if self._connection is not None and _inode(self._path) != self._inode:
+        if self._connection is not None and file_identity(self._path) != self._file:
             self._disconnect()
             self._failed(_CANNOT_WRITE, FileNotFoundError("somebody has removed or replaced the file"))
         elif self.trouble and time.monotonic() >= self._next_attempt:
@@ -224,7 +225,7 @@ class SqliteJournal:
         connection.execute("PRAGMA synchronous = OFF")
         # The journal is small; checkpoints of few pages never take long.
         connection.execute("PRAGMA wal_autocheckpoint = 256")
-        self._inode = _inode(self._path)
+        self._file = file_identity(self._path)
         return connection
 
     def _write(
@@ -301,14 +302,6 @@ class SqliteJournal:
             log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
             self._on_health(False)
         self.trouble = f"{event}: {error}"
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _is_damage(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from instance_manager.adapters.orphan_records import codec
 from instance_manager.adapters.orphan_records.schema import STEPS
 from instance_manager.app.orphans.interfaces import CannotReadError
 from instance_manager.core.orphans import Fate, Orphan
-from instance_manager.linux import lock_file
+from instance_manager.linux import file_identity, lock_file
 from instance_manager.sqlite import NewerSchemaError, transaction, upgrade
 
 log = structlog.get_logger(__name__)
@@ -221,7 +221,7 @@ class SqliteRecords:
 
     def _connect(self) -> sqlite3.Connection:
         """Return a connection to the file now at the path, as somebody may have removed the one before."""
-        if self._connection is not None and _identity(self._path) == self._file:
+        if self._connection is not None and file_identity(self._path) == self._file:
             return self._connection
         self._disconnect()
         if self._agent:
@@ -234,7 +234,7 @@ class SqliteRecords:
         db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
         db.execute("PRAGMA journal_mode = WAL")
         upgrade(db, STEPS)
-        self._file = _identity(self._path)
+        self._file = file_identity(self._path)
         return db
 
     def _disconnect(self) -> None:
@@ -304,14 +304,6 @@ def _check(db: sqlite3.Connection) -> None:
         for row in db.execute(query):
             codec.from_row(row)
     codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_unusable(error: Exception) -> bool:
