@@ -26,7 +26,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from instance_manager.client import Client
-from tests.harness import Daemon, running_daemon, sleeper
+from tests.support.daemon import Daemon, running_daemon, sleeper
 
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 _FEWEST = 10

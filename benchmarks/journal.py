@@ -41,7 +41,7 @@ from instance_manager.core.process import (
     TreeGone,
 )
 from instance_manager.core.spec import ProcessSpec
-from instance_manager.linux import boot_id
+from instance_manager.platform.linux import boot_id
 
 SPEC = ProcessSpec(
     name="pvc-6f0f3d2c-6a40-4b43-9a3c-2b1f0b1d8f7e-r-5c3a91d0",

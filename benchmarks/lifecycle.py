@@ -28,7 +28,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from instance_manager.client import Client
-from tests.harness import BIN, sleeper
+from tests.support.daemon import BIN, sleeper
 
 
 class Told:

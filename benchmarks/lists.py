@@ -32,15 +32,15 @@ from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.events import EventLog
-from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 from instance_manager.app.pings import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.addresses import parse_address
 from instance_manager.core.ports import PortRange
 from instance_manager.core.spec import ProcessSpec
-from instance_manager.log import LogControl
 from instance_manager.pb.imrpc import imrpc_pb2, instance_pb2
+from instance_manager.platform.logging import LogControl
+from tests.support.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 
 BOUNDS = {
     "ProcessList": ("constant ProcessList", 1.3),

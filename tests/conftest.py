@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from tests.harness import Daemon, running_daemon
-from tests.spdk.fixtures import spdk, spdk_process
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.spdk.fixtures import spdk, spdk_process
 
 __all__ = ["spdk", "spdk_process"]
 
@@ -20,7 +21,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+settings.register_profile("default", max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+settings.register_profile("full", max_examples=2000, stateful_step_count=100, deadline=None)
+
+_PURE = frozenset({"core", "app", "orphans"})
+"""Folders whose tests take long only because Hypothesis tries many examples."""
+_FULL_TIMEOUT = 1800
+"""Seconds that one of them may take with --full."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-profile", None) is None:
+        settings.load_profile("full" if config.getoption("--full") else "default")
     # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,6 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full"):
             item.add_marker(skip)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.config.getoption("--full") and item.path.parent.name in _PURE:
+        item.add_marker(pytest.mark.timeout(_FULL_TIMEOUT))
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.errors import InvalidArgumentError, UnimplementedError
 from instance_manager.core.names import validate_name
-from instance_manager.log import LogControl
 from instance_manager.pb.imrpc import common_pb2, imrpc_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
+from instance_manager.platform.logging import LogControl
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InstanceService"]
 

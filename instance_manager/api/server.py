@@ -17,7 +17,7 @@ from instance_manager.api.tls import PeerGate, ServerTls, credentials
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.ports import MAX_PORT
-from instance_manager.loopback import is_private
+from instance_manager.platform.loopback import is_loopback
 
 INSTANCE_SERVICE_OFFSET = 3
 """Clients expect InstanceService on the port of ProcessManagerService plus this."""
@@ -148,7 +148,7 @@ def refuse_exposed(address: Address) -> None:
     Raises:
         AddressError: if the address is neither on loopback nor a Unix socket.
     """
-    if not address.path and not is_private(address.host):
+    if not address.path and not is_loopback(address.host):
         raise AddressError(
             f"cannot serve plain text on {address.target}: whoever reaches it could start programs here; "
             "set --tls-dir to a directory with certificates, listen on localhost or a Unix socket, "

@@ -170,23 +170,3 @@ class Survivors(Protocol):
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended while no daemon was running, None if unknown."""
-
-
-class Cancellable(Protocol):
-    """Something in progress that can be cancelled."""
-
-    def cancel(self) -> object:
-        """Cancel it; does nothing if it is over."""
-
-
-class Clock(Protocol):
-    """Time and timers."""
-
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-
-    def call_later(self, delay: float, action: Callable[[], None]) -> Cancellable:
-        """Call `action` in `delay` seconds; with 0, in the next round of the event loop.
-
-        If the program was stalled and is late, events that happened during the stall are reported first.
-        """

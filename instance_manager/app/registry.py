@@ -2,8 +2,8 @@
 
 import structlog
 
-from instance_manager.app.entry import Entry
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.app.supervised_process import Entry
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.ports import PortPool, PortRange
 from instance_manager.core.process import Process

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from instance_manager.app.entry import Entry
+from instance_manager.app.supervised_process import Entry
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.errors import (
     AlreadyExistsError,

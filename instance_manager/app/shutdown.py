@@ -2,9 +2,9 @@
 
 import asyncio
 
-from instance_manager.app.interfaces import Cancellable, Clock
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.process import Process, StopRequested
+from instance_manager.platform.clock import Cancellable, Clock
 
 LAST_WAIT = 5.0
 """Seconds after the grace period until processes that are left are given up."""

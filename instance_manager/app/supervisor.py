@@ -12,18 +12,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from instance_manager.app.effects import Effects
-from instance_manager.app.entry import Entry
+from instance_manager.app.action_runner import Effects
 from instance_manager.app.events import EventLog
-from instance_manager.app.interfaces import (
-    Clock,
-    Journal,
-    JournalRecord,
-    Logs,
-    Readiness,
-    Spawner,
-)
+from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readiness, Spawner
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
+from instance_manager.app.supervised_process import Entry
 from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
@@ -46,6 +39,7 @@ from instance_manager.core.process import (
     StopRequested,
 )
 from instance_manager.core.spec import ProcessSpec, validate_spec
+from instance_manager.platform.clock import Clock
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import click
 
-from instance_manager.cli.quantities import age
 from instance_manager.cli.render import as_dict, as_text, printable, show_plain
+from instance_manager.cli.units import age
 from instance_manager.pb.instance_manager.v1.audit_pb2 import AuditEntry
 
 COLUMNS: Mapping[str, Callable[[AuditEntry], str]] = {

@@ -8,10 +8,10 @@ import click
 from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.quantities import Seconds
 from instance_manager.cli.root import Globals
 from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
+from instance_manager.cli.units import Seconds
 from instance_manager.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def cli(
     """
     # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon needs.
     sys.modules["rich"] = None  # type: ignore[assignment]
-    from instance_manager import daemon, log
+    from instance_manager import daemon
 
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
@@ -179,6 +179,7 @@ def cli(
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.ports import parse_port_range
+    from instance_manager.platform import logging
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
@@ -206,7 +207,7 @@ def cli(
             tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
             insecure=insecure,
         )
-        log.configure(debug=options.debug)
+        logging.configure(debug=options.debug)
         status = daemon.run(settings)
     except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error

@@ -12,8 +12,8 @@ from instance_manager.cli.render import on_terminal
 from instance_manager.cli.root import Globals
 
 if TYPE_CHECKING:
-    from instance_manager.adapters.doctor import CertificateFacts, Finding
     from instance_manager.client import Client
+    from instance_manager.doctor import CertificateFacts, Finding
 
 EXAMPLE = """
 \b
@@ -63,11 +63,11 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
     Run it on the daemon's machine, with the daemon's options. It changes nothing. The exit code is 1 if
     something is wrong, and 0 if there are only warnings.
     """
-    from instance_manager.adapters.doctor import Facts, Severity, examine
     from instance_manager.adapters.journal import StateDir
     from instance_manager.adapters.process import ProcessSurvivors
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
+    from instance_manager.doctor import Facts, Severity, examine
 
     try:
         span = parse_port_range(port_range)
@@ -108,9 +108,9 @@ def _certificates() -> "CertificateFacts | None":
     """Check the certificates in the TLS directory as the daemon would; None where there are none."""
     import time
 
-    from instance_manager.adapters.doctor import CertificateFacts
     from instance_manager.adapters.tls import Side, load
     from instance_manager.core.certificates import CertificateError
+    from instance_manager.doctor import CertificateFacts
 
     options: Globals = click.get_current_context().obj
     if options.tls.folder is None or options.tls.absent:

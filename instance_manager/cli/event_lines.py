@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from instance_manager.cli.quantities import age
 from instance_manager.cli.render import as_dict, as_text, coloured, printable
+from instance_manager.cli.units import age
 from instance_manager.cli.watch import announce
 from instance_manager.client import Gap, Position
 from instance_manager.pb.instance_manager.v1.events_pb2 import Event

@@ -8,7 +8,7 @@ import click
 
 from instance_manager.cli.connection import complete_instances, connected
 from instance_manager.cli.parameters import examples
-from instance_manager.cli.quantities import parse_duration
+from instance_manager.cli.units import parse_duration
 
 if TYPE_CHECKING:
     from instance_manager.client import Client

@@ -7,7 +7,7 @@ import click
 
 from instance_manager.cli.connection import connected
 from instance_manager.cli.exit_codes import ExitCode, Failure
-from instance_manager.cli.quantities import Seconds
+from instance_manager.cli.units import Seconds
 
 if TYPE_CHECKING:
     from instance_manager.client import Client

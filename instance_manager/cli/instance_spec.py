@@ -15,7 +15,7 @@ from instance_manager.cli.parameters import (
     sendable,
     type_option,
 )
-from instance_manager.cli.quantities import parse_size
+from instance_manager.cli.units import parse_size
 from instance_manager.core.instance import InstanceType
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from instance_manager.cli.parameters import (
     terminate_signal_option,
     uuid_option,
 )
-from instance_manager.cli.quantities import Seconds
+from instance_manager.cli.units import Seconds
 from instance_manager.cli.views import PROCESSES
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ COMMANDS = {
     "health": ("health", "Ask whether the daemon serves."),
     "instance": ("instance", "Create, list, watch, replace and delete instances of both data engines."),
     "log-level": ("log_level", "Show or change how much is logged."),
-    "orphans": ("orphans", "Find, explain and delete instances that nothing owns."),
+    "orphans": ("orphans.commands", "Find, explain and delete instances that nothing owns."),
     "process": ("process", "Create, list, watch, replace and delete processes."),
     "stub": ("stub", "Run a stand-in for an engine or a replica (for tests)."),
     "version": ("version", "Show the versions of this program and of the daemon."),

@@ -95,6 +95,6 @@ def explain(
 
 
 def _is_local(address: "Address") -> bool:
-    from instance_manager.loopback import is_private
+    from instance_manager.platform.loopback import is_loopback
 
-    return bool(address.path) or is_private(address.host)
+    return bool(address.path) or is_loopback(address.host)

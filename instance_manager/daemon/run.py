@@ -15,7 +15,7 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import EndpointError, MetricsServer, Pages, Phase
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.tls.keeper import CertificateKeeper
+from instance_manager.adapters.tls.reloader import CertificateKeeper
 from instance_manager.api.server import (
     INSTANCE_SERVICE_OFFSET,
     AddressError,
@@ -25,10 +25,10 @@ from instance_manager.api.server import (
 from instance_manager.api.tls import ServerTls
 from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process
-from instance_manager.daemon.parts import Parts, assemble
+from instance_manager.daemon.components import Parts, assemble
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import StopSignal
-from instance_manager.linux import boot_id
+from instance_manager.platform.linux import boot_id
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from instance_manager.guard.guard import SIGNALS, Guard
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
-from instance_manager.linux import become_subreaper
+from instance_manager.platform.linux import become_subreaper
 
 
 def main(argv: Sequence[str]) -> None:

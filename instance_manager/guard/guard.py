@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from instance_manager.guard import proc, restarts
-from instance_manager.guard.guarded import Guarded, start
+from instance_manager.guard.child import Guarded, start
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options
 from instance_manager.guard.records import ExitRecords

@@ -5,7 +5,7 @@ import os
 import select
 import time
 
-from instance_manager.linux import open_nonblocking
+from instance_manager.platform.linux import open_nonblocking
 
 LONGEST_VALUE = 1000
 """Longest value in characters: a line shorter than PIPE_BUF is written whole or not at all."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from instance_manager.guard import proc
 from instance_manager.guard.log import Log
 from instance_manager.guard.status import Status
-from instance_manager.linux import boot_id
+from instance_manager.platform.linux import boot_id
 
 MOST = 4096
 """Largest number of records kept, in case that nobody reads them."""

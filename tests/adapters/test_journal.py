@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.adoption import resume
 from instance_manager.core.change import Change
 from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
-from instance_manager.core.recovery import resume
 from instance_manager.core.spec import ProcessSpec
 from tests.core.test_lifecycle_table import REACHABLE
 

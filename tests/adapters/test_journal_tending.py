@@ -15,7 +15,7 @@ from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
 from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
-from tests.disks import tmpfs
+from tests.support.disks import tmpfs
 
 PROCESS = Process(
     spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE

@@ -14,7 +14,7 @@ import pytest
 
 from instance_manager.adapters.logs import files, trim
 from instance_manager.adapters.logs.trim import Cut, drop_head
-from tests.adapters.conftest import LagMeter, StartWild, ended, open_logs
+from tests.support.processes import LagMeter, StartWild, ended, open_logs
 
 MIB = 1 << 20
 MEMORY = Path("/dev/shm")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.logs import EchoSink, LogFiles, repeater
+from instance_manager.adapters.logs import EchoSink, LogFiles, console_echo
 from instance_manager.adapters.logs.log import LogFile
-from tests.adapters.conftest import LagMeter, StartWild, ended, open_logs
+from tests.support.processes import LagMeter, StartWild, ended, open_logs
 
 MIB = 1 << 20
 
@@ -223,7 +223,7 @@ async def test_a_closed_pipe_ends_the_echo_and_nothing_else(tmp_path: Path, pipe
 async def test_followers_end_and_logs_are_let_go_though_the_reader_is_stuck(
     tmp_path: Path, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repeater, "_ENDED_MOST", 3)
+    monkeypatch.setattr(console_echo, "_ENDED_MOST", 3)
     monkeypatch.setattr("instance_manager.adapters.logs.files._ECHO_GRACE", 0.01)
     dropped: asyncio.Queue[LogFile] = asyncio.Queue()
     drop = LogFiles._drop
@@ -301,16 +301,16 @@ async def test_the_echo_of_a_wild_logger_costs_little_and_stalls_nothing(
 ) -> None:
     rounds = 0
     enough = asyncio.Event()
-    run = repeater.Repeater._round
+    run = console_echo.Repeater._round
 
-    def count(each: repeater.Repeater) -> None:
+    def count(each: console_echo.Repeater) -> None:
         nonlocal rounds
         rounds += 1
         run(each)
         if rounds == 25:
             enough.set()
 
-    monkeypatch.setattr(repeater.Repeater, "_round", count)
+    monkeypatch.setattr(console_echo.Repeater, "_round", count)
     sink = os.open(os.devnull, os.O_WRONLY)  # it takes whatever it is given
     async with open_logs(tmp_path, echo=EchoSink(sink)) as logs:
         processes = {name: wild(logs, name) for name in ("w1", "w2")}

@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from instance_manager.adapters.logs import LogFiles, probe
-from tests.adapters.conftest import DEADLINE, open_logs
-from tests.disks import tmpfs
+from tests.support.disks import tmpfs
+from tests.support.processes import DEADLINE, open_logs
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.logs.lines import LONGEST, LineSplitter
 from instance_manager.core.errors import NotFoundError
-from tests.adapters.conftest import LagMeter, descriptors, open_logs
+from tests.support.processes import LagMeter, descriptors, open_logs
 
 MIB = 1 << 20
 

@@ -15,8 +15,8 @@ from asyncinotify import Inotify, Mask
 from instance_manager.adapters.logs import LogFiles, files, watcher
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
-from tests.adapters.conftest import descriptors, open_logs
-from tests.disks import tmpfs
+from tests.support.disks import tmpfs
+from tests.support.processes import descriptors, open_logs
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, metrics_address
-from instance_manager.adapters.metrics.calls import MethodCalls
+from instance_manager.adapters.metrics.rpc_metrics import MethodCalls
 from instance_manager.core.addresses import Address
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError

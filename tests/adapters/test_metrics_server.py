@@ -22,19 +22,19 @@ from instance_manager.adapters.metrics import (
     Sources,
     server,
 )
-from instance_manager.adapters.metrics.pages import Page
+from instance_manager.adapters.metrics.endpoints import Page
 from instance_manager.app.events import EventLog
-from instance_manager.app.fakes import (
+from instance_manager.app.supervisor import Settings, Supervisor
+from instance_manager.core.addresses import Address
+from instance_manager.core.ports import PortRange
+from tests.support.fakes import (
     FakeClock,
     FakeJournal,
     FakeLogs,
     FakeReadiness,
     FakeSpawner,
 )
-from instance_manager.app.supervisor import Settings, Supervisor
-from instance_manager.core.addresses import Address
-from instance_manager.core.ports import PortRange
-from tests.adapters.conftest import descriptors
+from tests.support.processes import descriptors
 
 LOOPBACK = Address("127.0.0.1", 0)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters import mounts
 from instance_manager.adapters.mounts import MountWatcher, read_only_volumes
 from instance_manager.core.conditions import volume_key
-from tests.adapters.conftest import LagMeter, descriptors
+from tests.support.processes import LagMeter, descriptors
 
 KEY, OTHER = volume_key("vol"), volume_key("other")
 FOLDER = f"plugins/kubernetes.io/csi/driver.longhorn.io/{KEY}/globalmount"

@@ -12,7 +12,7 @@ from instance_manager.adapters.process import proc
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus
-from tests.adapters.conftest import Workshop, descriptors, open_workshop, wait_for
+from tests.support.processes import Workshop, descriptors, open_workshop, wait_for
 
 SLEEP = ("/bin/sleep", "1000")
 

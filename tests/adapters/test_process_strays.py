@@ -12,7 +12,7 @@ import pytest
 
 from instance_manager.adapters.process import child, proc
 from instance_manager.core.process import ExitStatus
-from tests.adapters.conftest import LagMeter, Started, Workshop, exists, lives
+from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 
 DOUBLE_FORK = """
 import os, signal, sys, time

@@ -15,8 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from instance_manager.adapters import readiness
 from instance_manager.adapters.readiness import HealthProbe
-from tests.adapters.conftest import descriptors
-from tests.harness import BIN
+from tests.support.daemon import BIN
+from tests.support.processes import descriptors
 
 HOST = "127.0.0.1"
 Serving = health_pb2.HealthCheckResponse

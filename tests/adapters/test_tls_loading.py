@@ -12,7 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from instance_manager.adapters.tls import Loaded, Side, is_empty, load
 from instance_manager.core.certificates import PEER_NAME, CertificateError, CertificateSet
-from tests.certificates import CLIENT_ONLY, DAY, SERVER_ONLY, Authority, expired, fill, not_yet_valid, today
+from tests.support.certificates import (
+    CLIENT_ONLY,
+    DAY,
+    SERVER_ONLY,
+    Authority,
+    expired,
+    fill,
+    not_yet_valid,
+    today,
+)
 
 OURS = Authority()
 FOREIGN = Authority()

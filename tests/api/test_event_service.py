@@ -17,7 +17,7 @@ from instance_manager.core.spec import ProcessSpec
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.api.test_process_service import Served
 from tests.app.test_events import tell
-from tests.harness import sleeper
+from tests.support.daemon import sleeper
 
 BACKLOG = 200
 

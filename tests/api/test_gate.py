@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.api.tls import gated
-from instance_manager.loopback import is_private
+from instance_manager.platform.loopback import is_loopback
 
 PATH = "/S/M"
 
@@ -127,11 +127,11 @@ async def test_behind_a_check_that_fails_no_kind_of_handler_runs(
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]", "::1"])
 def test_a_loopback_address_is_private(host: str) -> None:
-    assert is_private(host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "0.0.0.0", "[::]", "::", "192.0.2.1", "[2001:db8::1]", "no such host", "0"]
 )
 def test_any_other_address_is_not_and_one_that_cannot_be_told_neither(host: str) -> None:
-    assert not is_private(host)
+    assert not is_loopback(host)

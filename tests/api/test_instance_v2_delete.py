@@ -13,7 +13,8 @@ from instance_manager.core.errors import (
     UpstreamError,
 )
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.api.v2_requests import (
+from tests.support.spdk.harness import SpdkProcess
+from tests.support.v2_requests import (
     IDENTIFIED,
     KINDS,
     SERVICE_NAMES,
@@ -22,7 +23,6 @@ from tests.api.v2_requests import (
     delete_request,
     get_request,
 )
-from tests.spdk.harness import SpdkProcess
 
 
 @pytest.mark.parametrize("cleanup", [True, False])

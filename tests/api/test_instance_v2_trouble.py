@@ -15,8 +15,8 @@ from instance_manager.core.errors import (
     UpstreamError,
 )
 from instance_manager.core.instance import InstanceType
-from tests.api.v2_requests import KINDS, WITHIN, create_request, delete_request, get_request
-from tests.spdk.harness import SpdkProcess
+from tests.support.spdk.harness import SpdkProcess
+from tests.support.v2_requests import KINDS, WITHIN, create_request, delete_request, get_request
 
 
 @pytest.mark.parametrize(

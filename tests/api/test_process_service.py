@@ -18,7 +18,6 @@ from instance_manager.api.server import GrpcServer
 from instance_manager.api.wire import spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
-from instance_manager.app.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 from instance_manager.app.interfaces import Past
 from instance_manager.app.replace import Replacer
 from instance_manager.app.shutdown import Shutdown
@@ -28,7 +27,8 @@ from instance_manager.core.addresses import parse_address
 from instance_manager.core.ports import PortRange
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.app.test_events import tell
-from tests.harness import sleeper
+from tests.support.daemon import sleeper
+from tests.support.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
 
 
 class RecordedMethod:

@@ -8,7 +8,7 @@ from instance_manager.api.instance_wire import alone, in_list
 from instance_manager.api.wire import SerializedList, SerializedProcesses
 from instance_manager.core.process import ExitStatus, Process
 from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
-from tests.app.conftest import World, spec
+from tests.support.world import World, spec
 
 
 async def test_a_list_that_nobody_asks_for_does_not_remember_every_name_there_has_been() -> None:

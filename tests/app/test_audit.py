@@ -3,7 +3,7 @@
 from structlog.testing import capture_logs
 
 from instance_manager.app.audit import AuditTrail
-from instance_manager.app.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 def add(trail: AuditTrail, name: str, code: str = "OK", detail: str = "") -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from instance_manager.app.events import EventLog, LaggedError, Subscription
-from instance_manager.app.fakes import FakeClock
 from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 from instance_manager.core.spec import ProcessSpec
+from tests.support.fakes import FakeClock
 
 PROCESS = Process(spec=ProcessSpec(name="r", binary="/bin/r"), uuid="u")
 BACKLOG = 5

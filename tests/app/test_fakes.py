@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from instance_manager.app.fakes import FakeClock, FakeLogs, FakeReadiness, FakeSpawner, Notices
-from instance_manager.app.interfaces import Child, Clock, Logs, Readiness, Spawner, SpawnOrder
+from instance_manager.app.interfaces import Child, Logs, Readiness, Spawner, SpawnOrder
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import ExitStatus
+from instance_manager.platform.clock import Clock
+from tests.support.fakes import FakeClock, FakeLogs, FakeReadiness, FakeSpawner, Notices
 
 ORDER = SpawnOrder(name="r", uuid="u", command=("/bin/r",), envelope="", output=1)
 

@@ -15,7 +15,7 @@ from instance_manager.core.errors import (
     UnavailableError,
 )
 from instance_manager.core.process import ExitStatus, Process, State
-from tests.app.conftest import World, spec
+from tests.support.world import World, spec
 
 NEW = "/bin/new"
 NEW_UUID = "uuid-1"

@@ -6,7 +6,7 @@ import pytest
 
 from instance_manager.core.errors import AlreadyExistsError, NotFoundError
 from instance_manager.core.process import ExitStatus, Process, State
-from tests.app.conftest import World, spec
+from tests.support.world import World, spec
 
 NEW = "/bin/new"
 NEW_UUID = "uuid-1"

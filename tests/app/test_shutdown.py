@@ -8,7 +8,7 @@ import pytest
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
 from instance_manager.core.process import ExitStatus, Process
-from tests.app.conftest import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
+from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 
 def shut_down(world: World, grace: float) -> "asyncio.Task[list[Process]]":

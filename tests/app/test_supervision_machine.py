@@ -20,13 +20,13 @@ from structlog.testing import capture_logs
 
 from instance_manager.api.instance_wire import alone, in_list, instance_to_wire
 from instance_manager.api.wire import SerializedList, SerializedProcesses
-from instance_manager.app.fakes import FakeChild
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.conditions import volume_key
 from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
 from instance_manager.core.process import Body, ExitStatus, Process
 from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
-from tests.app.conftest import World, spec
+from tests.support.fakes import FakeChild
+from tests.support.world import World, spec
 
 pytestmark = pytest.mark.timeout(300)
 """Tens of thousands of steps take a while on a busy machine."""

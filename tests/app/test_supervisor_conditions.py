@@ -1,7 +1,7 @@
 """Read-only volumes become conditions of their engines."""
 
 from instance_manager.core.conditions import FILESYSTEM_READ_ONLY, volume_key
-from tests.app.conftest import World, spec
+from tests.support.world import World, spec
 
 READ_ONLY = {FILESYSTEM_READ_ONLY: True}
 WRITABLE = {FILESYSTEM_READ_ONLY: False}

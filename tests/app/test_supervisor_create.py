@@ -2,7 +2,6 @@
 
 import pytest
 
-from instance_manager.app.fakes import FakeLogs
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import (
     AlreadyExistsError,
@@ -12,7 +11,8 @@ from instance_manager.core.errors import (
 )
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, State
-from tests.app.conftest import READY_TIMEOUT, World, spec
+from tests.support.fakes import FakeLogs
+from tests.support.world import READY_TIMEOUT, World, spec
 
 
 async def test_a_created_process_is_starting_and_listed_at_once(world: World) -> None:

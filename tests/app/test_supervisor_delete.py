@@ -4,7 +4,7 @@ import pytest
 
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import Body, ExitStatus, State
-from tests.app.conftest import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
+from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 
 async def test_a_deleted_process_is_signalled_and_leaves_the_list_when_it_has_ended(world: World) -> None:

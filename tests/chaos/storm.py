@@ -24,7 +24,7 @@ import grpc.aio
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import BIN, Daemon, marked, port_span, stub
+from tests.support.daemon import BIN, Daemon, marked, port_span, stub
 
 LIST_WITHIN = 5.0
 """Seconds from the kill to a complete list."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tests.certificates import DAY, Authority, fill, today
-from tests.cli.program import run
-from tests.harness import Daemon, Watch, sleeper
+from tests.support.certificates import DAY, Authority, fill, today
+from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.program import run
 
 
 def options(daemon: Daemon) -> list[str]:

@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from instance_manager.cli.exit_codes import MEANINGS, ExitCode, of_status
-from tests.cli.fake_daemon import fake_daemon
-from tests.cli.program import on_terminal, run
-from tests.harness import Daemon, Watch, sleeper
+from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.fake_daemon import fake_daemon
+from tests.support.program import on_terminal, run
 
 CREATE = ("process", "create", "--binary", "/bin/sleep", "--name")
 

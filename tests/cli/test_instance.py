@@ -12,10 +12,10 @@ import yaml
 from instance_manager.cli.watch import differences
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.cli.fake_daemon import FakeDaemon, fake_daemon
-from tests.cli.fake_instances import FakeInstances, instance
-from tests.cli.program import Result, ok, on_terminal, run, started
-from tests.harness import Daemon, Watch
+from tests.support.daemon import Daemon, Watch
+from tests.support.fake_daemon import FakeDaemon, fake_daemon
+from tests.support.fake_instances import FakeInstances, instance
+from tests.support.program import Result, ok, on_terminal, run, started
 
 CREATE = ("instance", "create", "--type", "replica", "--binary", "/bin/sleep", "--name")
 CREATE_V2 = ("create", "--name", "r1", "--type", "replica", "--data-engine", "v2")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from instance_manager.adapters.orphan_records import Sources, SqliteRecords
-from instance_manager.core.orphans import DataEngine, Fate, Observed, Orphan
-from tests.cli.program import ESCAPES, Result, executed, on_terminal, run
-from tests.harness import Daemon, Watch, sleeper
-from tests.owner_files import replica, write
+from instance_manager.orphans.model import DataEngine, Fate, Observed, Orphan
+from instance_manager.orphans.records import Sources, SqliteRecords
+from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.owner_files import replica, write
+from tests.support.program import ESCAPES, Result, executed, on_terminal, run
 
 NOWHERE = "unix:///nonexistent/im.sock"
 

@@ -5,8 +5,8 @@ import json
 
 import yaml
 
-from tests.cli.program import Result, executed, ok, on_terminal, run, started
-from tests.harness import BIN, Daemon, Watch, shell, sleeper
+from tests.support.daemon import BIN, Daemon, Watch, shell, sleeper
+from tests.support.program import Result, executed, ok, on_terminal, run, started
 
 EVERY_FIELD = {
     "spec": {"name", "binary", "args", "port_count", "port_args"},

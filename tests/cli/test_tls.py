@@ -10,9 +10,9 @@ import grpc.aio
 import pytest
 
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
-from tests.certificates import CLIENT_ONLY, Authority, expired, fill, not_yet_valid
-from tests.cli.program import run
-from tests.harness import Daemon, running_daemon
+from tests.support.certificates import CLIENT_ONLY, Authority, expired, fill, not_yet_valid
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.program import run
 
 OURS = Authority()
 FOREIGN = Authority()

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from instance_manager.client import Client, address_of, channel
-from tests.cli.fake_daemon import fake_daemon
-from tests.client.fake_events import FakeEvents
+from tests.support.fake_daemon import fake_daemon
+from tests.support.fake_events import FakeEvents
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon
+from tests.support.daemon import Daemon
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

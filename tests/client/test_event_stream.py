@@ -11,8 +11,8 @@ import pytest
 
 from instance_manager.client import Client, EventStream, Gap, Position, event_stream
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
-from tests.cli.fake_daemon import FakeDaemon, fake_daemon
-from tests.client.fake_events import FakeEvents
+from tests.support.fake_daemon import FakeDaemon, fake_daemon
+from tests.support.fake_events import FakeEvents
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from instance_manager.adapters.journal import SqliteJournal, codec
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.adoption import open_envelope
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import MAX_PORT, PortRange, parse_port_range
 from instance_manager.core.process import Body, Identity, Process, State
-from instance_manager.core.recovery import open_envelope
 from instance_manager.core.spec import MAX_COMMAND_BYTES, ProcessSpec, command_line, validate_spec
 
 BOOT_ID = "this-boot"

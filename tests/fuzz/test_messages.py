@@ -19,7 +19,7 @@ from instance_manager.client import Client
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from tests.fuzz.messages import messages, methods
-from tests.harness import Daemon, running_daemon
+from tests.support.daemon import Daemon, running_daemon
 
 FORESEEN = {
     grpc.StatusCode.OK,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.guard.guarding import STUB, Guard, guarding, strings
-from tests.harness import BIN
+from tests.support.daemon import BIN
+from tests.support.guarding import STUB, Guard, guarding, strings
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from instance_manager.client import Client
-from tests.guard.guarding import Arrivals, Guard, children_of, guarding, record_name
-from tests.harness import Watch, marked, port_span, sleeper
+from tests.support.daemon import Watch, marked, port_span, sleeper
+from tests.support.guarding import Arrivals, Guard, children_of, guarding, record_name
 
 
 async def serving(guard: Guard, count: int) -> int:

@@ -14,8 +14,8 @@ from instance_manager.guard import proc
 from instance_manager.guard.log import Log
 from instance_manager.guard.records import MOST, ExitRecords
 from instance_manager.guard.status import Status
-from instance_manager.linux import boot_id
-from tests.guard.guarding import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
+from instance_manager.platform.linux import boot_id
+from tests.support.guarding import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
 
 LIMIT_KIB = 15 * 1024
 

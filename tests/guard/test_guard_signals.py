@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from instance_manager.guard import log
-from tests.guard.guarding import PROGRAM, STUB, children_of, guarding, status, strings
-from tests.harness import BIN
+from tests.support.daemon import BIN
+from tests.support.guarding import PROGRAM, STUB, children_of, guarding, status, strings
 
 FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT]
 

@@ -12,7 +12,7 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import BIN, SLEEP, Daemon, Watch, running_daemon, shell, sleeper, stub
+from tests.support.daemon import BIN, SLEEP, Daemon, Watch, running_daemon, shell, sleeper, stub
 
 OPTIONS = ("--stop-timeout", "2")
 

@@ -17,7 +17,7 @@ from instance_manager.api.entrance import CHANGES
 from instance_manager.pb.imrpc import imrpc_pb2, instance_pb2
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.instance_manager.v1 import audit_pb2, events_pb2
-from tests.harness import BIN, Daemon, Watch, sleeper, stub
+from tests.support.daemon import BIN, Daemon, Watch, sleeper, stub
 
 
 def short(entry: audit_pb2.AuditEntry) -> tuple[str, str, str, str]:

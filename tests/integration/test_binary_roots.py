@@ -10,7 +10,7 @@ import pytest
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
-from tests.harness import Daemon, Watch, running_daemon
+from tests.support.daemon import Daemon, Watch, running_daemon
 
 
 @pytest.fixture

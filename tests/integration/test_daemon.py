@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.client import Client
-from tests.harness import BIN, Daemon, Watch, port_span, running_daemon, shell, sleeper
+from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, shell, sleeper
 
 
 async def refused(*options: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from instance_manager.client import Client
-from tests.harness import Daemon, Watch, running_daemon, sleeper
+from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 
 Sized = Callable[[int, int], int]
 

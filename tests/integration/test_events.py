@@ -12,8 +12,8 @@ import pytest
 
 from instance_manager.client import Client, Gap, Position
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
-from tests.harness import Daemon, Watch, live, shell, sleeper
 from tests.integration.test_adoption import Node, node
+from tests.support.daemon import Daemon, Watch, live, shell, sleeper
 
 __all__ = ["node"]
 

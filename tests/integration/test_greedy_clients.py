@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from instance_manager.api.server import MAX_CALLS_PER_CONNECTION
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import Daemon, Watch, running_daemon, sleeper
+from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 
 Sized = Callable[[int, int], int]
 

@@ -13,7 +13,7 @@ from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
 from instance_manager.pb.instance_manager.v1 import events_pb2
-from tests.harness import Daemon
+from tests.support.daemon import Daemon
 
 Sized = Callable[[int, int], int]
 METHODS = {

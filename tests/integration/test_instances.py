@@ -13,7 +13,7 @@ import pytest
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.harness import BIN, SLEEP, Daemon, Watch, running_daemon, sleeper, unique
+from tests.support.daemon import BIN, SLEEP, Daemon, Watch, running_daemon, sleeper, unique
 
 REPLICAS = ("pvc-1-r-aaaa", "pvc-1-r-bbbb")
 ENGINE = "pvc-1-e-0"

@@ -4,7 +4,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.harness import Daemon, Watch, sleeper, stub
+from tests.support.daemon import Daemon, Watch, sleeper, stub
 
 
 async def test_a_process_is_created_listed_watched_and_deleted(daemon: Daemon) -> None:

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.client import Client
-from tests.harness import Daemon, Watch, port_span, running_daemon, sleeper, stub
+from tests.support.daemon import Daemon, Watch, port_span, running_daemon, sleeper, stub
 
 PIDS = Path("/sys/fs/cgroup/pids")
 

@@ -14,7 +14,7 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import Watch, running_daemon, sleeper
+from tests.support.daemon import Watch, running_daemon, sleeper
 
 Sized = Callable[[int, int], int]
 

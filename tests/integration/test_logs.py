@@ -12,8 +12,8 @@ import psutil
 import pytest
 from asyncinotify import Inotify, Mask
 
-from tests.disks import tmpfs
-from tests.harness import Daemon, Watch, running_daemon, shell, sleeper, stub
+from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper, stub
+from tests.support.disks import tmpfs
 
 Sized = Callable[[int, int], int]
 

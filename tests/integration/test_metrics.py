@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import BIN, Daemon, Watch, running_daemon, shell, sleeper, stub
+from tests.support.daemon import BIN, Daemon, Watch, running_daemon, shell, sleeper, stub
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "metrics.txt"

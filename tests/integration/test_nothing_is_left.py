@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from instance_manager.client import Client
-from tests.harness import Daemon, Watch, port_span, running_daemon, shell, sleeper, stub
+from tests.support.daemon import Daemon, Watch, port_span, running_daemon, shell, sleeper, stub
 
 Sized = Callable[[int, int], int]
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from instance_manager.client import Client
-from tests.harness import Watch, running_daemon, sleeper, unique
-from tests.orphan_agent import judged, running_agent
-from tests.owner_files import replica, write
+from tests.support.daemon import Watch, running_daemon, sleeper, unique
+from tests.support.orphan_agent import judged, running_agent
+from tests.support.owner_files import replica, write
 
 TIMES = 6
 

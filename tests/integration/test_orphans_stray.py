@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, Watch, sleeper
-from tests.orphan_agent import Agent, judged, running_agent
-from tests.owner_files import replica, write
+from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.orphan_agent import Agent, judged, running_agent
+from tests.support.owner_files import replica, write
 
 STALE = "00000000-0000-4000-8000-000000000000"
 

@@ -3,10 +3,10 @@
 import shlex
 from pathlib import Path
 
-from tests.harness import Daemon, running_daemon, sleeper
-from tests.orphan_agent import judged, running_agent
-from tests.owner_files import replica, write
-from tests.without_uuid import without_uuids
+from tests.support.daemon import Daemon, running_daemon, sleeper
+from tests.support.orphan_agent import judged, running_agent
+from tests.support.owner_files import replica, write
+from tests.support.without_uuid import without_uuids
 
 
 async def test_an_upgrade_from_an_instance_manager_without_uuids_creates_no_orphan(tmp_path: Path) -> None:

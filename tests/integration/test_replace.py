@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.harness import BIN, Daemon, Watch, running_daemon, stub
+from tests.support.daemon import BIN, Daemon, Watch, running_daemon, stub
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, Watch, running_daemon, sleeper, stub
+from tests.support.daemon import Daemon, Watch, running_daemon, sleeper, stub
 
 TIMEOUT = 1
 """Seconds to get ready and to end; every stall here is longer."""

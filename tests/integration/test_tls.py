@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from instance_manager.client import Client
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.certificates import Authority, expired, fill, not_yet_valid
-from tests.harness import BIN, Daemon, Watch, running_daemon, sleeper
+from tests.support.certificates import Authority, expired, fill, not_yet_valid
+from tests.support.daemon import BIN, Daemon, Watch, running_daemon, sleeper
 
 OURS = Authority()
 FOREIGN = Authority()

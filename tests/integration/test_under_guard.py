@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.chaos.storm import Guarded
-from tests.harness import Daemon, Watch, running_daemon, shell, sleeper, stub
+from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper, stub
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 

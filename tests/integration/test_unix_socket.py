@@ -10,7 +10,7 @@ import pytest
 
 from instance_manager.api.server import AddressError, GrpcServer
 from instance_manager.core.addresses import parse_address
-from tests.harness import Daemon
+from tests.support.daemon import Daemon
 
 
 async def test_only_its_owner_may_use_it(daemon: Daemon) -> None:

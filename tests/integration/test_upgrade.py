@@ -15,7 +15,7 @@ import pytest
 
 import instance_manager
 from tests.chaos.storm import Guarded, environment, running
-from tests.harness import BIN, Daemon, stub
+from tests.support.daemon import BIN, Daemon, stub
 
 Sized = Callable[[int, int], int]
 

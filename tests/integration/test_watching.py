@@ -12,7 +12,7 @@ import grpc.aio
 import psutil
 import pytest
 
-from tests.harness import Daemon, Watch, live, shell, sleeper, unique
+from tests.support.daemon import Daemon, Watch, live, shell, sleeper, unique
 
 Sized = Callable[[int, int], int]
 LIFE = ["starting", "running", "stopping", "stopped", "deleted"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, running_daemon
+from tests.support.daemon import Daemon, running_daemon
 
 PROBE = "grpc.health.v1.Health"
 CREATE = {"spec": {"name": "r1", "binary": "/bin/sleep", "args": ["1000"]}}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
-from tests.certificates import Authority, expired, fill
-from tests.harness import Daemon, running_daemon
 from tests.interop.test_foreign_clients import grpcurl, run
+from tests.support.certificates import Authority, expired, fill
+from tests.support.daemon import Daemon, running_daemon
 
 OURS = Authority()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples import Example, examples_in
-from tests.harness import Daemon, running_daemon
 from tests.interop.test_foreign_clients import grpcurl, run
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.examples import Example, examples_in
 
 ADDRESS = "localhost:8500"
 

@@ -14,7 +14,7 @@ from instance_manager.app.shutdown import LAST_WAIT
 from instance_manager.cli.daemon import cli as daemon_command
 from instance_manager.cli.root import root
 from instance_manager.daemon.run import _RPC_GRACE
-from tests.harness import Daemon
+from tests.support.daemon import Daemon
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

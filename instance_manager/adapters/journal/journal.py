@@ -18,8 +18,8 @@ from instance_manager.adapters.journal import codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
-from instance_manager.linux import file_identity
-from instance_manager.sqlite import NewerSchemaError, transaction, upgrade
+from instance_manager.platform.linux import file_identity
+from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from instance_manager.linux import lock_file
+from instance_manager.platform.linux import lock_file
 
 PATIENCE = 2.0
 """Seconds to wait for the lock of a state directory."""

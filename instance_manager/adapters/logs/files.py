@@ -17,12 +17,12 @@ from pathlib import Path
 
 import structlog
 
+from instance_manager.adapters.logs.console_echo import Repeater
 from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
 from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
-from instance_manager.adapters.logs.repeater import Repeater
 from instance_manager.adapters.logs.trim import drop_head
 from instance_manager.adapters.logs.watcher import Watcher
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError

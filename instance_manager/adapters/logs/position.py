@@ -2,7 +2,7 @@
 
 import os
 
-from instance_manager.adapters.logs.cached import ATTEMPTS, read_cached
+from instance_manager.adapters.logs.page_cache import ATTEMPTS, read_cached
 from instance_manager.adapters.logs.trim import Cut
 
 PIECE = 1 << 18

@@ -5,8 +5,8 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from instance_manager.adapters.logs.cached import ATTEMPTS, fetch, read_cached
 from instance_manager.adapters.logs.lines import CHUNK, LineSplitter
+from instance_manager.adapters.logs.page_cache import ATTEMPTS, fetch, read_cached
 from instance_manager.adapters.logs.trim import Cut
 
 

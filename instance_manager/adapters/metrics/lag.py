@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from instance_manager.adapters.metrics.distribution import Distribution
+from instance_manager.adapters.metrics.histogram import Distribution
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from instance_manager.adapters.metrics.distribution import Distribution
+from instance_manager.adapters.metrics.histogram import Distribution
 from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 

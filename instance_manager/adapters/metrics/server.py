@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import structlog
 
-from instance_manager.adapters.metrics.pages import Page
+from instance_manager.adapters.metrics.endpoints import Page
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 

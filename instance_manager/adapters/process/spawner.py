@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.adapters.process import proc
+from instance_manager.adapters.process.allowlist import BinaryRoots
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.roots import BinaryRoots
 from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
-from instance_manager.linux import become_subreaper
+from instance_manager.platform.linux import become_subreaper
 
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()

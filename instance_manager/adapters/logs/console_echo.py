@@ -1,0 +1,124 @@
+"""The echo of all log files, in turn, at a rate that the daemon can afford."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterable
+
+from instance_manager.adapters.logs.echo import EchoSink
+from instance_manager.adapters.logs.log import LogFile
+from instance_manager.adapters.logs.page_cache import fetch
+from instance_manager.adapters.logs.position import PIECE
+
+_INTERVAL = 0.05
+"""Seconds between rounds."""
+_ROUND_MOST = 1 << 20
+"""Bytes echoed in a round, of all files together."""
+_ENDED_MOST = 64
+"""Largest number of logs of ended processes that wait for a stuck reader; each holds a descriptor."""
+
+
+class Repeater:
+    """Copies what is new in log files to a sink."""
+
+    def __init__(
+        self,
+        sink: EchoSink,
+        on_done: Callable[[LogFile], None],
+        on_trouble: Callable[[str, OSError], None],
+    ) -> None:
+        self._sink = sink
+        self._on_done = on_done
+        """Called when the log of an ended process has been echoed completely."""
+        self._on_trouble = on_trouble
+        """Called with the name of a log of which something is not echoed, and the reason."""
+        self._queue: dict[LogFile, None] = {}
+        """Files with something new; the one that has waited longest comes first."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+
+    def add(self, log: LogFile) -> None:
+        """Note that there is something new in a file, or that its process has ended."""
+        if not self._sink.broken:
+            self._queue.setdefault(log)
+            self._schedule()
+
+    def owes(self, log: LogFile) -> bool:
+        """Return whether something of a file has not been echoed yet."""
+        return log in self._queue
+
+    def drop(self, log: LogFile) -> None:
+        """Forget a file."""
+        self._queue.pop(log, None)
+
+    async def close(self, within: float) -> None:
+        """Echo the rest, as far as the reader takes it within `within` seconds."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        self._round()
+        while (self._queue or not self._sink.idle) and loop.time() < end:
+            await asyncio.sleep(_INTERVAL / 10)
+            self._round()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue.clear()
+        await asyncio.gather(*self._fetches)
+        self._sink.close()
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._round()
+        if self._queue or not self._sink.idle:
+            self._schedule()
+
+    def _round(self) -> None:
+        self._sink.flush()
+        if self._sink.broken:
+            self._give_up(tuple(self._queue), OSError(errno.EPIPE, "nobody reads the echo"))
+            return
+        left = _ROUND_MOST
+        for log in tuple(self._queue):
+            if left <= 0 or not self._sink.ready:
+                break
+            if not log.trimming:
+                left -= self._repeat(log)
+        if not self._sink.ready:
+            slow = OSError(errno.EAGAIN, "the reader of the echo is too slow")
+            self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST], slow)
+
+    def _repeat(self, log: LogFile) -> int:
+        """Echo some lines of a file before the others get their turn; return the number of bytes."""
+        del self._queue[log]
+        try:
+            data = log.echo.take(log.fd, log.size, last=log.ended)
+        except OSError as error:  # a broken disk
+            data = b""
+            self._on_trouble(log.name, error)
+            log.echo.give_up(log.size)
+        if data is None:
+            self._fetch(log)
+            data = b""
+        self._sink.write(data)
+        if not log.echo.caught_up(log.size, last=log.ended):
+            self._queue[log] = None
+        elif log.ended:
+            self._on_done(log)
+        return len(data)
+
+    def _fetch(self, log: LogFile) -> None:
+        """Fetch the next part into the page cache for a later round."""
+        task = asyncio.get_running_loop().create_task(fetch(log.fd, PIECE, log.echo.offset))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    def _give_up(self, logs: Iterable[LogFile], why: OSError) -> None:
+        for log in logs:
+            del self._queue[log]
+            self._on_trouble(log.name, why)
+            if log.ended:
+                self._on_done(log)

@@ -1,5 +1,0 @@
-"""Owners from files with the output of `kubectl get engines,replicas -o json`, read again on every change."""
-
-from instance_manager.adapters.owners.owners import FileOwners
-
-__all__ = ["FileOwners"]

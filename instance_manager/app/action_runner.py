@@ -1,0 +1,143 @@
+"""Carrying out the effects that the lifecycle decides on, and reporting the outcome as events."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from instance_manager.app.interfaces import CannotExecuteError, Logs, Readiness, Spawner, SpawnOrder
+from instance_manager.app.supervised_process import Entry
+from instance_manager.core.adoption import envelope
+from instance_manager.core.process import (
+    Arm,
+    AwaitReady,
+    Body,
+    Effect,
+    Event,
+    Exited,
+    KillTree,
+    NotReady,
+    Overdue,
+    Ready,
+    Signal,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    Timer,
+    TreeGone,
+    TreeRemains,
+)
+from instance_manager.core.spec import command_line
+from instance_manager.platform.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+
+class Effects:
+    """Carries out effects on the machine; every outcome is reported as an event."""
+
+    def __init__(
+        self,
+        *,
+        grace: float,
+        ready_timeout: float,
+        retry_interval: float,
+        spawner: Spawner,
+        readiness: Readiness,
+        logs: Logs,
+        clock: Clock,
+        report: Callable[[Entry, Event], None],
+    ) -> None:
+        self.grace = grace
+        """Seconds from the first signal of a stop to SIGKILL."""
+        self._ready_timeout = ready_timeout
+        self._retry_interval = retry_interval
+        self._spawner = spawner
+        self._readiness = readiness
+        self._logs = logs
+        self._clock = clock
+        self._report = report
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def carry_out(self, entry: Entry, effect: Effect) -> None:
+        """Carry out one effect.
+
+        Raises:
+            PermissionDeniedError: if the program may not be started.
+            ResourceExhaustedError: if the machine has no resources for a process.
+        """
+        match effect:
+            case Spawn():
+                self._spawn(entry)
+            case AwaitReady():
+                self._await_ready(entry)
+            case Signal(name, session):
+                if entry.child is not None:
+                    entry.child.signal(name, session=session)
+            case Arm(timer):
+                self.arm(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
+            case KillTree(retry):
+                self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
+
+    def arm(self, entry: Entry, delay: float) -> None:
+        """Set the timer of a process, in seconds from now."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = self._clock.call_later(delay, lambda: self._overdue(entry))
+
+    def _spawn(self, entry: Entry) -> None:
+        process = entry.process
+        with self._logs.writer(process.name) as output:
+            entry.logs = True
+            order = SpawnOrder(
+                name=process.name,
+                uuid=process.uuid,
+                command=command_line(process.spec, process.ports),
+                envelope=envelope(process, entry.replaces),
+                output=output,
+            )
+            try:
+                entry.child = self._spawner.spawn(order, lambda status: self._report(entry, Exited(status)))
+            except CannotExecuteError as error:
+                self._report(entry, SpawnFailed(str(error)))
+                return
+        self._report(entry, Spawned(entry.child.identity))
+
+    def _await_ready(self, entry: Entry) -> None:
+        ports = entry.process.ports
+        if ports is None:
+            entry.readiness = self._clock.call_later(0, lambda: self._report(entry, Ready()))
+        else:
+            entry.readiness = self._run(self._probe(entry, ports.start))
+
+    async def _probe(self, entry: Entry, port: int) -> None:
+        reason = await self._readiness.wait(port, self._ready_timeout)
+        self._report(entry, Ready() if reason is None else NotReady(reason))
+
+    def _overdue(self, entry: Entry) -> None:
+        entry.timer = None
+        if entry.process.body is Body.ALIVE and entry.child is not None:
+            self._report(entry, Overdue(entry.child.describe()))
+
+    async def _kill_tree(self, entry: Entry, delay: float) -> None:
+        if delay:
+            waited = asyncio.Event()
+            self._clock.call_later(delay, waited.set)
+            await waited.wait()
+        try:
+            remains = await entry.child.end_tree() if entry.child is not None else None
+        except OSError as error:
+            remains = f"looking for descendants failed: {error}"
+        self._report(entry, TreeGone() if remains is None else TreeRemains(remains))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("supervision failed", exc_info=error)

@@ -1,0 +1,263 @@
+"""What the `orphans` commands work with: records, owners and instance managers, and errors about them."""
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.cli.root import Globals
+from instance_manager.cli.tls import TlsChoice, client_certificates
+
+if TYPE_CHECKING:
+    from instance_manager.client import Client
+    from instance_manager.orphans.interfaces import InstanceManagerSource, Owners
+    from instance_manager.orphans.model import Orphan
+    from instance_manager.orphans.records import Sources, SqliteRecords
+
+DEFAULT_RECORDS = Path("/run/instance-manager/orphans.db")
+_FROM_AGENT = "  [default: those of the agent that keeps these records]"
+
+Command = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An instance manager to ask."""
+
+    name: str
+    """The name that its owners use for it, `status.instanceManagerName`."""
+    url: str
+
+
+class TargetType(click.ParamType[Target]):
+    """NAME=URL."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Target:
+        """Read NAME=URL."""
+        if isinstance(value, Target):
+            return value
+        name, equals, url = str(value).partition("=")
+        if not (name and equals and url):
+            self.fail(
+                f"cannot use {value!r}: write NAME=URL, where NAME is what status.instanceManagerName "
+                "of its owners says",
+                param,
+                ctx,
+            )
+        return Target(name, url)
+
+
+records_option = click.option(
+    "--records",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_RECORDS,
+    show_default=True,
+    envvar="INSTANCE_MANAGER_ORPHANS_RECORDS",
+    help="File with the records of orphans.",
+)
+
+
+def target_option(*, required: bool) -> Callable[[Command], Command]:
+    """Give a command the instance managers to ask; it takes them as `targets`."""
+    return click.option(
+        "--target",
+        "targets",
+        type=TargetType(),
+        multiple=True,
+        required=required,
+        metavar="NAME=URL",
+        envvar="INSTANCE_MANAGER_ORPHANS_TARGET",
+        help="An instance manager: its name as in status.instanceManagerName of its owners, and "
+        "tcp://HOST:PORT or unix://PATH; may be given several times." + ("" if required else _FROM_AGENT),
+    )
+
+
+def owners_option(*, required: bool) -> Callable[[Command], Command]:
+    """Give a command the files of the owners; it takes the path as `owners`."""
+    return click.option(
+        "--owners",
+        type=click.Path(path_type=Path),
+        required=required,
+        envvar="INSTANCE_MANAGER_ORPHANS_OWNERS",
+        help="The owners: a file with the output of `kubectl get engines,replicas -o json`, or a directory "
+        "of such files." + ("" if required else _FROM_AGENT),
+    )
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Refuse targets that cannot be told apart or reached.
+
+    Raises:
+        click.UsageError: if a URL is malformed, or a name or URL is given twice.
+    """
+    from instance_manager.client import address_of
+
+    for target in targets:
+        try:
+            address_of(target.url)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    for given in ([target.name for target in targets], [target.url for target in targets]):
+        twice = sorted({each for each in given if given.count(each) > 1})
+        if twice:
+            raise click.UsageError(f"cannot look at {twice[0]} twice: give each --target once")
+
+
+def client_of(url: str, tls: TlsChoice) -> "Client":
+    """Return a client of an instance manager, with the certificates of the global options.
+
+    Raises:
+        CannotReadError: if the certificates cannot be used.
+    """
+    from instance_manager.client import Client, address_of
+    from instance_manager.orphans.interfaces import CannotReadError
+
+    try:
+        return Client(url, client_certificates(tls, address_of(url)), peer_name=tls.peer_name)
+    except Failure as failure:
+        raise CannotReadError(str(failure)) from failure
+
+
+class Desk:
+    """What an `orphans` command works with; each part is opened when the command asks for it."""
+
+    def __init__(self, records: Path, owners: Path | None, targets: Sequence[Target]) -> None:
+        self._path = records
+        self._owners = owners
+        self._targets = targets
+        self._stack = contextlib.AsyncExitStack()
+        self._records: SqliteRecords | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open nothing yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what was opened."""
+        await self._stack.aclose()
+
+    def records(self) -> "SqliteRecords":
+        """Return the records.
+
+        Raises:
+            CannotReadError: if the file does not exist or cannot be used.
+        """
+        from instance_manager.orphans.records import SqliteRecords
+
+        if self._records is None:
+            self._records = SqliteRecords(self._path)
+            self._stack.callback(self._records.close)
+            self._records.open()
+        return self._records
+
+    async def owners(self) -> "Owners":
+        """Return the owners given on the command line, else those of the agent.
+
+        Raises:
+            click.UsageError: if neither are known.
+        """
+        from instance_manager.orphans.owners import FileOwners
+
+        if self._owners is not None:
+            return FileOwners(self._owners)
+        sources = await self._of_agent("--owners FILE")
+        return FileOwners(Path(sources.owners))
+
+    async def targets(self) -> Mapping[str, Target]:
+        """Return the instance managers given on the command line, else those of the agent, by name.
+
+        Raises:
+            click.UsageError: if neither are known.
+        """
+        targets: Sequence[Target] = self._targets
+        if not targets:
+            sources = await self._of_agent("--target NAME=URL")
+            targets = [Target(name, url) for name, url in sources.targets.items()]
+        check_targets(targets)
+        return {target.name: target for target in targets}
+
+    def connect(self, target: Target) -> "InstanceManagerSource":
+        """Return a source for an instance manager; it connects with the first call."""
+        from instance_manager.orphans.instance_managers import GrpcInstanceManager
+
+        options: Globals = click.get_current_context().obj
+        source = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
+        self._stack.push_async_callback(source.close)
+        return source
+
+    async def _of_agent(self, option: str) -> "Sources":
+        from instance_manager.orphans.interfaces import CannotReadError
+
+        try:
+            sources = await self.records().sources()
+        except CannotReadError as error:
+            raise click.UsageError(f"cannot tell where to look: {error}; or give {option}") from error
+        if sources is None:
+            raise click.UsageError(f"cannot tell where to look: no agent has used the records; give {option}")
+        return sources
+
+
+def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
+    """Turn a coroutine function that takes a desk into a command; a CannotReadError becomes an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, records: Path, **kwargs: Any) -> None:
+        options: Globals = click.get_current_context().obj
+        if not options.debug:
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        owners, targets = kwargs.pop("owners", None), kwargs.pop("targets", ())
+
+        async def work() -> None:
+            async with Desk(records, owners, targets) as desk:
+                await command(desk, *args, **kwargs)
+
+        from instance_manager.orphans.interfaces import CannotReadError
+
+        try:
+            asyncio.run(work())
+        except CannotReadError as error:
+            raise Failure(str(error), ExitCode.FAILURE) from error
+
+    return run
+
+
+async def find_record(desk: Desk, given: str) -> "Orphan":
+    """Return the open record with this name, or the only one whose name begins with it.
+
+    Raises:
+        Failure: if there is none, or more than one; a record that has been closed is named with its outcome.
+    """
+    from instance_manager.cli.orphans.views import PREFIX, SHORT
+
+    records = desk.records()
+    if (record := await records.get(given)) is not None:
+        return record
+    found = [record for record in await records.list() if _abbreviates(given, record.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(record.name[: max(SHORT, len(given) + 4)] for record in found)
+        raise Failure(f"cannot tell which orphan {given} is: {names}", ExitCode.USAGE)
+    ended = [record for record in await records.history() if _abbreviates(given, record.name)]
+    if ended:
+        why = f"its record has ended: {ended[-1].outcome}"
+    elif given.startswith(PREFIX):
+        why = "`orphans list` shows those there are"
+    else:
+        why = f"an orphan's name begins with {PREFIX}; `orphans list` shows those there are"
+    raise Failure(f"cannot find the orphan {given}: {why}", ExitCode.NOT_FOUND)
+
+
+def _abbreviates(given: str, name: str) -> bool:
+    from instance_manager.cli.orphans.views import PREFIX
+
+    return len(given) > len(PREFIX) and name.startswith(given)

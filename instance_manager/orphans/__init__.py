@@ -1,0 +1,1 @@
+"""Orphans: instances that still run although nothing owns them any more."""

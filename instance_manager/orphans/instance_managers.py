@@ -1,0 +1,224 @@
+"""The instance managers of the search for orphans, over gRPC; old ones that only know processes work too."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
+from instance_manager.client.client import Client
+from instance_manager.client.instances import ENGINES
+from instance_manager.client.instances import DataEngine as EngineName
+from instance_manager.client.merge import following
+from instance_manager.core.instance import type_of_process
+from instance_manager.orphans.interfaces import (
+    CannotDeleteError,
+    CannotReadError,
+    InstanceChanged,
+    InstanceNews,
+    InstancesListed,
+)
+from instance_manager.orphans.model import DataEngine, Observed
+from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
+from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
+from instance_manager.pb.instance_manager.v1.events_pb2 import Event
+
+_NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
+
+_BEGUN_SECONDS = 2.0
+"""After which a stream counts as begun."""
+
+T = TypeVar("T")
+
+
+class GrpcInstanceManager:
+    """Implements `app.orphans.interfaces.InstanceManagerSource`."""
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        """Connect to an instance manager.
+
+        Args:
+            name: the name that owners use for it.
+            connect: returns a new client. It is called again whenever a watch was lost, since certificates
+                may have been renewed; it raises CannotReadError if they cannot be used.
+        """
+        self.name = name
+        self._connect = connect
+        self._client = connect()
+        self._lost = False
+        """Whether a watch has failed since the client was created."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def get_live(self, seen: Observed) -> Observed | None:
+        """Return the instance that has the name of `seen` now, None if there is none."""
+
+        async def instance() -> Observed:
+            engine = _NAMES[seen.data_engine]
+            return _of_instance(
+                await self._client.instance_get(seen.name, kind=seen.kind, data_engine=engine)
+            )
+
+        async def process() -> Observed:
+            return _of_process(await self._client.process_get(seen.name))
+
+        try:
+            # No process is an instance of v2, whatever its name.
+            return await (_either(instance, process) if seen.data_engine is DataEngine.V1 else instance())
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return None
+            raise self._cannot_read(error) from error
+
+    async def list_live(self) -> Sequence[Observed]:
+        """Return all instances."""
+
+        async def instances() -> list[Observed]:
+            return [_of_instance(each) for each in (await self._client.instance_list()).values()]
+
+        async def processes() -> list[Observed]:
+            return [_of_process(each) for each in (await self._client.process_list()).values()]
+
+        try:
+            return await _either(instances, processes)
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+
+    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
+        """Yield all instances and then changes, from events, or from pings where there are no events."""
+        if self._lost:
+            await self._connect_again()
+        streams: list[Stream[Any]] = []
+        try:
+            # A stream does not say at its begin whether there is such a method; a call does.
+            known = await _is_implemented(self._client.instance_list)
+            pings = self._client.instance_watch() if known else self._client.process_watch()
+            events = self._client.watch_events() if await self._has_events() else None
+            streams += [pings, events] if events else [pings]
+            for stream in streams:
+                await stream.begun(_BEGUN_SECONDS)
+            yield InstancesListed(tuple(await self.list_live()))
+            async with aclosing(following(pings, events)) as changes:
+                async for change in changes:
+                    yield await self._told(change)
+        except AioRpcError as error:
+            raise self._cannot_read(error) from error
+        finally:
+            self._lost = True
+            for stream in streams:
+                stream.cancel()
+        raise CannotReadError(f"cannot read {self._label}: it is ending")
+
+    async def _has_events(self) -> bool:
+        return await _is_implemented(lambda: self._client.event_history(limit=1))
+
+    async def _told(self, change: Event | None) -> InstanceNews:
+        if change is None:
+            return InstancesListed(tuple(await self.list_live()))
+        told = change.instance
+        seen = Observed(told.name, told.uuid, told.type, told.state)
+        # After a replace, the name already belongs to another instance.
+        return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
+
+    async def delete(self, seen: Observed) -> bool:
+        """Delete exactly this instance; returns False if there is none with this name and UUID."""
+        if not seen.uuid:
+            raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
+
+        async def instance() -> object:
+            engine = _NAMES[seen.data_engine]
+            return await self._client.instance_delete(
+                seen.name, seen.uuid, kind=seen.kind, data_engine=engine
+            )
+
+        try:
+            if seen.data_engine is DataEngine.V1:
+                await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
+            else:
+                await self._refuse_without_comparing(seen)
+                await instance()
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND:
+                return False
+            raise CannotDeleteError(
+                f"cannot delete {seen.name} on {self._label}: {_reason(error)}"
+            ) from error
+        return True
+
+    async def _refuse_without_comparing(self, seen: Observed) -> None:
+        """Refuse the deletion of a v2 instance where the UUID in the order is not looked at.
+
+        Go's instance manager ignores it for v2 and deletes whatever has the name. The one that does not is
+        known by its events.
+
+        Raises:
+            CannotDeleteError: if that is so.
+        """
+        if not await self._has_events():
+            raise CannotDeleteError(
+                f"cannot delete {seen.name} on {self._label}: it does not compare the UUIDs of v2 instances "
+                "and could hit another of this name; delete it with the means of the data engine"
+            )
+
+    async def _connect_again(self) -> None:
+        before, self._client = self._client, self._connect()
+        self._lost = False
+        # Calls in progress may end first.
+        await before.close(DEFAULT_TIMEOUT)
+
+    @property
+    def _label(self) -> str:
+        return f"instance manager {self.name} at {self._client.url}"
+
+    def _cannot_read(self, error: AioRpcError) -> CannotReadError:
+        return CannotReadError(f"cannot read {self._label}: {_reason(error)}")
+
+
+async def _is_implemented(call: Callable[[], Awaitable[object]]) -> bool:
+    """Return whether an instance manager implements a method."""
+    try:
+        await call()
+    except AioRpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+        return False
+    return True
+
+
+async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[], Awaitable[Any]]) -> T:
+    """Call InstanceService, or ProcessManagerService if there is no such service.
+
+    This is tried each time, because the instance manager behind an address may be replaced by a newer one.
+    """
+    try:
+        return await instances()
+    except AioRpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+    answer: T = await processes()
+    return answer
+
+
+def _of_instance(response: InstanceResponse) -> Observed:
+    spec, status = response.spec, response.status
+    engine = DataEngine.V2 if spec.data_engine == ENGINES["v2"] else DataEngine.V1
+    kind = spec.type or (type_of_process(spec.name, "") if engine is DataEngine.V1 else "")
+    return Observed(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
+
+
+def _of_process(response: ProcessResponse) -> Observed:
+    spec, status = response.spec, response.status
+    kind = str(type_of_process(spec.name, ""))
+    return Observed(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
+
+
+def _reason(error: AioRpcError) -> str:
+    """Return why a call has failed; in gRPC's messages about connecting, the reason comes last."""
+    details = " ".join((error.details() or "no reason given").split())
+    if not details.startswith("cannot ") and error.code() is StatusCode.UNAVAILABLE:
+        details = details.rpartition(" error: ")[2] or details
+    return f"{details} ({error.code().name})"

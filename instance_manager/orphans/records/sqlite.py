@@ -1,0 +1,315 @@
+"""Writing and reading records. The agent and the commands use them at the same time, in separate processes.
+
+Lost records are found again, so a file that cannot be used never stops the agent: it is moved aside.
+Deletions that people had requested are lost with it, so this is logged as an error.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from instance_manager.orphans.interfaces import CannotReadError
+from instance_manager.orphans.model import Fate, Orphan
+from instance_manager.orphans.records import codec
+from instance_manager.orphans.records.schema import STEPS
+from instance_manager.platform.linux import file_identity, lock_file
+from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
+
+log = structlog.get_logger(__name__)
+
+_ALL = ", ".join(codec.COLUMNS)
+_MARKS = ", ".join("?" * len(codec.COLUMNS))
+_KEPT = {
+    "requested_by": (
+        "CASE WHEN requested_at > excluded.requested_at THEN requested_by ELSE excluded.requested_by END"
+    ),
+    "requested_at": "max(requested_at, excluded.requested_at)",
+    "deleted_by": "CASE WHEN excluded.deleted_by = '' THEN deleted_by ELSE excluded.deleted_by END",
+}
+"""Columns that another process may have written, and that the agent's older knowledge must not overwrite."""
+_CHANGES = ", ".join(f"{column} = {_KEPT.get(column, f'excluded.{column}')}" for column in codec.COLUMNS[1:])
+
+# Only names of columns are put into these, no value from outside.
+_LIST = f"SELECT {_ALL} FROM orphans ORDER BY created, name"  # noqa: S608
+_GET = f"SELECT {_ALL} FROM orphans WHERE name = ?"  # noqa: S608
+_PUT = f"INSERT INTO orphans ({_ALL}) VALUES ({_MARKS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
+_END = f"INSERT INTO history ({_ALL}) VALUES ({_MARKS})"  # noqa: S608
+_HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
+_LAST = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+_REWRITE = f"UPDATE history SET ({_ALL}) = ({_MARKS}) WHERE number = ?"  # noqa: S608
+
+_BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another process that writes."""
+_UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+T = TypeVar("T")
+
+
+class SqliteRecords:
+    """Implements `app.orphans.interfaces.Records`."""
+
+    def __init__(self, path: Path, *, agent: bool = False, memory: int = 1000) -> None:
+        """Keep records in a file.
+
+        Args:
+            path: path of the file.
+            agent: whether this is the agent, of which there is one at a time: it creates the file, and moves
+                a file aside that cannot be used.
+            memory: number of closed records to keep.
+        """
+        self._path = path.absolute()
+        self._agent = agent
+        self._memory = memory
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the open file."""
+        self._lock = -1
+
+    def open(self) -> None:
+        """Open the file, and check that everything in it can be read.
+
+        Raises:
+            CannotReadError: if not; the message says what to do.
+        """
+        if self._agent:
+            self._take_lock()
+            with contextlib.suppress(CannotReadError):
+                # This moves aside a file that cannot be used, and the next line creates a new one.
+                self._run(_check)
+        self._run(_check)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._disconnect()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def list(self) -> Sequence[Orphan]:
+        """Return the open records, oldest first."""
+        return self._run(lambda db: [codec.from_row(row) for row in db.execute(_LIST)])
+
+    async def get(self, name: str) -> Orphan | None:
+        """Return one open record."""
+        return self._run(lambda db: _get(db, name))
+
+    async def put(self, record: Orphan) -> None:
+        """Write a record; if it exists, a requested deletion, and who has deleted it, are kept."""
+        self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+
+    async def update(self, record: Orphan) -> None:
+        """Write changes of an open record; one that another process has closed stays closed.
+
+        The agent may see an instance go before the command that deleted it has written that down; the record
+        then still tells that it was deleted.
+        """
+
+        def change(db: sqlite3.Connection) -> None:
+            if _get(db, record.name) is not None:
+                db.execute(_PUT, codec.to_row(record))
+            elif found := db.execute(_LAST, (record.name,)).fetchone():
+                number, *row = found
+                ended = _with_known(codec.from_row(row), record)
+                db.execute(_REWRITE, (*codec.to_row(ended), number))
+
+        self._run(change)
+
+    async def remove(self, record: Orphan) -> None:
+        """Move a closed record to the history."""
+        self._run(lambda db: self._end(db, record))
+
+    async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
+        """Record that a person wants an orphan deleted."""
+
+        def request(db: sqlite3.Connection) -> Orphan | None:
+            db.execute(
+                "UPDATE orphans SET requested_by = ?, requested_at = ? WHERE name = ?", (who, now, name)
+            )
+            return _get(db, name)
+
+        return self._run(request)
+
+    async def history(self) -> Sequence[Orphan]:
+        """Return the closed records that are kept, oldest first.
+
+        Raises:
+            CannotReadError: if they cannot be read.
+        """
+        return self._run(lambda db: [codec.from_row(row) for row in db.execute(_HISTORY)])
+
+    async def set_sources(self, sources: codec.Sources) -> None:
+        """Write the sources of the agent.
+
+        Raises:
+            CannotReadError: if that cannot be written.
+        """
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)",
+                codec.encode_sources(sources).items(),
+            )
+
+        self._run(write)
+
+    async def sources(self) -> codec.Sources | None:
+        """Return the sources of the present or last agent; None if there has been none.
+
+        Raises:
+            CannotReadError: if that cannot be read.
+        """
+        return self._run(
+            lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+        )
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Write down what is wrong with the search."""
+        self._run(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
+                (json.dumps(dict(troubles)),),
+            )
+        )
+
+    async def troubles(self) -> Mapping[str, str]:
+        """Return what is wrong with the search, as the agent has told last.
+
+        Raises:
+            CannotReadError: if it cannot be read.
+        """
+
+        def read(db: sqlite3.Connection) -> Mapping[str, str]:
+            found = db.execute("SELECT value FROM sources WHERE key = 'troubles'").fetchone()
+            return {str(what): str(why) for what, why in dict(json.loads(found[0])).items()} if found else {}
+
+        return self._run(read)
+
+    # --- the file ---
+
+    def _end(self, db: sqlite3.Connection, record: Orphan) -> None:
+        known = _get(db, record.name)
+        if known is None:
+            return
+        db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
+        db.execute(_END, codec.to_row(_with_known(record, known)))
+        db.execute(
+            "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
+        )
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do some work in a transaction.
+
+        Raises:
+            CannotReadError: if it fails.
+        """
+        try:
+            with transaction(self._connect()) as db:
+                return work(db)
+        except (sqlite3.Error, OSError, ValueError, NewerSchemaError) as error:
+            self._disconnect()
+            if self._agent and _is_unusable(error):
+                self._move_aside(error)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise CannotReadError(f"cannot use the records {self._path}: {reason}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection to the file now at the path, as somebody may have removed the one before."""
+        if self._connection is not None and file_identity(self._path) == self._file:
+            return self._connection
+        self._disconnect()
+        if self._agent:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        elif not self._path.exists():
+            raise CannotReadError(
+                f"cannot find the records {self._path}: `orphans run` begins them; --records names others"
+            )
+        db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
+        db.execute("PRAGMA journal_mode = WAL")
+        upgrade(db, STEPS)
+        self._file = file_identity(self._path)
+        return db
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _take_lock(self) -> None:
+        path = Path(f"{self._path}.lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = lock_file(path)
+        except BlockingIOError as error:
+            raise CannotReadError(
+                f"cannot use the records {self._path}: another agent does; "
+                "end that one or give other --records"
+            ) from error
+        except OSError as error:
+            raise CannotReadError(
+                f"cannot use the records {self._path}: {error.strerror}; "
+                "make the directory writable or give other --records"
+            ) from error
+
+    def _move_aside(self, error: Exception) -> None:
+        log.error(
+            "records moved aside: orphans are found again, but what people have asked for is lost",
+            path=str(self._path),
+            kept=f"{self._path}.unusable",
+            reason=str(error),
+        )
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
+
+
+def _with_known(ended: Orphan, known: Orphan) -> Orphan:
+    """Return a closed record with what another process has written about it in the meantime.
+
+    The agent may see that an instance is gone before it has read that a person has deleted it.
+    """
+    if known.requested_at > ended.requested_at:
+        ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
+    if known.deleted_by and not ended.deleted_by:
+        ended = replace(ended, deleted_by=known.deleted_by)
+        if ended.fate in {Fate.GONE, Fate.REPLACED}:
+            ended = ended.close(Fate.DELETED, ended.ended, f"deleted by {known.deleted_by}")
+    return ended
+
+
+def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
+    row = db.execute(_GET, (name,)).fetchone()
+    return None if row is None else codec.from_row(row)
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Check that everything can be read.
+
+    Raises:
+        sqlite3.Error: if the file is damaged.
+        ValueError: if its content is malformed.
+    """
+    (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise ValueError(f"they are damaged: {answer}")
+    for query in (_LIST, _HISTORY):
+        for row in db.execute(query):
+            codec.from_row(row)
+    codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+
+
+def _is_unusable(error: Exception) -> bool:
+    """Return whether a file is damaged for good; being busy, full or forbidden is temporary."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        # A table that is missing from a file of the right version is damage too.
+        return (code is not None and code & 0xFF in _UNUSABLE) or "no such" in str(error)
+    return isinstance(error, (ValueError, NewerSchemaError))

@@ -1,0 +1,1 @@
+"""What several programs need of Python and Linux. The guard loads parts of it: this file stays empty."""

@@ -1,0 +1,217 @@
+"""The daemon's own log, on stderr: coloured text on a terminal, otherwise JSON.
+
+The level can be changed while the daemon runs, and areas can be set to log in detail whatever the level.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.platform.linux import open_nonblocking
+
+LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+"""Log levels by the names that clients use, in lower case."""
+AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
+"""Areas that can log in detail on their own: the last parts of the names of modules and packages."""
+_ALWAYS = "audit"
+"""The area that is always logged: nobody who may set the level shall hide what they change."""
+
+
+class LogControl:
+    """The log level and flags. As there is one log, there is one instance: `control`."""
+
+    def __init__(self) -> None:
+        self._level = "info"
+        self._areas: frozenset[str] = frozenset()
+
+    @property
+    def level(self) -> str:
+        """Name of the level, in lower case."""
+        return self._level
+
+    @property
+    def flags(self) -> str:
+        """The areas that log in detail, separated by commas."""
+        return ",".join(sorted(self._areas))
+
+    def set_level(self, name: str) -> None:
+        """Set the log level.
+
+        Raises:
+            InvalidArgumentError: if there is no such level.
+        """
+        if name.lower() not in LEVELS:
+            raise InvalidArgumentError(f"cannot use the log level {name!r}: it is one of {', '.join(LEVELS)}")
+        self._level = name.lower()
+
+    def set_flags(self, text: str) -> None:
+        """Let exactly these areas, separated by commas, log in detail whatever the level.
+
+        Raises:
+            InvalidArgumentError: if there is no such area.
+        """
+        areas = {word.strip() for word in text.split(",")} - {""}
+        if unknown := sorted(areas - set(AREAS)):
+            raise InvalidArgumentError(
+                f"cannot let {', '.join(unknown)} log in detail: there are {', '.join(AREAS)}"
+            )
+        self._areas = frozenset(areas)
+
+    def passes(self, level: str, path: Collection[str]) -> bool:
+        """Return whether to log a line, given its level and the parts of its module's dotted name."""
+        important = LEVELS.get(level, logging.INFO) >= LEVELS[self._level]
+        return important or _ALWAYS in path or not self._areas.isdisjoint(path)
+
+
+control = LogControl()
+
+
+class Sink:
+    """Writes lines without ever making the daemon wait or fail.
+
+    Lines for which a reader is too slow wait in memory, up to `ROOM` bytes. Lines that do not fit, or that
+    cannot be written because the reader is gone or the disk is full, are dropped and counted. Thread-safe.
+    """
+
+    ROOM = 1 << 20
+
+    def __init__(self, fd: int) -> None:
+        self._fd = open_nonblocking(fd)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._lock = threading.RLock()  # a finalizer may log in the middle of a line
+        self._waiting: deque[bytes] = deque()
+        """Lines to write; of the first one, perhaps only the rest."""
+        self._size = 0
+        """Bytes in `_waiting`."""
+        self._torn = False
+        """Whether the last byte written is in the middle of a line."""
+        self.lost = 0
+        """Number of lines dropped since the last one that was accepted."""
+
+    def write(self, line: str) -> None:
+        """Write a line, now or later, or drop it."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        with self._lock:
+            self._flush()
+            if self._size + len(data) > self.ROOM:
+                self.lost += 1
+                return
+            if self._torn and not self._waiting:
+                data = b"\n" + data
+            self._waiting.append(data)
+            self._size += len(data)
+            if not self._flush():
+                return
+            self.lost = 0
+            if self._waiting:
+                self._go_on_later()
+
+    def drain(self, within: float) -> None:
+        """Wait up to `within` seconds until all lines are written."""
+        deadline = time.monotonic() + within
+        with self._lock:
+            while self._waiting and (left := deadline - time.monotonic()) > 0:
+                self._poll.poll(left * 1000)
+                self._flush()
+
+    def _flush(self) -> bool:
+        """Write what can be written now; return False if waiting lines had to be dropped."""
+        try:
+            while self._waiting and self._poll.poll(0):
+                line = self._waiting[0]
+                written = os.write(self._fd, line[: select.PIPE_BUF])
+                self._torn = not line.endswith(b"\n", 0, written)
+                self._size -= written
+                if written == len(line):
+                    self._waiting.popleft()
+                else:
+                    self._waiting[0] = line[written:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            return False
+        return True
+
+    def _go_on_later(self) -> None:
+        with suppress(RuntimeError):  # without a loop in this thread the next line is the next attempt
+            loop = asyncio.get_running_loop()
+            loop.add_writer(self._fd, self._resume, loop)
+
+    def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._flush()
+            if not self._waiting:
+                loop.remove_writer(self._fd)
+
+
+class _Logger:
+    """A logger that knows the name of its module."""
+
+    def __init__(self, sink: Sink, name: str) -> None:
+        self.sink = sink
+        self.path = name.split(".")
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self.sink.write(line)
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+def configure(*, debug: bool) -> None:
+    """Set up logging, once, at the start of the program."""
+    control.set_level("debug" if debug else "info")
+    terminal = sys.stderr.isatty()
+    sink = Sink(2)
+    atexit.register(sink.drain, 1.0)
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    )
+    errors = [] if terminal else [structlog.processors.dict_tracebacks]
+    structlog.configure(
+        processors=[
+            _drop,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *errors,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda name="": _Logger(sink, name),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _drop(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if not control.passes(method, logger.path):
+        raise structlog.DropEvent
+    if logger.sink.lost:
+        event["lines_lost"] = logger.sink.lost
+    return event

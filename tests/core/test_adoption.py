@@ -1,0 +1,154 @@
+"""Taking over: what is decided about each process, and what it carries along."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instance_manager.core.adoption import UNKNOWN_EXIT, envelope, open_envelope, resume
+from instance_manager.core.lifecycle import step
+from instance_manager.core.ports import PortPool, PortRange
+from instance_manager.core.process import (
+    Arm,
+    AwaitReady,
+    Body,
+    Exited,
+    ExitStatus,
+    Forget,
+    Identity,
+    KillTree,
+    Process,
+    Signal,
+    Spawned,
+    SpawnFailed,
+    State,
+    Timer,
+)
+from instance_manager.core.spec import ProcessSpec, command_line
+
+IDENTITY = Identity(4711, 123456)
+SPEC = ProcessSpec("r", "/bin/r", ("a", "b"), 2, ("--listen,0.0.0.0:",))
+
+
+def journaled(state: State, body: Body, **fields: object) -> Process:
+    process = Process(spec=SPEC, uuid="u", ports=PortRange(10, 11), state=state, body=body, identity=IDENTITY)
+    return replace(process, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "effects"),
+    [
+        (State.STARTING, {}, (AwaitReady(),)),
+        (State.RUNNING, {}, ()),
+        (State.STOPPING, {}, (Signal("SIGINT"), Arm(Timer.GRACE))),
+        (State.STOPPING, {"stop_signal": "SIGHUP"}, (Signal("SIGHUP"), Arm(Timer.GRACE))),
+        (State.STOPPING, {"killed": True}, (Signal("SIGKILL", session=True), Arm(Timer.RETRY))),
+        (State.ERROR, {}, (Signal("SIGINT"), Arm(Timer.GRACE))),
+    ],
+)
+def test_a_living_process_goes_on_where_it_was(
+    state: State, fields: dict[str, object], effects: tuple[object, ...]
+) -> None:
+    assert resume(journaled(state, Body.ALIVE, **fields), IDENTITY, None) == (effects, ())
+
+
+def test_a_process_that_ended_meanwhile_ends_as_the_guard_saw_it() -> None:
+    status = ExitStatus(code=7)
+    assert resume(journaled(State.RUNNING, Body.ALIVE), None, status) == ((), (Exited(status),))
+
+
+def test_a_process_whose_end_nobody_saw_has_an_unknown_exit_status() -> None:
+    effects, events = resume(journaled(State.RUNNING, Body.ALIVE), None, None)
+    assert (effects, events) == ((), (Exited(UNKNOWN_EXIT),))
+    after, _ = step(journaled(State.RUNNING, Body.ALIVE), events[0])
+    assert after.state is State.ERROR
+    assert "exit status unknown" in after.error_msg
+
+
+def test_an_intent_without_a_process_is_a_failed_spawn() -> None:
+    intent = journaled(State.STARTING, Body.ABSENT, identity=None)
+    (event,) = resume(intent, None, None)[1]
+    assert isinstance(event, SpawnFailed)
+
+
+def test_an_intent_whose_process_lives_is_a_spawn() -> None:
+    intent = journaled(State.STARTING, Body.ABSENT, identity=None)
+    assert resume(intent, IDENTITY, None) == ((), (Spawned(IDENTITY),))
+
+
+def test_remnants_are_hunted_on() -> None:
+    assert resume(journaled(State.STOPPING, Body.REMNANTS), None, None) == ((KillTree(),), ())
+
+
+@pytest.mark.parametrize("doomed", [False, True])
+def test_what_is_gone_stays_listed_unless_it_was_deleted(doomed: bool) -> None:
+    effects, events = resume(journaled(State.STOPPED, Body.GONE, doomed=doomed), None, None)
+    assert (effects, events) == ((Forget(),) if doomed else (), ())
+
+
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
+specs = st.builds(
+    lambda args, count, port_args, kind, volume: ProcessSpec(
+        "r", "/bin/r", tuple(args), count, tuple(port_args[:count]), kind, volume
+    ),
+    st.lists(words, max_size=4),
+    st.integers(0, 3),
+    st.lists(words, max_size=3),
+    st.sampled_from(["", "engine", "replica"]),
+    words,
+)
+
+
+@given(specs, st.lists(words, max_size=2), words)
+def test_a_process_is_recovered_from_what_it_carries_and_its_command_line(
+    spec: ProcessSpec, interpreter: list[str], replaces: str
+) -> None:
+    ports = PortRange(100, 100 + spec.port_count - 1) if spec.port_count else None
+    process = Process(spec=spec, uuid="u", ports=ports, body=Body.ALIVE)
+    command = (*interpreter, *command_line(spec, ports))
+    text = envelope(process, replaces)
+    recovered, replaced = open_envelope("r", "u", text, command, IDENTITY)
+    assert (recovered.spec, recovered.ports, recovered.identity) == (spec, ports, IDENTITY)
+    assert replaced == replaces
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "no json", '{"binary":1,"args":"x"}'])
+def test_what_is_no_envelope_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        open_envelope("r", "u", text, ("/bin/r",), IDENTITY)
+
+
+def test_another_command_line_is_a_value_error() -> None:
+    text = envelope(journaled(State.RUNNING, Body.ALIVE), "")
+    for command in (("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10")):
+        with pytest.raises(ValueError, match="another command line"):
+            open_envelope("r", "u", text, command, IDENTITY)
+
+
+def test_an_envelope_that_the_kernel_would_not_take_is_left_out() -> None:
+    spec = replace(SPEC, port_args=("x" * 200_000,))
+    assert envelope(Process(spec=spec, uuid="u", ports=PortRange(1, 2)), "") == ""
+
+
+def test_a_reserved_range_is_not_handed_out_and_can_be_released() -> None:
+    pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(12, 13))
+    pool, ports = pool.allocate(4)
+    assert ports == PortRange(14, 17)
+    pool, ports = pool.allocate(2)
+    assert ports == PortRange(18, 19)
+    pool = pool.release(PortRange(12, 13))
+    assert pool.allocate(4)[1] == PortRange(10, 13)
+
+
+def test_ranges_outside_the_span_are_kept_apart() -> None:
+    pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(5, 11)).reserve(PortRange(30, 39))
+    assert pool.free_count == 8
+    assert pool.allocate(8)[1] == PortRange(12, 19)
+    assert pool.release(PortRange(30, 39)).release(PortRange(5, 11)).free_count == 10
+
+
+def test_a_range_cannot_be_reserved_twice() -> None:
+    pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(12, 13))
+    with pytest.raises(ValueError, match="handed out already"):
+        pool.reserve(PortRange(13, 14))

@@ -1,0 +1,304 @@
+"""The orphan agent among fakes: what it finds, what it leaves alone, and when its records end."""
+
+from dataclasses import replace
+
+from structlog.testing import capture_logs
+
+from instance_manager.orphans.model import Fate
+from tests.orphans.world import MANAGER, NEIGHBOUR, instance, orphan_world, owner
+from tests.support.fake_orphans import MemoryRecords
+
+
+async def test_an_instance_whose_owner_was_removed_without_it_is_found() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        (record,) = world.orphans
+        assert (record.instance.name, record.instance.uuid, record.manager) == ("a-e-0", "u1", MANAGER)
+        assert record.exists
+        assert record.created == world.clock.now()
+        assert record.reason == "the instance has no owner"
+
+
+async def test_nothing_is_judged_before_the_wait_is_over() -> None:
+    async with orphan_world(wait=10.0) as world:
+        await world.abandon("a-e-0")
+        await world.passes(9.9)
+        assert not world.orphans
+        await world.passes(0.1)
+        assert world.orphans
+
+
+async def test_an_instance_that_is_deleted_properly_is_never_an_orphan() -> None:
+    async with orphan_world() as world:
+        world.owners.put(owner("a-e-0"))
+        world.manager.put(instance("a-e-0"))
+        await world.settle()
+        # The watcher is told late: for it the process runs on, and only its owner is gone.
+        world.manager.quiet = True
+        world.manager.put(instance("a-e-0", state="stopping"))
+        world.owners.remove("a-e-0")
+        await world.passes(600)
+        assert not world.orphans
+        assert world.agent.counts["declared"] == 0
+
+
+async def test_an_instance_whose_owner_the_watch_has_not_told_of_is_no_orphan() -> None:
+    async with orphan_world() as world:
+        world.owners.quiet = True
+        world.owners.put(owner("a-e-0"))
+        world.manager.put(instance("a-e-0"))
+        await world.passes(600)
+        assert not world.orphans
+
+
+async def test_what_no_notification_has_told_is_found_by_looking_at_everything() -> None:
+    async with orphan_world(resync=300.0) as world:
+        await world.passes(20)
+        world.owners.quiet = world.manager.quiet = True
+        await world.abandon("a-e-0")
+        await world.passes(200)
+        assert not world.orphans
+        await world.passes(400)
+        assert [record.instance.name for record in world.orphans] == ["a-e-0"]
+
+
+async def test_an_instance_without_a_uuid_is_counted_and_left_alone() -> None:
+    async with orphan_world(auto_deletion=True, grace=0.0) as world:
+        with capture_logs() as logs:
+            world.manager.put(instance("old-e-0", uuid=""))
+            await world.passes(1000)
+        assert not world.orphans
+        assert not world.manager.asked
+        (status,) = world.agent.status().managers
+        assert (status.instances, status.without_identity) == (2, 1)
+        assert any("no identity" in entry.get("reason", "") for entry in logs)
+
+
+# --- records ---
+
+
+async def test_a_record_ends_when_the_instance_is_gone() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        world.manager.end("a-e-0")
+        await world.settle()
+        assert not world.orphans
+        assert [record.fate for record in world.records.history] == [Fate.GONE]
+
+
+async def test_a_record_ends_when_the_name_goes_to_another_uuid_and_that_one_is_left_alone() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        world.owners.put(owner("a-e-0"))
+        world.manager.put(instance("a-e-0", "u2"))
+        await world.passes(1000)
+        assert not world.orphans
+        assert world.records.history[0].fate in {Fate.REPLACED, Fate.OWNED}
+        assert not world.manager.asked
+
+
+async def test_a_record_ends_when_the_owner_is_back() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        world.owners.put(owner("a-e-0"))
+        await world.settle()
+        assert not world.orphans
+        assert [record.fate for record in world.records.history] == [Fate.OWNED]
+        assert not world.manager.asked
+
+
+async def test_a_record_ends_when_the_instance_manager_leaves() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        world.manager.leave()
+        await world.passes(1000)
+        assert [record.fate for record in world.records.history] == [Fate.MANAGER_LEFT]
+        assert not world.manager.asked
+
+
+async def test_the_records_of_an_earlier_agent_go_on() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        (before,) = world.orphans
+        await world.crash()
+        await world.passes(100)
+        assert world.orphans == (before,)
+        world.manager.end("a-e-0")
+        await world.settle()
+        assert not world.orphans
+
+
+async def test_what_was_abandoned_while_no_agent_ran_is_found() -> None:
+    async with orphan_world() as world:
+        await world.stop()
+        world.owners.put(owner("a-e-0"))
+        world.manager.put(instance("a-e-0"))
+        world.owners.remove("a-e-0")
+        await world.start()
+        await world.passes(10)
+        assert [record.instance.name for record in world.orphans] == ["a-e-0"]
+
+
+async def test_nothing_is_judged_while_the_records_cannot_be_read() -> None:
+    async with orphan_world() as world:
+        await world.stop()
+        world.records.trouble = "disk failure"
+        world.agent = world.new_agent()
+        await world.start()
+        await world.abandon("a-e-0")
+        await world.passes(100)
+        assert world.agent.status().records_trouble == "disk failure"
+        assert world.agent.counts["records_failed"] == 0
+        world.records.trouble = ""
+        await world.passes(30)
+        assert len(world.orphans) == 1
+
+
+async def test_a_record_that_could_not_be_written_is_written_later() -> None:
+    async with orphan_world() as world:
+        await world.passes(5)
+        await world.abandon("a-e-0")
+        world.records.trouble = "disk full"
+        await world.passes(60)
+        assert not world.orphans
+        world.records.trouble = ""
+        await world.passes(60)
+        assert len(world.orphans) == 1
+
+
+async def test_records_of_instance_managers_that_are_not_followed_are_left_alone() -> None:
+    records = MemoryRecords()
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        foreign = replace(world.orphans[0], manager="im-2")
+        await world.records.put(foreign)
+        await world.passes(1000)
+        assert foreign in world.orphans
+    assert not records.open
+
+
+# --- the sources fail ---
+
+
+async def test_an_instance_manager_that_is_away_is_not_taken_for_empty() -> None:
+    async with orphan_world() as world:
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        world.manager.fail("connection refused")
+        await world.passes(1000)
+        assert len(world.orphans) == 1
+        assert world.agent.status().managers[0].trouble == "connection refused"
+        world.manager.fail("")
+        await world.passes(20)
+        assert not world.agent.status().managers[0].trouble
+
+
+async def test_an_instance_manager_that_is_away_is_no_end_of_what_is_wrong_with_its_instances() -> None:
+    async with orphan_world() as world:
+        with capture_logs() as logs:
+            world.manager.put(instance("old-e-0", ""))
+            await world.passes(10)
+            world.manager.fail("connection refused")
+            await world.passes(100)
+        told = [entry["event"] for entry in logs if entry.get("what") == f"identities on {MANAGER}"]
+        assert told == ["trouble"]
+
+
+async def test_a_source_that_breaks_in_a_way_nobody_foresaw_counts_as_away() -> None:
+    async with orphan_world() as world:
+
+        def break_down() -> None:
+            raise ZeroDivisionError
+
+        await world.abandon("a-e-0")
+        world.owners.before_read = break_down
+        with capture_logs():
+            await world.passes(100)
+        assert not world.orphans
+        world.owners.before_read = lambda: None
+        await world.passes(100)
+        assert len(world.orphans) == 1
+
+
+async def test_a_source_that_does_not_answer_counts_as_away() -> None:
+    async with orphan_world() as world:
+        await world.stop()
+        world.agent = world.new_agent(read_timeout=0.01)
+        await world.start()
+        await world.abandon("a-e-0")
+        world.owners.stuck = True
+        await world.passes(30)
+        assert "no answer" in world.agent.status().owners_trouble
+        assert not world.orphans
+        world.owners.stuck = False
+        await world.passes(30)
+        assert len(world.orphans) == 1
+
+
+async def test_a_list_without_any_owner_is_not_believed_at_once() -> None:
+    async with orphan_world(wait=10.0) as world:
+        owners, world.owners.owners = world.owners.owners, {}
+        world.owners.relist()
+        await world.passes(9)
+        assert not world.orphans
+        assert "no owner at all" in world.agent.status().owners_trouble
+        world.owners.owners = owners
+        await world.passes(1000)
+        assert not world.orphans
+        assert world.agent.counts["declared"] == 0
+
+
+async def test_no_owners_at_all_are_believed_at_the_second_look_but_nothing_is_deleted_for_it() -> None:
+    async with orphan_world(wait=10.0, auto_deletion=True, grace=60.0) as world:
+        world.owners.owners = {}
+        world.owners.relist()
+        await world.passes(60)
+        assert [record.instance.name for record in world.orphans] == [NEIGHBOUR]
+        await world.passes(1000)
+        assert not world.manager.asked
+        assert "no owner at all" in world.orphans[0].trouble
+
+
+async def test_too_many_orphans_at_once_are_not_declared_and_that_is_said() -> None:
+    async with orphan_world(limit=5) as world:
+        for number in range(6):
+            await world.abandon(f"a{number}-e-0", f"u-{number}")
+        with capture_logs() as logs:
+            await world.passes(700)
+        assert not world.orphans
+        assert "6 suspected orphans" in world.agent.status().halted
+        assert any(entry.get("what") == "orphan limit" for entry in logs)
+        assert "6 suspected orphans" in world.records.troubles["orphan limit"]
+        for number in range(6):
+            world.manager.end(f"a{number}-e-0")
+        await world.passes(20)
+        assert world.records.troubles == {}
+
+
+async def test_as_many_as_are_allowed_are_declared() -> None:
+    async with orphan_world(limit=5) as world:
+        for number in range(5):
+            await world.abandon(f"a{number}-e-0", f"u-{number}")
+        await world.passes(20)
+        assert len(world.orphans) == 5
+
+
+async def test_more_than_are_allowed_in_a_minute_wait_for_the_next() -> None:
+    async with orphan_world(limit=2) as world:
+        await world.abandon("a-e-0", "ua")
+        await world.abandon("b-e-0", "ub")
+        await world.passes(20)
+        assert len(world.orphans) == 2
+        await world.abandon("c-e-0", "uc")
+        await world.passes(20)
+        assert len(world.orphans) == 2
+        await world.passes(60)
+        assert len(world.orphans) == 3
+        assert not world.agent.status().halted

@@ -1,0 +1,255 @@
+"""In-memory owners, instance managers and records: a test decides what is there, and what can be read."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from instance_manager.core.process import State
+from instance_manager.orphans.interfaces import (
+    CannotDeleteError,
+    CannotReadError,
+    InstanceChanged,
+    InstanceNews,
+    InstancesListed,
+    ManagerLeaving,
+    OwnerChanged,
+    OwnerNews,
+    OwnersListed,
+)
+from instance_manager.orphans.model import Observed, Orphan, Owner
+
+News = TypeVar("News")
+
+
+class _Feed(Generic[News]):
+    """Tells every watcher what is posted."""
+
+    def __init__(self) -> None:
+        self._queues: set[asyncio.Queue[News | CannotReadError]] = set()
+
+    def post(self, news: News | CannotReadError) -> None:
+        for queue in self._queues:
+            queue.put_nowait(news)
+
+    async def follow(self, first: News) -> AsyncGenerator[News, None]:
+        queue: asyncio.Queue[News | CannotReadError] = asyncio.Queue()
+        queue.put_nowait(first)
+        self._queues.add(queue)
+        try:
+            while True:
+                news = await queue.get()
+                if isinstance(news, CannotReadError):
+                    raise news
+                yield news
+        finally:
+            self._queues.discard(queue)
+
+
+class MemoryOwners:
+    """Owners that exist only here; implements `interfaces.Owners`."""
+
+    def __init__(self, *owners: Owner) -> None:
+        self.owners = {owner.name: owner for owner in owners}
+        """By name; what `put` and `remove` change."""
+        self.trouble = ""
+        """Why nothing can be read; empty while all is well."""
+        self.quiet = False
+        """Whether watchers are told nothing, as when notifications are late."""
+        self.stuck = False
+        """Whether live reads are never answered."""
+        self.reads = 0
+        """How many live reads there were."""
+        self.before_read: Callable[[], None] = lambda: None
+        """Called before each live read, to change something at the last moment."""
+        self._feed: _Feed[OwnerNews] = _Feed()
+
+    def put(self, owner: Owner) -> None:
+        """Make or change an owner."""
+        self.owners[owner.name] = owner
+        self._tell(OwnerChanged(owner.name, owner))
+
+    def remove(self, name: str) -> None:
+        """Remove an owner; nothing if there is none."""
+        self.owners.pop(name, None)
+        self._tell(OwnerChanged(name, None))
+
+    def relist(self) -> None:
+        """Tell watchers everything there is."""
+        self._tell(OwnersListed(tuple(self.owners.values())))
+
+    def fail(self, reason: str) -> None:
+        """Be unreadable from now on; watchers are cut off. An empty reason: be readable again."""
+        self.trouble = reason
+        if reason:
+            self._feed.post(CannotReadError(reason))
+
+    def _tell(self, news: OwnerNews) -> None:
+        if not self.quiet:
+            self._feed.post(news)
+
+    async def _live_read(self) -> None:
+        self.reads += 1
+        if self.stuck:
+            await asyncio.Event().wait()
+        self.before_read()
+        if self.trouble:
+            raise CannotReadError(self.trouble)
+
+    async def get_live(self, name: str) -> Owner | None:
+        """Read one owner."""
+        await self._live_read()
+        return self.owners.get(name)
+
+    async def list_live(self) -> Sequence[Owner]:
+        """Read all owners."""
+        await self._live_read()
+        return tuple(self.owners.values())
+
+    async def watch(self) -> AsyncGenerator[OwnerNews, None]:
+        """Tell what `put`, `remove` and `relist` do."""
+        if self.trouble:
+            raise CannotReadError(self.trouble)
+        async for news in self._feed.follow(OwnersListed(tuple(self.owners.values()))):
+            yield news
+
+
+class FakeManager:
+    """An instance manager whose instances exist only here; implements `interfaces.InstanceManagerSource`."""
+
+    def __init__(self, name: str, *instances: Observed) -> None:
+        self.name = name
+        self.instances = {instance.name: instance for instance in instances}
+        """By name."""
+        self.trouble = ""
+        """Why it does not answer; empty while it does."""
+        self.refusal = ""
+        """Why it takes no order to delete; empty while it does."""
+        self.unheld = asyncio.Event()
+        """Orders to delete are answered once it is set, as it is unless somebody clears it."""
+        self.unheld.set()
+        self.quiet = False
+        """Whether watchers are told nothing."""
+        self.asked: list[tuple[str, str]] = []
+        """Name and UUID of every order to delete."""
+        self.deleted: list[str] = []
+        """UUID of each instance whose deletion was begun."""
+        self._feed: _Feed[InstanceNews] = _Feed()
+
+    def put(self, instance: Observed) -> None:
+        """Create or change an instance."""
+        self.instances[instance.name] = instance
+        self._tell(InstanceChanged(instance.name, instance))
+
+    def end(self, name: str) -> None:
+        """Let an instance leave the list; nothing if there is none."""
+        self.instances.pop(name, None)
+        self._tell(InstanceChanged(name, None))
+
+    def leave(self) -> None:
+        """Say that the instance manager itself goes away."""
+        self._tell(ManagerLeaving())
+
+    def fail(self, reason: str) -> None:
+        """Answer nothing from now on; watchers are cut off. An empty reason: answer again."""
+        self.trouble = reason
+        if reason:
+            self._feed.post(CannotReadError(reason))
+
+    def _tell(self, news: InstanceNews) -> None:
+        if not self.quiet:
+            self._feed.post(news)
+
+    def _answer(self) -> None:
+        if self.trouble:
+            raise CannotReadError(self.trouble)
+
+    async def get_live(self, seen: Observed) -> Observed | None:
+        """Return the instance of that name."""
+        self._answer()
+        return self.instances.get(seen.name)
+
+    async def list_live(self) -> Sequence[Observed]:
+        """Return all instances."""
+        self._answer()
+        return tuple(self.instances.values())
+
+    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
+        """Tell what `put`, `end` and `leave` do."""
+        self._answer()
+        async for news in self._feed.follow(InstancesListed(tuple(self.instances.values()))):
+            yield news
+
+    async def delete(self, seen: Observed) -> bool:
+        """Begin to stop an instance; a test ends it."""
+        self.asked.append((seen.name, seen.uuid))
+        await self.unheld.wait()
+        if self.trouble or self.refusal:
+            raise CannotDeleteError(self.trouble or self.refusal)
+        instance = self.instances.get(seen.name)
+        if instance is None or instance.uuid != seen.uuid:
+            return False
+        self.deleted.append(seen.uuid)
+        self.put(replace(instance, state=State.STOPPING, deleting=True))
+        return True
+
+
+class MemoryRecords:
+    """Records that are kept only here; implements `interfaces.Records`."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Orphan] = {}
+        """By name."""
+        self.history: list[Orphan] = []
+        """Those that have ended, oldest first."""
+        self.trouble = ""
+        """Why they cannot be read or written; empty while they can."""
+        self.troubles: dict[str, str] = {}
+        """What is wrong with the search, as it was told last."""
+
+    def _check(self) -> None:
+        if self.trouble:
+            raise CannotReadError(self.trouble)
+
+    async def list(self) -> Sequence[Orphan]:
+        """Return the open records."""
+        self._check()
+        return tuple(self.open.values())
+
+    async def get(self, name: str) -> Orphan | None:
+        """Return one open record."""
+        self._check()
+        return self.open.get(name)
+
+    async def put(self, record: Orphan) -> None:
+        """Write an open record, keeping what a person has asked for."""
+        self._check()
+        known = self.open.get(record.name)
+        if known is not None and known.requested_by and not record.requested_by:
+            record = replace(record, requested_by=known.requested_by, requested_at=known.requested_at)
+        self.open[record.name] = record
+
+    async def update(self, record: Orphan) -> None:
+        """Write a record that is open."""
+        self._check()
+        if record.name in self.open:
+            await self.put(record)
+
+    async def remove(self, record: Orphan) -> None:
+        """End a record."""
+        self._check()
+        if self.open.pop(record.name, None) is not None:
+            self.history.append(record)
+
+    async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
+        """Note that a person wants an orphan deleted."""
+        self._check()
+        if name not in self.open:
+            return None
+        self.open[name] = replace(self.open[name], requested_by=who, requested_at=now)
+        return self.open[name]
+
+    async def tell(self, troubles: Mapping[str, str]) -> None:
+        """Note what is wrong with the search."""
+        self._check()
+        self.troubles = dict(troubles)
