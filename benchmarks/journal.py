@@ -26,15 +26,15 @@ from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
-    Effect,
+    Action,
     Event,
     Exited,
     ExitStatus,
-    Forget,
     Identity,
     Process,
     Publish,
     Ready,
+    Remove,
     Spawned,
     State,
     StopRequested,
@@ -70,10 +70,10 @@ class Measured:
         self.wall = 0.0
         self.cpu = 0.0
 
-    def commit(self, process: Process, previous: State | None, effects: tuple[Effect, ...]) -> None:
+    def commit(self, process: Process, previous: State | None, actions: tuple[Action, ...]) -> None:
         """Write a change down, as the supervisor does."""
-        endings = [isinstance(effect, Forget) for effect in effects if isinstance(effect, Publish | Forget)]
-        changes = self._events.draft(process, previous, endings)
+        endings = [isinstance(action, Remove) for action in actions if isinstance(action, Publish | Remove)]
+        changes = self._events.prepare(process, previous, endings)
         wall, cpu = time.perf_counter(), time.thread_time()
         if any(endings):
             self._journal.forget(process.uuid, changes)
@@ -86,13 +86,13 @@ class Measured:
 
     def live(self, events: tuple[Event, ...]) -> None:
         """Take one process through these events."""
-        process, effects = begin(SPEC, str(uuid.uuid4()), PortRange(10000, 10009), {})
-        self.commit(process, None, effects)
+        process, actions = begin(SPEC, str(uuid.uuid4()), PortRange(10000, 10009), {})
+        self.commit(process, None, actions)
         for event in events:
             before = process
-            process, effects = step(process, event)
+            process, actions = step(process, event)
             if process is not before:
-                self.commit(process, before.state, effects)
+                self.commit(process, before.state, actions)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -6,24 +6,24 @@ from typing import Any
 
 import structlog
 
-from instance_manager.app.interfaces import CannotExecuteError, Logs, Readiness, Spawner, SpawnOrder
-from instance_manager.app.supervised_process import Entry
-from instance_manager.core.adoption import envelope
+from instance_manager.app.interfaces import CannotExecuteError, Logs, Readiness, Spawner, SpawnRequest
+from instance_manager.app.supervised_process import SupervisedProcess
+from instance_manager.core.adoption import recovery_metadata
 from instance_manager.core.process import (
-    Arm,
+    Action,
     AwaitReady,
     Body,
-    Effect,
     Event,
     Exited,
     KillTree,
     NotReady,
-    Overdue,
     Ready,
     Signal,
     Spawn,
     Spawned,
     SpawnFailed,
+    StartTimer,
+    StopTimedOut,
     Timer,
     TreeGone,
     TreeRemains,
@@ -34,7 +34,7 @@ from instance_manager.platform.clock import Clock
 log = structlog.get_logger(__name__)
 
 
-class Effects:
+class ActionRunner:
     """Carries out effects on the machine; every outcome is reported as an event."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Effects:
         readiness: Readiness,
         logs: Logs,
         clock: Clock,
-        report: Callable[[Entry, Event], None],
+        report: Callable[[SupervisedProcess, Event], None],
     ) -> None:
         self.grace = grace
         """Seconds from the first signal of a stop to SIGKILL."""
@@ -60,14 +60,14 @@ class Effects:
         self._report = report
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def carry_out(self, entry: Entry, effect: Effect) -> None:
+    def run(self, entry: SupervisedProcess, action: Action) -> None:
         """Carry out one effect.
 
         Raises:
             PermissionDeniedError: if the program may not be started.
             ResourceExhaustedError: if the machine has no resources for a process.
         """
-        match effect:
+        match action:
             case Spawn():
                 self._spawn(entry)
             case AwaitReady():
@@ -75,26 +75,26 @@ class Effects:
             case Signal(name, session):
                 if entry.child is not None:
                     entry.child.signal(name, session=session)
-            case Arm(timer):
+            case StartTimer(timer):
                 self.arm(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
             case KillTree(retry):
                 self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
 
-    def arm(self, entry: Entry, delay: float) -> None:
+    def arm(self, entry: SupervisedProcess, delay: float) -> None:
         """Set the timer of a process, in seconds from now."""
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.timer = self._clock.call_later(delay, lambda: self._overdue(entry))
+        entry.timer = self._clock.call_later(delay, lambda: self._stop_timed_out(entry))
 
-    def _spawn(self, entry: Entry) -> None:
+    def _spawn(self, entry: SupervisedProcess) -> None:
         process = entry.process
         with self._logs.writer(process.name) as output:
             entry.logs = True
-            order = SpawnOrder(
+            order = SpawnRequest(
                 name=process.name,
                 uuid=process.uuid,
                 command=command_line(process.spec, process.ports),
-                envelope=envelope(process, entry.replaces),
+                recovery_metadata=recovery_metadata(process, entry.replaces),
                 output=output,
             )
             try:
@@ -104,23 +104,23 @@ class Effects:
                 return
         self._report(entry, Spawned(entry.child.identity))
 
-    def _await_ready(self, entry: Entry) -> None:
+    def _await_ready(self, entry: SupervisedProcess) -> None:
         ports = entry.process.ports
         if ports is None:
             entry.readiness = self._clock.call_later(0, lambda: self._report(entry, Ready()))
         else:
             entry.readiness = self._run(self._probe(entry, ports.start))
 
-    async def _probe(self, entry: Entry, port: int) -> None:
+    async def _probe(self, entry: SupervisedProcess, port: int) -> None:
         reason = await self._readiness.wait(port, self._ready_timeout)
         self._report(entry, Ready() if reason is None else NotReady(reason))
 
-    def _overdue(self, entry: Entry) -> None:
+    def _stop_timed_out(self, entry: SupervisedProcess) -> None:
         entry.timer = None
         if entry.process.body is Body.ALIVE and entry.child is not None:
-            self._report(entry, Overdue(entry.child.describe()))
+            self._report(entry, StopTimedOut(entry.child.describe()))
 
-    async def _kill_tree(self, entry: Entry, delay: float) -> None:
+    async def _kill_tree(self, entry: SupervisedProcess, delay: float) -> None:
         if delay:
             waited = asyncio.Event()
             self._clock.call_later(delay, waited.set)

@@ -1,7 +1,7 @@
 """Recovery: taking over the processes of an earlier daemon, before the ports open.
 
 The journal says which processes there were; /proc says which are alive. For a process in the journal,
-`core.recovery` decides how to continue; any other is recovered from what it carries in its environment.
+`core.adoption` decides how to continue; any other is recovered from what it carries in its environment.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-from instance_manager.app.interfaces import JournalRecord, Readiness, Survivor, Survivors
+from instance_manager.app.interfaces import Adoptable, JournalRecord, ProcessAdopter, Readiness
 from instance_manager.app.replace import TERMINATE_SIGNAL, Replacer
 from instance_manager.app.supervisor import Supervisor
-from instance_manager.core.adoption import open_envelope, resume
+from instance_manager.core.adoption import parse_recovery_metadata, plan_adoption
 from instance_manager.core.process import Body, Exited, Process, State, StopRequested
 
 log = structlog.get_logger(__name__)
@@ -22,27 +22,27 @@ _SERVES_NOW = 1.0
 """Seconds in which a process that is not in the journal must answer to count as running."""
 
 
-class Recovery:
+class Adoption:
     """Takes over the processes of an earlier daemon."""
 
     def __init__(
-        self, supervisor: Supervisor, replacer: Replacer, *, survivors: Survivors, readiness: Readiness
+        self, supervisor: Supervisor, replacer: Replacer, *, adopter: ProcessAdopter, readiness: Readiness
     ) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._survivors = survivors
+        self._survivors = adopter
         self._readiness = readiness
         self._ready_timeout = supervisor.settings.ready_timeout
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
         """Take over everything; afterwards list, get and watch are as if the daemon had never stopped."""
-        found = {survivor.uuid: survivor for survivor in self._survivors.find()}
+        found = {adoptable.uuid: adoptable for adoptable in self._survivors.find()}
         journaled = {record.process.uuid for record in records}
         strangers = [s for uuid, s in found.items() if uuid not in journaled]
         recovered = await asyncio.gather(*(self._from_envelope(s, found.keys()) for s in strangers))
         for record in (*records, *(r for r in recovered if r is not None)):
             self._take_over(record, found.get(record.process.uuid))
-        self._settle_replacements()
+        self._resume_replacements()
         if records or strangers:
             log.info(
                 "recovered",
@@ -52,9 +52,9 @@ class Recovery:
                 listed=len(self._supervisor.processes()),
             )
 
-    def _take_over(self, record: JournalRecord, survivor: Survivor | None) -> None:
+    def _take_over(self, record: JournalRecord, adoptable: Adoptable | None) -> None:
         process = record.process
-        identity = survivor.identity if process.identity is None and survivor else process.identity
+        identity = adoptable.identity if process.identity is None and adoptable else process.identity
         entry = self._supervisor.registry.take_over(record)
         if process.body in {Body.ABSENT, Body.ALIVE} and identity is not None:
             entry.child = self._survivors.adopt(
@@ -62,28 +62,32 @@ class Recovery:
             )
         alive = identity if entry.child is not None else None
         if entry.child is None and identity is not None and process.body is not Body.GONE:
-            entry.child = self._survivors.remnants(identity, process.uuid)
+            entry.child = self._survivors.leftover_descendants(identity, process.uuid)
         exit_status = self._survivors.exit_status(identity) if identity and not alive else None
-        effects, events = resume(process, alive, exit_status)
-        self._supervisor.go_on(entry, effects, events)
+        actions, events = plan_adoption(process, alive, exit_status)
+        self._supervisor.resume(entry, actions, events)
 
-    async def _from_envelope(self, survivor: Survivor, living: AbstractSet[str]) -> JournalRecord | None:
+    async def _from_envelope(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:
         try:
-            process, replaces = open_envelope(
-                survivor.name, survivor.uuid, survivor.envelope, survivor.command, survivor.identity
+            process, replaces = parse_recovery_metadata(
+                adoptable.name,
+                adoptable.uuid,
+                adoptable.recovery_metadata,
+                adoptable.command,
+                adoptable.identity,
             )
         except ValueError as error:
             log.warning(
                 "cannot take over a process that carries an identity; end it by hand if it is stray",
-                name=survivor.name,
-                uuid=survivor.uuid,
-                pid=survivor.identity.pid,
+                name=adoptable.name,
+                uuid=adoptable.uuid,
+                pid=adoptable.identity.pid,
                 reason=str(error),
             )
             return None
         # While the process to be replaced lives, this one may have failed to replace it.
         replacing = replaces in living
-        state = await self._state_of(process, asked=replacing or survivor.age < self._ready_timeout)
+        state = await self._state_of(process, asked=replacing or adoptable.age < self._ready_timeout)
         log.warning("recovered without journal", name=process.name, uuid=process.uuid, state=state)
         return JournalRecord(
             process=Process(
@@ -109,20 +113,20 @@ class Recovery:
         missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
         return State.STARTING if missing else State.RUNNING
 
-    def _settle_replacements(self) -> None:
+    def _resume_replacements(self) -> None:
         """Continue every replace that was in progress, whichever step it had reached."""
         entries = {entry.process.uuid: entry for entry in self._supervisor.registry.entries()}
         listed = [entry for entry in entries.values() if self._supervisor.registry.is_listed(entry)]
         for entry in listed:
             old = entries.get(entry.replaces)
-            if old is not None and not old.process.doomed:
+            if old is not None and not old.process.deletion_requested:
                 self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
         for entry in entries.values():
             old = entries.get(entry.replaces)
-            if entry in listed or entry.process.doomed:
+            if entry in listed or entry.process.deletion_requested:
                 continue
             if old in listed:
-                self._replacer.go_on(old, entry)
+                self._replacer.resume(old, entry)
             else:
                 # Neither listed nor to be listed: nobody would ever end it.
                 self._supervisor.handle(entry, StopRequested())

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from instance_manager.app.history import DEFAULT_MEMORY, History, NoPast
-from instance_manager.app.interfaces import Past
+from instance_manager.app.history import DEFAULT_MEMORY, EmptyEventStore, History
+from instance_manager.app.interfaces import EventStore
 from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 
@@ -86,7 +86,7 @@ class EventLog:
         *,
         backlog: int = DEFAULT_BACKLOG,
         memory: int = DEFAULT_MEMORY,
-        past: Past | None = None,
+        past: EventStore | None = None,
         observe: Callable[[Change], object] = lambda _: None,
     ) -> None:
         """Start without subscribers.
@@ -103,7 +103,7 @@ class EventLog:
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._closed = False
-        self.history = History(past or NoPast(), memory)
+        self.history = History(past or EmptyEventStore(), memory)
         self.cut_off = 0
         """How many subscribers were cut off because they did not read."""
 
@@ -117,7 +117,7 @@ class EventLog:
         """The number of subscribers."""
         return len(self._subscriptions)
 
-    def draft(self, process: Process, previous: State | None, endings: Iterable[bool]) -> list[Change]:
+    def prepare(self, process: Process, previous: State | None, endings: Iterable[bool]) -> list[Change]:
         """Number the next changes of a process without publishing them yet.
 
         Args:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from itertools import islice
 
-from instance_manager.app.interfaces import Past
+from instance_manager.app.interfaces import EventStore
 from instance_manager.core.change import Change
 from instance_manager.core.errors import OutOfRangeError
 
@@ -13,8 +13,8 @@ DEFAULT_MEMORY = 5000
 """Number of changes kept: about 1,000 processes from start to end, 3 MiB."""
 
 
-class NoPast:
-    """The past of the very first daemon; implements `interfaces.Past`."""
+class EmptyEventStore:
+    """The past of the very first daemon; implements `interfaces.EventStore`."""
 
     revision = 0
     epoch = ""
@@ -29,7 +29,7 @@ class NoPast:
 class History:
     """The latest changes without a gap; those of earlier daemons are loaded when they are needed."""
 
-    def __init__(self, past: Past, memory: int) -> None:
+    def __init__(self, past: EventStore, memory: int) -> None:
         self._past = past
         self._memory = memory
         self._changes: deque[Change] = deque(maxlen=memory)

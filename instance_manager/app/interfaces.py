@@ -14,15 +14,15 @@ class CannotExecuteError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SpawnOrder:
+class SpawnRequest:
     """What to start."""
 
     name: str
     uuid: str
     command: tuple[str, ...]
     """Program and arguments."""
-    envelope: str
-    """Text that lets the process be taken over when the journal is lost, see `core.recovery.envelope`."""
+    recovery_metadata: str
+    """Lets the process be adopted when the journal is lost; see `core.adoption.recovery_metadata`."""
     output: int
     """Descriptor that becomes stdout and stderr of the process; the caller closes its own."""
 
@@ -51,14 +51,14 @@ class Child(Protocol):
 class Spawner(Protocol):
     """Starts OS processes."""
 
-    def permit(self, program: str) -> None:
+    def check_allowed(self, program: str) -> None:
         """Check that a program is allowed, whether or not it exists.
 
         Raises:
             PermissionDeniedError: if it is not.
         """
 
-    def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> Child:
+    def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> Child:
         """Start a process; `on_exit` is called once, later, when it has ended.
 
         Raises:
@@ -127,7 +127,7 @@ class Journal(Protocol):
         """Delete the record of a process of which nothing is left, and write its last changes."""
 
 
-class Past(Protocol):
+class EventStore(Protocol):
     """The changes of earlier daemons."""
 
     @property
@@ -143,29 +143,29 @@ class Past(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Survivor:
+class Adoptable:
     """A living process that has the identity of an instance in its environment."""
 
     name: str
     uuid: str
-    envelope: str
-    """See `core.recovery.envelope`."""
+    recovery_metadata: str
+    """See `core.adoption.recovery_metadata`."""
     command: tuple[str, ...]
     identity: Identity
     age: float
     """Seconds since its start."""
 
 
-class Survivors(Protocol):
+class ProcessAdopter(Protocol):
     """Processes that an earlier daemon has started."""
 
-    def find(self) -> Sequence[Survivor]:
+    def find(self) -> Sequence[Adoptable]:
         """Return those that are alive."""
 
     def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
         """Take over exactly this process, and call `on_exit` once when it ends; None if it has ended."""
 
-    def remnants(self, identity: Identity, uuid: str) -> Child | None:
+    def leftover_descendants(self, identity: Identity, uuid: str) -> Child | None:
         """Return what a process that has ended has left behind, in its stead; None if it left nothing."""
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:

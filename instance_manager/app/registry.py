@@ -3,7 +3,7 @@
 import structlog
 
 from instance_manager.app.interfaces import JournalRecord
-from instance_manager.app.supervised_process import Entry
+from instance_manager.app.supervised_process import SupervisedProcess
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.ports import PortPool, PortRange
 from instance_manager.core.process import Process
@@ -25,9 +25,9 @@ class Registry:
         self._max_processes = max_processes
         self._pool = PortPool.of(span)
         self._command_bytes = 0
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, SupervisedProcess] = {}
         """By UUID."""
-        self._listed: dict[str, Entry] = {}
+        self._listed: dict[str, SupervisedProcess] = {}
         """By name: the processes that clients see."""
 
     @property
@@ -35,7 +35,7 @@ class Registry:
         """The number of free ports."""
         return self._pool.free_count
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[SupervisedProcess]:
         """Return every entry, listed or not."""
         return list(self._entries.values())
 
@@ -43,11 +43,11 @@ class Registry:
         """Return every listed process by name."""
         return {name: entry.process for name, entry in self._listed.items()}
 
-    def holder(self, name: str) -> Entry | None:
+    def holder(self, name: str) -> SupervisedProcess | None:
         """Return the listed entry with a name, None if the name is free."""
         return self._listed.get(name)
 
-    def find(self, name: str) -> Entry:
+    def find(self, name: str) -> SupervisedProcess:
         """Return the listed entry with a name.
 
         Raises:
@@ -60,15 +60,15 @@ class Registry:
             )
         return entry
 
-    def is_listed(self, entry: Entry) -> bool:
+    def is_listed(self, entry: SupervisedProcess) -> bool:
         """Return whether clients see this entry under its name."""
         return self._listed.get(entry.process.name) is entry
 
-    def record_of(self, entry: Entry) -> JournalRecord:
+    def record_of(self, entry: SupervisedProcess) -> JournalRecord:
         """Return the journal record of an entry."""
         return JournalRecord(entry.process, self.is_listed(entry), entry.replaces)
 
-    def require_room(self, spec: ProcessSpec) -> None:
+    def check_capacity(self, spec: ProcessSpec) -> None:
         """Check that one more process may be added.
 
         Raises:
@@ -98,20 +98,20 @@ class Registry:
         self._pool, ports = self._pool.allocate(count)
         return ports
 
-    def add(self, entry: Entry, *, listed: bool) -> None:
+    def add(self, entry: SupervisedProcess, *, listed: bool) -> None:
         """Add an entry whose ports are allocated, under its name or, unlisted, beside the one that has it."""
         self._entries[entry.process.uuid] = entry
         self._command_bytes += command_bytes(entry.process.spec)
         if listed:
             self._listed[entry.process.name] = entry
 
-    def take_over(self, record: JournalRecord) -> Entry:
+    def take_over(self, record: JournalRecord) -> SupervisedProcess:
         """Add a process of an earlier daemon, with the name and the ports that it had.
 
         If two claim one name, which happens after a crash in the middle of a swap, the replacement gets it.
         """
         process = record.process
-        entry = Entry(process, replaces=record.replaces)
+        entry = SupervisedProcess(process, replaces=record.replaces)
         holder = self.holder(process.name)
         self.add(
             entry,
@@ -124,7 +124,7 @@ class Registry:
                 log.error("two processes claim the same ports", name=process.name, reason=str(error))  # noqa: TRY400
         return entry
 
-    def swap(self, old: Entry, new: Entry) -> None:
+    def transfer_name(self, old: SupervisedProcess, new: SupervisedProcess) -> None:
         """Give the name of a listed entry to another one.
 
         Raises:
@@ -134,7 +134,7 @@ class Registry:
             raise ValueError(f"{old.process.name} is not listed any more")
         self._listed[old.process.name] = new
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: SupervisedProcess) -> None:
         """Remove an entry, and free its ports and, if it is listed, its name."""
         process = entry.process
         del self._entries[process.uuid]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from instance_manager.app.supervised_process import Entry
+from instance_manager.app.supervised_process import SupervisedProcess
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.errors import (
     AlreadyExistsError,
@@ -55,7 +55,7 @@ class Replacer:
         if self._supervisor.draining:
             raise UnavailableError(f"cannot replace {spec.name}: the instance manager is ending")
         old = self._supervisor.registry.find(spec.name)
-        if old.process.doomed:
+        if old.process.deletion_requested:
             raise FailedPreconditionError(f"cannot replace {spec.name}: it is being deleted")
         if old.process.spec.binary == spec.binary:
             return old.process
@@ -64,9 +64,9 @@ class Replacer:
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
         new = self._supervisor.start(_completed(spec, old.process.spec), replaces=old.process.uuid)
-        return await asyncio.shield(self.go_on(old, new))
+        return await asyncio.shield(self.resume(old, new))
 
-    def go_on(self, old: Entry, new: Entry) -> asyncio.Task[Process]:
+    def resume(self, old: SupervisedProcess, new: SupervisedProcess) -> asyncio.Task[Process]:
         """Complete a replacement whose new process has been started, in a task."""
         name = new.process.name
         self._under_way.add(name)
@@ -80,21 +80,21 @@ class Replacer:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("replacement failed", name=name, reason=str(error))
 
-    async def _carry_through(self, old: Entry, new: Entry) -> Process:
+    async def _carry_through(self, old: SupervisedProcess, new: SupervisedProcess) -> Process:
         before = old.process.state
         outcome = await new.wait_for(lambda p: p.state is not State.STARTING)
         if outcome.state is State.RUNNING:
             outcome = new.process
         if outcome.state is State.RUNNING and not self._changed(old, before):
-            self._supervisor.swap(old, new)
+            self._supervisor.transfer_name(old, new)
             self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
             return new.process
         self._supervisor.handle(new, StopRequested())
         raise _why_not(outcome)
 
-    def _changed(self, old: Entry, before: State) -> bool:
+    def _changed(self, old: SupervisedProcess, before: State) -> bool:
         same = old.process.state is before or (before, old.process.state) == (State.STARTING, State.RUNNING)
-        return old.process.doomed or not same or not self._supervisor.registry.is_listed(old)
+        return old.process.deletion_requested or not same or not self._supervisor.registry.is_listed(old)
 
 
 def _completed(spec: ProcessSpec, old: ProcessSpec) -> ProcessSpec:

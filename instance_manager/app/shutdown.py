@@ -30,35 +30,35 @@ class Shutdown:
         Returns:
             The processes that could not be stopped.
         """
-        supervisor, effects = self._supervisor, self._supervisor.effects
+        supervisor, actions = self._supervisor, self._supervisor.actions
         if supervisor.draining:
-            # `hurry` may have been called before.
-            grace = min(grace, effects.grace)
+            # `force` may have been called before.
+            grace = min(grace, actions.grace)
         self._begin(grace)
         for entry in supervisor.registry.entries():
             supervisor.handle(entry, StopRequested())
             # Only the first wait depends on the grace period; a process that was killed is retried soon.
             if entry.timer is not None and not entry.process.killed:
-                effects.arm(entry, grace)
+                actions.arm(entry, grace)
         if supervisor.registry.entries():
             self._over.clear()
             self._give_up_in(grace + LAST_WAIT)
             await self._over.wait()
         if self._giving_up is not None:
             self._giving_up.cancel()
-        return supervisor.left
+        return supervisor.remaining
 
-    def hurry(self) -> None:
+    def force(self) -> None:
         """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
         self._begin(grace=0)
         self._give_up_in(LAST_WAIT)
         for entry in self._supervisor.registry.entries():
             if entry.timer is not None:
-                self._supervisor.effects.arm(entry, 0)
+                self._supervisor.actions.arm(entry, 0)
 
     def _begin(self, grace: float) -> None:
-        self._supervisor.stop_starting()
-        self._supervisor.effects.grace = grace
+        self._supervisor.close()
+        self._supervisor.actions.grace = grace
 
     def _give_up_in(self, seconds: float) -> None:
         if self._giving_up is not None:

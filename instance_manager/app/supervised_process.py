@@ -8,7 +8,7 @@ from instance_manager.core.process import Body, Process, State
 from instance_manager.platform.clock import Cancellable
 
 
-class Entry:
+class SupervisedProcess:
     """One process under supervision."""
 
     def __init__(self, process: Process, *, replaces: str = "") -> None:
@@ -22,7 +22,7 @@ class Entry:
         """Whether it was given a writer for its log."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
-    def settle(self) -> None:
+    def on_transition(self) -> None:
         """Cancel what the new state of the process has made obsolete, and wake those who waited for it."""
         if self.process.state is not State.STARTING and self.readiness is not None:
             self.readiness.cancel()

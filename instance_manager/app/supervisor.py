@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from instance_manager.app.action_runner import Effects
+from instance_manager.app.action_runner import ActionRunner
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readiness, Spawner
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
-from instance_manager.app.supervised_process import Entry
+from instance_manager.app.supervised_process import SupervisedProcess
 from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
@@ -28,12 +28,12 @@ from instance_manager.core.errors import (
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
+    Action,
     ConditionObserved,
-    Effect,
     Event,
-    Forget,
     Process,
     Publish,
+    Remove,
     SpawnFailed,
     State,
     StopRequested,
@@ -88,9 +88,9 @@ class Supervisor:
         """Called when nothing is left of the last process."""
         self._draining = False
         self._read_only: AbstractSet[str] = frozenset()
-        self._inbox: deque[tuple[Entry, Event]] = deque()
+        self._inbox: deque[tuple[SupervisedProcess, Event]] = deque()
         self._handling = False
-        self.effects = Effects(
+        self.actions = ActionRunner(
             grace=settings.stop_timeout,
             ready_timeout=settings.ready_timeout,
             retry_interval=settings.retry_interval,
@@ -109,7 +109,7 @@ class Supervisor:
         return self._draining
 
     @property
-    def left(self) -> list[Process]:
+    def remaining(self) -> list[Process]:
         """All processes of which something is left, listed or not."""
         return [entry.process for entry in self.registry.entries()]
 
@@ -179,13 +179,13 @@ class Supervisor:
             for name, value in conditions.observe(entry.process.name, read_only_volumes).items():
                 self.handle(entry, ConditionObserved(name, value))
 
-    def stop_starting(self) -> None:
+    def close(self) -> None:
         """Start nothing any more, but leave the running processes alone."""
         self._draining = True
 
     # --- for the use cases beside this one ---
 
-    def start(self, spec: ProcessSpec, *, replaces: str = "") -> Entry:
+    def start(self, spec: ProcessSpec, *, replaces: str = "") -> SupervisedProcess:
         """Start a process whose spec is valid.
 
         Args:
@@ -200,44 +200,44 @@ class Supervisor:
         """
         if self.draining:
             raise UnavailableError(f"cannot create {spec.name}: the instance manager is ending")
-        self._spawner.permit(spec.binary)
-        self.registry.require_room(spec)
+        self._spawner.check_allowed(spec.binary)
+        self.registry.check_capacity(spec)
         ports = self.registry.allocate(spec.port_count)
-        process, effects = begin(
+        process, actions = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
         )
-        entry = Entry(process, replaces=replaces)
+        entry = SupervisedProcess(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
         # The intent is in the journal before there is a process to lose.
-        self._commit(entry, None, effects)
+        self._commit(entry, None, actions)
         try:
-            for effect in effects:
-                self._carry_out(entry, effect)
+            for action in actions:
+                self._carry_out(entry, action)
         except (PermissionDeniedError, ResourceExhaustedError) as error:
             self.handle(entry, StopRequested())
             self.handle(entry, SpawnFailed(str(error)))
             raise
         return entry
 
-    def swap(self, old: Entry, new: Entry) -> None:
+    def transfer_name(self, old: SupervisedProcess, new: SupervisedProcess) -> None:
         """Give the name of a listed process to another one."""
-        self.registry.swap(old, new)
+        self.registry.transfer_name(old, new)
         # In this order: a daemon that dies in between leaves a journal with two claims, and the new one wins.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
         self._notify(new.process.name)
 
-    def go_on(self, entry: Entry, effects: Iterable[Effect], events: Iterable[Event]) -> None:
+    def resume(self, entry: SupervisedProcess, actions: Iterable[Action], events: Iterable[Event]) -> None:
         """Continue with a process of an earlier daemon."""
-        effects = tuple(effects)
+        actions = tuple(actions)
         self._notify(entry.process.name)
-        self._commit(entry, entry.process.state, effects)
-        for effect in effects:
-            self._carry_out(entry, effect)
+        self._commit(entry, entry.process.state, actions)
+        for action in actions:
+            self._carry_out(entry, action)
         for event in events:
             self.handle(entry, event)
 
-    def handle(self, entry: Entry, event: Event) -> None:
+    def handle(self, entry: SupervisedProcess, event: Event) -> None:
         """Apply an event and carry out its effects; events that these cause are handled after it."""
         self._inbox.append((entry, event))
         if self._handling:
@@ -247,25 +247,25 @@ class Supervisor:
             while self._inbox:
                 entry, event = self._inbox.popleft()
                 before = entry.process
-                entry.process, effects = step(before, event)
+                entry.process, actions = step(before, event)
                 if entry.process is not before:
-                    self._commit(entry, before.state, effects)
+                    self._commit(entry, before.state, actions)
                 if entry.process.deleting and not before.deleting:
                     # No transition, so nothing to publish; but get and list show it from now on.
                     self._notify(entry.process.name)
-                entry.settle()
-                for effect in effects:
-                    self._carry_out(entry, effect)
+                entry.on_transition()
+                for action in actions:
+                    self._carry_out(entry, action)
         finally:
             self._handling = False
 
-    def _commit(self, entry: Entry, previous: State | None, effects: Sequence[Effect]) -> None:
+    def _commit(self, entry: SupervisedProcess, previous: State | None, actions: Sequence[Action]) -> None:
         """Write a process to the journal and publish its changes, before its other effects are carried out.
 
         Whatever watchers have seen is in the journal: a daemon that dies takes nothing back.
         """
-        endings = [isinstance(effect, Forget) for effect in effects if isinstance(effect, Publish | Forget)]
-        changes = self.events.draft(entry.process, previous, endings)
+        endings = [isinstance(action, Remove) for action in actions if isinstance(action, Publish | Remove)]
+        changes = self.events.prepare(entry.process, previous, endings)
         if any(endings):
             self._journal.forget(entry.process.uuid, changes)
         else:
@@ -280,21 +280,21 @@ class Supervisor:
 
     # --- effects ---
 
-    def _carry_out(self, entry: Entry, effect: Effect) -> None:
-        match effect:
+    def _carry_out(self, entry: SupervisedProcess, action: Action) -> None:
+        match action:
             case Publish():
                 _log_state(entry.process)
-            case Forget():
-                self._forget(entry)
+            case Remove():
+                self._remove(entry)
             case _:
-                self.effects.carry_out(entry, effect)
+                self.actions.run(entry, action)
 
-    def _forget(self, entry: Entry) -> None:
+    def _remove(self, entry: SupervisedProcess) -> None:
         process = entry.process
         self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
-        entry.settle()
+        entry.on_transition()
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
             self.on_empty()

@@ -64,7 +64,7 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
     something is wrong, and 0 if there are only warnings.
     """
     from instance_manager.adapters.journal import StateDir
-    from instance_manager.adapters.process import ProcessSurvivors
+    from instance_manager.adapters.process import OsProcessAdopter
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
     from instance_manager.doctor import Facts, Severity, examine
@@ -75,7 +75,7 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
         raise click.UsageError(str(error)) from error
     listed, said = _listed()
     owner = StateDir(state_dir).owner
-    living = ProcessSurvivors(owner, state_dir / "exits", None).find()
+    living = OsProcessAdopter(owner, state_dir / "exits", None).find()
     facts = Facts(
         state_dir=state_dir,
         logs_dir=logs_dir,
@@ -83,7 +83,7 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
         listed=listed,
         daemon=said,
         certificates=_certificates(),
-        living=[(survivor.identity.pid, survivor.name, survivor.uuid) for survivor in living],
+        living=[(adoptable.identity.pid, adoptable.name, adoptable.uuid) for adoptable in living],
     )
     findings = examine(facts)
     _show(findings, output or ("table" if on_terminal() else "json"))

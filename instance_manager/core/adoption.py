@@ -12,20 +12,20 @@ from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
 from instance_manager.core.process import (
-    Arm,
+    Action,
     AwaitReady,
     Body,
-    Effect,
     Event,
     Exited,
     ExitStatus,
-    Forget,
     Identity,
     KillTree,
     Process,
+    Remove,
     Signal,
     Spawned,
     SpawnFailed,
+    StartTimer,
     State,
     Timer,
 )
@@ -40,9 +40,9 @@ UNKNOWN_EXIT = ExitStatus(known=False)
 NEVER_SPAWNED = "the instance manager died before the process was started; delete it and create it again"
 
 
-def resume(
+def plan_adoption(
     process: Process, found: Identity | None, exit_status: ExitStatus | None
-) -> tuple[tuple[Effect, ...], tuple[Event, ...]]:
+) -> tuple[tuple[Action, ...], tuple[Event, ...]]:
     """Decide how to continue with a process that an earlier daemon recorded.
 
     Args:
@@ -60,23 +60,23 @@ def resume(
             return (), (Exited(exit_status or UNKNOWN_EXIT),)
         case Body.ALIVE:
             return _go_on(process), ()
-        case Body.REMNANTS:
+        case Body.LEADER_EXITED:
             return (KillTree(),), ()
-    return ((Forget(),) if process.doomed else ()), ()
+    return ((Remove(),) if process.deletion_requested else ()), ()
 
 
-def _go_on(process: Process) -> tuple[Effect, ...]:
+def _go_on(process: Process) -> tuple[Action, ...]:
     if process.state is State.STARTING:
         return (AwaitReady(),)
     if process.state is State.RUNNING:
         return ()
     if process.killed:
-        return Signal("SIGKILL", session=True), Arm(Timer.RETRY)
-    return Signal(process.stop_signal), Arm(Timer.GRACE)
+        return Signal("SIGKILL", session=True), StartTimer(Timer.RETRY)
+    return Signal(process.stop_signal), StartTimer(Timer.GRACE)
 
 
-def envelope(process: Process, replaces: str) -> str:
-    """Return the text that a process carries for `open_envelope`; empty if it would be too long."""
+def recovery_metadata(process: Process, replaces: str) -> str:
+    """Return the text that a process carries for `parse_recovery_metadata`; empty if it would be too long."""
     spec, ports = process.spec, process.ports
     text = _ENCODER.encode(
         {
@@ -93,7 +93,7 @@ def envelope(process: Process, replaces: str) -> str:
     return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
 
 
-def open_envelope(
+def parse_recovery_metadata(
     name: str, uuid: str, text: str, words: Sequence[str], identity: Identity
 ) -> tuple[Process, str]:
     """Return the process that carries an envelope, as running, and the UUID of the process it replaces.

@@ -53,7 +53,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class CertificateProblem:
     """What is wrong with a certificate and what to do about it; both texts call the certificate `it`."""
 
     reason: str
@@ -79,28 +79,28 @@ def named(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
     return peer_name.casefold() in {name.casefold() for name in names}
 
 
-def mistake(certificate: Certificate, peer_name: str, now: float) -> Mistake | None:
+def mistake(certificate: Certificate, peer_name: str, now: float) -> CertificateProblem | None:
     """Return what is wrong with a certificate's dates or names, None if nothing is."""
     if now < certificate.not_before:
-        return Mistake(
+        return CertificateProblem(
             f"it is not valid before {day(certificate.not_before)}, and the clock here says {day(now)}",
             "set the clock right, or issue a certificate that is valid now",
         )
     if now > certificate.not_after:
-        return Mistake(
+        return CertificateProblem(
             f"it expired on {day(certificate.not_after)}", "issue a new one and put it in its place"
         )
     if not named(certificate.names, peer_name):
-        return Mistake(
+        return CertificateProblem(
             f"it names {listed(certificate.names)} and not {peer_name}",
             f"issue one with the DNS name {peer_name} (subjectAltName), or set --tls-peer-name on both sides",
         )
     return None
 
 
-def wrong_ca(certificate: Certificate) -> Mistake:
+def wrong_ca(certificate: Certificate) -> CertificateProblem:
     """Return the mistake for a certificate that was not signed by our CA."""
-    return Mistake(
+    return CertificateProblem(
         f"it was not signed by the CA in {CA_FILE}; its issuer is called {certificate.issuer or 'nothing'}",
         f"put the certificate of that issuer into {CA_FILE}, or have it signed by the CA that is there",
     )

@@ -11,33 +11,33 @@ from typing import Any
 
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
-    Arm,
+    Action,
     AwaitReady,
     Body,
     ConditionObserved,
-    Effect,
     Event,
     Exited,
-    Forget,
     KillTree,
     NotReady,
-    Overdue,
     Process,
     Publish,
     Ready,
+    Remove,
     Signal,
     Spawn,
     Spawned,
     SpawnFailed,
+    StartTimer,
     State,
     StopRequested,
+    StopTimedOut,
     Timer,
     TreeGone,
     TreeRemains,
 )
 from instance_manager.core.spec import ProcessSpec
 
-Step = tuple[Process, tuple[Effect, ...]]
+Step = tuple[Process, tuple[Action, ...]]
 
 
 class IllegalTransitionError(Exception):
@@ -64,12 +64,12 @@ def step(process: Process, event: Event) -> Step:
     needs = NEEDS.get(type(event))
     if needs is not None and process.body is not needs:
         raise IllegalTransitionError(f"{type(event).__name__} takes a body that is {needs}: {process}")
-    after, effects = rule.apply(process, event)
+    after, actions = rule.apply(process, event)
     if after.state not in rule.targets:
         raise IllegalTransitionError(
             f"{type(event).__name__} must not lead from {process.state} to {after.state}"
         )
-    return after, effects
+    return after, actions
 
 
 def _spawned(p: Process, e: Spawned) -> Step:
@@ -77,12 +77,12 @@ def _spawned(p: Process, e: Spawned) -> Step:
 
 
 def _spawned_while_stopping(p: Process, e: Spawned) -> Step:
-    return replace(p, identity=e.identity, body=Body.ALIVE), (Signal(p.stop_signal), Arm(Timer.GRACE))
+    return replace(p, identity=e.identity, body=Body.ALIVE), (Signal(p.stop_signal), StartTimer(Timer.GRACE))
 
 
 def _spawn_failed(p: Process, e: SpawnFailed) -> Step:
     after = replace(p, state=State.ERROR, failure=e.reason, body=Body.GONE)
-    return after, (Publish(), Forget()) if p.doomed else (Publish(),)
+    return after, (Publish(), Remove()) if p.deletion_requested else (Publish(),)
 
 
 def _ready(p: Process, _: Ready) -> Step:
@@ -93,61 +93,67 @@ def _not_ready(p: Process, e: NotReady) -> Step:
     return replace(p, state=State.ERROR, failure=e.reason), (
         Publish(),
         Signal(p.stop_signal),
-        Arm(Timer.GRACE),
+        StartTimer(Timer.GRACE),
     )
 
 
 def _stop(p: Process, e: StopRequested) -> Step:
-    after = replace(p, state=State.STOPPING, stop_signal=e.signal, doomed=e.delete)
+    after = replace(p, state=State.STOPPING, stop_signal=e.signal, deletion_requested=e.delete)
     if p.body is Body.ABSENT:
         return after, (Publish(),)
-    return after, (Publish(), Signal(e.signal), Arm(Timer.GRACE))
+    return after, (Publish(), Signal(e.signal), StartTimer(Timer.GRACE))
 
 
 def _stop_again(p: Process, e: StopRequested) -> Step:
-    return replace(p, doomed=p.doomed or e.delete), ()
+    return replace(p, deletion_requested=p.deletion_requested or e.delete), ()
 
 
 def _stop_ended(p: Process, e: StopRequested) -> Step:
-    after = replace(p, doomed=p.doomed or e.delete)
-    return after, (Forget(),) if after.doomed and not p.doomed and p.body is Body.GONE else ()
+    after = replace(p, deletion_requested=p.deletion_requested or e.delete)
+    return after, (
+        Remove(),
+    ) if after.deletion_requested and not p.deletion_requested and p.body is Body.GONE else ()
 
 
 def _ended_by_itself(p: Process, e: Exited) -> Step:
     state, why = (State.STOPPED, "") if e.status.clean else (State.ERROR, str(e.status))
-    after = replace(p, state=state, failure=why, exit=e.status, body=Body.REMNANTS)
+    after = replace(p, state=state, failure=why, exit=e.status, body=Body.LEADER_EXITED)
     return after, (Publish(), KillTree())
 
 
 def _leader_ended(p: Process, e: Exited) -> Step:
-    return replace(p, exit=e.status, body=Body.REMNANTS), (KillTree(),)
+    return replace(p, exit=e.status, body=Body.LEADER_EXITED), (KillTree(),)
 
 
-def _hindered(p: Process, why: str, *effects: Effect) -> Step:
-    after = replace(p, hindrance=why)
-    return after, (Publish(), *effects) if why != p.hindrance else effects
+def _with_stop_error(p: Process, why: str, *actions: Action) -> Step:
+    after = replace(p, stop_error=why)
+    return after, (Publish(), *actions) if why != p.stop_error else actions
 
 
-def _overdue(p: Process, e: Overdue) -> Step:
+def _stop_timed_out(p: Process, e: StopTimedOut) -> Step:
     why = (
         f"cannot be killed, trying again: {e.reason}"
         if p.killed
         else f"did not end after {p.stop_signal}, killed"
     )
-    return _hindered(replace(p, killed=True), why, Signal("SIGKILL", session=True), Arm(Timer.RETRY))
+    return _with_stop_error(
+        replace(p, killed=True), why, Signal("SIGKILL", session=True), StartTimer(Timer.RETRY)
+    )
 
 
 def _tree_remains(p: Process, e: TreeRemains) -> Step:
-    return _hindered(p, f"cannot end what it left behind, trying again: {e.reason}", KillTree(retry=True))
+    return _with_stop_error(
+        p, f"cannot end what it left behind, trying again: {e.reason}", KillTree(retry=True)
+    )
 
 
 def _tree_gone_while_stopping(p: Process, _: TreeGone) -> Step:
     after = replace(p, state=State.STOPPED, body=Body.GONE)
-    return after, (Publish(), Forget()) if p.doomed else (Publish(),)
+    return after, (Publish(), Remove()) if p.deletion_requested else (Publish(),)
 
 
 def _tree_gone(p: Process, _: TreeGone) -> Step:
-    return replace(p, body=Body.GONE), (Forget(),) if p.doomed else ()
+    return replace(p, body=Body.GONE), (Remove(),) if p.deletion_requested else ()
 
 
 def _observe(p: Process, e: ConditionObserved) -> Step:
@@ -187,7 +193,7 @@ TABLE: Mapping[State, Mapping[type[Event], Rule]] = {
         SpawnFailed: Rule(_spawn_failed, (State.ERROR,)),
         StopRequested: Rule(_stop_again, _SAME[State.STOPPING]),
         Exited: Rule(_leader_ended, _SAME[State.STOPPING]),
-        Overdue: Rule(_overdue, _SAME[State.STOPPING]),
+        StopTimedOut: Rule(_stop_timed_out, _SAME[State.STOPPING]),
         TreeGone: Rule(_tree_gone_while_stopping, (State.STOPPED,)),
         TreeRemains: Rule(_tree_remains, _SAME[State.STOPPING]),
         ConditionObserved: Rule(_observe, _SAME[State.STOPPING]),
@@ -201,7 +207,7 @@ TABLE: Mapping[State, Mapping[type[Event], Rule]] = {
     State.ERROR: {
         StopRequested: Rule(_stop_ended, _SAME[State.ERROR]),
         Exited: Rule(_leader_ended, _SAME[State.ERROR]),
-        Overdue: Rule(_overdue, _SAME[State.ERROR]),
+        StopTimedOut: Rule(_stop_timed_out, _SAME[State.ERROR]),
         TreeGone: Rule(_tree_gone, _SAME[State.ERROR]),
         TreeRemains: Rule(_tree_remains, _SAME[State.ERROR]),
         ConditionObserved: Rule(_observe, _SAME[State.ERROR]),
@@ -214,8 +220,8 @@ NEEDS: Mapping[type[Event], Body] = {
     Ready: Body.ALIVE,
     NotReady: Body.ALIVE,
     Exited: Body.ALIVE,
-    Overdue: Body.ALIVE,
-    TreeGone: Body.REMNANTS,
-    TreeRemains: Body.REMNANTS,
+    StopTimedOut: Body.ALIVE,
+    TreeGone: Body.LEADER_EXITED,
+    TreeRemains: Body.LEADER_EXITED,
 }
 """The body that a process must have for an event to be possible."""

@@ -22,13 +22,13 @@ class State(StrEnum):
 
 
 class Body(StrEnum):
-    """What exists of a process on the machine, whatever its state."""
+    """Which OS processes exist, independent of the reported state."""
 
     ABSENT = auto()
     """Not spawned yet."""
     ALIVE = auto()
     """The leader, the process that was spawned, has not ended."""
-    REMNANTS = auto()
+    LEADER_EXITED = "remnants"  # as journals say since the first version
     """The leader has ended; descendants may still be alive."""
     GONE = auto()
     """Nothing is left."""
@@ -74,7 +74,7 @@ class Process:
     state: State = State.STARTING
     failure: str = ""
     """Why the state is `error`."""
-    hindrance: str = ""
+    stop_error: str = ""
     """Why a signal is, or was, not enough to stop it."""
     conditions: Mapping[str, bool] = field(default_factory=dict)
     body: Body = Body.ABSENT
@@ -84,7 +84,7 @@ class Process:
     """Name of the signal that stops it first."""
     killed: bool = False
     """Whether SIGKILL has been sent."""
-    doomed: bool = False
+    deletion_requested: bool = False
     """Whether a delete was requested: it leaves the list when nothing is left of it."""
 
     @property
@@ -95,12 +95,12 @@ class Process:
     @property
     def error_msg(self) -> str:
         """The error message for clients: why it failed, and why it does not stop."""
-        return "; ".join(filter(None, (self.failure, self.hindrance)))
+        return "; ".join(filter(None, (self.failure, self.stop_error)))
 
     @property
     def deleting(self) -> bool:
         """Whether it is being deleted although its state does not show that: it stays in `error`."""
-        return self.doomed and self.state is State.ERROR
+        return self.deletion_requested and self.state is State.ERROR
 
 
 # --- events: what happened ---
@@ -148,8 +148,8 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
-    """The timer set by `Arm` has expired and the leader is still alive."""
+class StopTimedOut:
+    """The timer set by `StartTimer` has expired and the leader is still alive."""
 
     reason: str
     """What the leader is doing, in case that even SIGKILL did not end it."""
@@ -182,7 +182,7 @@ Event = (
     | NotReady
     | StopRequested
     | Exited
-    | Overdue
+    | StopTimedOut
     | TreeGone
     | TreeRemains
     | ConditionObserved
@@ -225,8 +225,8 @@ class Timer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """Set the timer of the process; answered by `Overdue` unless the leader ends first."""
+class StartTimer:
+    """Set the timer of the process; answered by `StopTimedOut` unless the leader ends first."""
 
     timer: Timer
 
@@ -240,8 +240,8 @@ class KillTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class Remove:
     """Take it off the list, free its ports and publish deleted=true."""
 
 
-Effect = Publish | Spawn | AwaitReady | Signal | Arm | KillTree | Forget
+Action = Publish | Spawn | AwaitReady | Signal | StartTimer | KillTree | Remove

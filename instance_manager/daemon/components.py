@@ -9,7 +9,7 @@ import grpc
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, Pages, Sources
-from instance_manager.adapters.process import ProcessSpawner, ProcessSurvivors
+from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls.reloader import CertificateKeeper
@@ -20,7 +20,7 @@ from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.process_service import ProcessService
-from instance_manager.app.adoption import Recovery
+from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.pings import Pings
@@ -37,7 +37,7 @@ class Parts:
     """The parts of the daemon, not opened yet."""
 
     spawner: ProcessSpawner
-    survivors: ProcessSurvivors
+    adopter: OsProcessAdopter
     logs: LogFiles
     supervisor: Supervisor
     shutdown: Shutdown
@@ -45,7 +45,7 @@ class Parts:
     v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
     """Handlers by the full name of the service."""
-    recovery: Recovery
+    recovery: Adoption
     calls: Calls
     lifecycles: Lifecycles
     lag: LoopLag
@@ -59,7 +59,7 @@ def assemble(
     clock = LoopClock()
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
-    survivors = ProcessSurvivors(state_dir.owner, state_dir.exits, _guard())
+    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
     logs = LogFiles(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
     )
@@ -84,7 +84,7 @@ def assemble(
     )
     return Parts(
         spawner=spawner,
-        survivors=survivors,
+        adopter=adopter,
         logs=logs,
         supervisor=supervisor,
         shutdown=Shutdown(supervisor, clock),
@@ -94,7 +94,7 @@ def assemble(
             trail,
             calls,
             max_streams=settings.max_streams,
-            no_sockets=lambda: spawner.descriptors() | survivors.descriptors(),
+            no_sockets=lambda: spawner.descriptors() | adopter.descriptors(),
         ).before(
             {
                 process_service.SERVICE.full_name: ProcessService(supervisor, replacer).handler(),
@@ -103,7 +103,7 @@ def assemble(
                 audit_service.SERVICE.full_name: AuditService(trail).handler(),
             }
         ),
-        recovery=Recovery(supervisor, replacer, survivors=survivors, readiness=readiness),
+        recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),
         calls=calls,
         lifecycles=lifecycles,
         lag=lag,

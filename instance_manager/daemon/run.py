@@ -84,11 +84,11 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(parts.lag.close)
         stack.push_async_callback(await _serve_metrics(settings, parts.pages))
 
-        stop = StopSignal(parts.shutdown.hurry)
+        stop = StopSignal(parts.shutdown.force)
         stop.open()
         parts.spawner.open()
         stack.callback(parts.spawner.close)
-        stack.callback(parts.survivors.close)
+        stack.callback(parts.adopter.close)
         parts.logs.open()
         stack.push_async_callback(parts.logs.close)
         parts.pages.phase = Phase.RECOVERING
@@ -181,11 +181,11 @@ async def _shut_down(parts: Parts, server: GrpcServer, settings: DaemonSettings)
     supervisor = parts.supervisor
     left: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
-        supervisor.stop_starting()
-        log.info("shutting down; the processes live on", processes=len(supervisor.left))
+        supervisor.close()
+        log.info("shutting down; the processes live on", processes=len(supervisor.remaining))
     else:
         grace = settings.shutdown_grace
-        log.info("shutting down", processes=len(supervisor.left), grace_seconds=grace)
+        log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
         left = await parts.shutdown.run(grace)
     supervisor.events.close()
     parts.pings.close()

@@ -12,9 +12,9 @@ log = structlog.get_logger(__name__)
 class StopSignal:
     """SIGTERM or SIGINT: the first one requests a shutdown, a second one a quick shutdown."""
 
-    def __init__(self, hurry: Callable[[], None]) -> None:
+    def __init__(self, force: Callable[[], None]) -> None:
         self._asked = asyncio.Event()
-        self._hurry = hurry
+        self._hurry = force
 
     def open(self) -> None:
         """Handle the signals from now on."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from instance_manager.orphans.model import Observed, Orphan
+from instance_manager.orphans.model import ObservedInstance, Orphan
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ReadInstance:
 
     case: str
     manager: str
-    seen: Observed
+    seen: ObservedInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Delete:
 
     case: str
     manager: str
-    seen: Observed
+    seen: ObservedInstance
     who: str
     reason: str
     """Why, in words."""

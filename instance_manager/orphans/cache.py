@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from instance_manager.orphans.identity_check import doubt, other_names
-from instance_manager.orphans.model import Observed, Owner, Unreadable, judge
+from instance_manager.orphans.model import ObservedInstance, Owner, Unreadable, judge
 from instance_manager.orphans.verification import NO_OWNERS
 
 NOT_LISTED = Unreadable("it has not answered yet")
@@ -74,7 +74,7 @@ class InstancesView:
     """The instances of one instance manager by the latest news."""
 
     manager: str
-    instances: dict[str, Observed] | None = None
+    instances: dict[str, ObservedInstance] | None = None
     """By name; None while they are unknown."""
     trouble: Unreadable = NOT_LISTED
     """Why they are unknown."""
@@ -85,17 +85,17 @@ class InstancesView:
         """Return a copy that changes independently."""
         return replace(self, instances=None if self.instances is None else dict(self.instances))
 
-    def get(self, name: str) -> Observed | Unreadable | None:
+    def get(self, name: str) -> ObservedInstance | Unreadable | None:
         """Return an instance, None if there is none, or why that is unknown."""
         return self.trouble if self.instances is None else self.instances.get(name)
 
-    def list(self, instances: Iterable[Observed]) -> None:
+    def list(self, instances: Iterable[ObservedInstance]) -> None:
         """Take a list of all instances."""
         if self.left:
             return
         self.instances = {instance.name: instance for instance in instances}
 
-    def change(self, name: str, instance: Observed | None) -> None:
+    def change(self, name: str, instance: ObservedInstance | None) -> None:
         """Take the change of one instance, once all have been listed."""
         if self.instances is None:
             return
@@ -126,10 +126,10 @@ class Views:
         self.owners = OwnersView(wait)
         self.managers = {name: InstancesView(name) for name in managers}
 
-    def suspect(self, manager: str, name: str) -> Observed | None:
+    def suspect(self, manager: str, name: str) -> ObservedInstance | None:
         """Return the instance of this name if it looks like an orphan by the views, else None."""
         instance = self.managers[manager].get(name)
-        if not isinstance(instance, Observed):
+        if not isinstance(instance, ObservedInstance):
             return None
         return instance if judge(instance, self.owners.get(name), manager).is_orphan else None
 

@@ -22,25 +22,25 @@ from instance_manager.orphans.cache import Views
 from instance_manager.orphans.circuit_breaker import Limiter
 from instance_manager.orphans.model import (
     AUTO_DELETION,
-    Fate,
-    Observed,
+    ObservedInstance,
     Orphan,
     Owner,
+    Resolution,
     Unreadable,
     Verdict,
-    deleter,
+    deletion_requester,
     record_name,
     review,
 )
 from instance_manager.orphans.settings import OrphanSettings
-from instance_manager.orphans.verification import Conclusion, Inquiry, Plan, Read, inquire_again
+from instance_manager.orphans.verification import Conclusion, Plan, Read, Verification, verify_again
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One instance that is suspected to be an orphan, or was declared one."""
 
-    instance: Observed
+    instance: ObservedInstance
     manager: str
     since: float
     """When it was first suspected, in seconds since the epoch."""
@@ -48,7 +48,7 @@ class Case:
     """When it is looked at next, in seconds since the epoch."""
     record: Orphan | None = None
     """Its record, once it has been declared an orphan."""
-    inquiry: Inquiry | None = None
+    inquiry: Verification | None = None
     """The inquiry in progress."""
     busy: bool = False
     """Whether a read or an action is in progress."""
@@ -154,11 +154,13 @@ class Cases:
             if case.record is None:
                 self._begin_judging(key, case, now)
             elif self.views.managers[case.manager].left:
-                self._remove(key, case.record.close(Fate.MANAGER_LEFT, now, "its instance manager has left"))
+                self._remove(
+                    key, case.record.close(Resolution.MANAGER_LEFT, now, "its instance manager has left")
+                )
             else:
                 # If there are no owners at all, only a person's request is carried out, after a second look.
                 believe = bool(case.record.requested_by) and self.views.owners.believe_empty
-                self._ask(key, case, inquire_again(case.instance, case.manager, believe_empty=believe))
+                self._ask(key, case, verify_again(case.instance, case.manager, believe_empty=believe))
 
     def _begin_judging(self, key: str, case: Case, now: float) -> None:
         name, manager = case.instance.name, case.manager
@@ -172,19 +174,19 @@ class Cases:
             self._wait(key, case, now, self.settings.wait)
         else:
             believe = self.views.owners.believe_empty
-            inquiry = Inquiry(name, case.instance.uuid, manager, self.plan, believe_empty=believe)
+            inquiry = Verification(name, case.instance.uuid, manager, self.plan, believe_empty=believe)
             # The first read may be arbitrarily old, so the view will do.
-            self._go_on(key, case, inquiry.told_instance(suspect), now)
+            self._go_on(key, case, inquiry.on_instance_read(suspect), now)
 
-    def _go_on(self, key: str, case: Case, then: Inquiry | Conclusion, now: float) -> None:
-        if isinstance(then, Inquiry):
+    def _go_on(self, key: str, case: Case, then: Verification | Conclusion, now: float) -> None:
+        if isinstance(then, Verification):
             self._ask(key, case, then)
         elif case.record is None:
             self._judged(key, case, then, now)
         else:
             self._reviewed(key, case, case.record, then, now)
 
-    def _ask(self, key: str, case: Case, inquiry: Inquiry) -> None:
+    def _ask(self, key: str, case: Case, inquiry: Verification) -> None:
         self.open[key] = replace(case, inquiry=inquiry, busy=True)
         match inquiry.next:
             case Read.INSTANCE:
@@ -199,20 +201,20 @@ class Cases:
     def told_read(self, work: ReadOwner | ListOwners | ReadInstance, answer: object, now: float) -> None:
         """Continue with the answer to a read."""
         case = self.open[work.case]
-        inquiry = cast("Inquiry", case.inquiry)
+        inquiry = cast("Verification", case.inquiry)
         told = Unreadable(answer.reason) if isinstance(answer, Failed) else answer
         match work:
             case ReadInstance():
-                then = inquiry.told_instance(cast("Observed | Unreadable | None", told))
+                then = inquiry.on_instance_read(cast("ObservedInstance | Unreadable | None", told))
             case ReadOwner():
-                then = inquiry.told_owner(cast("Owner | Unreadable | None", told))
+                then = inquiry.on_owner_read(cast("Owner | Unreadable | None", told))
             case ListOwners():
-                then = inquiry.told_owners(cast("Sequence[Owner] | Unreadable", told))
+                then = inquiry.on_owners_read(cast("Sequence[Owner] | Unreadable", told))
         self._go_on(work.case, replace(case, inquiry=None), then, now)
 
     def _judged(self, key: str, case: Case, found: Conclusion, now: float) -> None:
         """Declare a suspect an orphan, look again later, or let it go."""
-        if found.judgement.is_orphan and isinstance(found.instance, Observed):
+        if found.judgement.is_orphan and isinstance(found.instance, ObservedInstance):
             if self.views.managers[case.manager].left:
                 self._let_go(key, case, now)
                 return
@@ -231,11 +233,11 @@ class Cases:
     def _reviewed(self, key: str, case: Case, record: Orphan, found: Conclusion, now: float) -> None:
         """Close a record, delete its instance, or keep it."""
         after = review(record, found.instance, found.owner, now)
-        if after.fate is not Fate.OPEN:
+        if after.fate is not Resolution.OPEN:
             self._remove(key, after)
             return
         auto, grace = self.settings.auto_deletion, self.settings.grace
-        who = deleter(record, now, auto_deletion=auto, grace=grace)
+        who = deletion_requester(record, now, auto_deletion=auto, grace=grace)
         if not who:
             self._rest(key, case, record, now)
         elif who == AUTO_DELETION and (against := self.limiter.halted or self.views.doubt(case.manager)):
@@ -261,7 +263,7 @@ class Cases:
         """Schedule the next look at a record: for a delete to send or to retry, or for the full check."""
         auto, grace, resync = self.settings.auto_deletion, self.settings.grace, self.settings.resync
         seconds = resync
-        if deleter(record, now, auto_deletion=auto, grace=grace):
+        if deletion_requester(record, now, auto_deletion=auto, grace=grace):
             seconds = min(self.settings.retry * 2.0 ** min(record.attempts, 16), resync)
         elif auto:
             seconds = min(record.created + grace - now, resync)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from instance_manager.core.process import State
-from instance_manager.orphans.model import Observed, Owner
+from instance_manager.orphans.model import ObservedInstance, Owner
 
-Instances = Mapping[str, Observed] | None
+Instances = Mapping[str, ObservedInstance] | None
 """The instances of an instance manager by name, None if unknown."""
 
 

@@ -20,7 +20,7 @@ from instance_manager.orphans.interfaces import (
     InstanceNews,
     InstancesListed,
 )
-from instance_manager.orphans.model import DataEngine, Observed
+from instance_manager.orphans.model import DataEngine, ObservedInstance
 from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 from instance_manager.pb.instance_manager.v1.events_pb2 import Event
@@ -54,16 +54,16 @@ class GrpcInstanceManager:
         """Close the connection."""
         await self._client.close()
 
-    async def get_live(self, seen: Observed) -> Observed | None:
+    async def get_live(self, seen: ObservedInstance) -> ObservedInstance | None:
         """Return the instance that has the name of `seen` now, None if there is none."""
 
-        async def instance() -> Observed:
+        async def instance() -> ObservedInstance:
             engine = _NAMES[seen.data_engine]
             return _of_instance(
                 await self._client.instance_get(seen.name, kind=seen.kind, data_engine=engine)
             )
 
-        async def process() -> Observed:
+        async def process() -> ObservedInstance:
             return _of_process(await self._client.process_get(seen.name))
 
         try:
@@ -74,13 +74,13 @@ class GrpcInstanceManager:
                 return None
             raise self._cannot_read(error) from error
 
-    async def list_live(self) -> Sequence[Observed]:
+    async def list_live(self) -> Sequence[ObservedInstance]:
         """Return all instances."""
 
-        async def instances() -> list[Observed]:
+        async def instances() -> list[ObservedInstance]:
             return [_of_instance(each) for each in (await self._client.instance_list()).values()]
 
-        async def processes() -> list[Observed]:
+        async def processes() -> list[ObservedInstance]:
             return [_of_process(each) for each in (await self._client.process_list()).values()]
 
         try:
@@ -120,11 +120,11 @@ class GrpcInstanceManager:
         if change is None:
             return InstancesListed(tuple(await self.list_live()))
         told = change.instance
-        seen = Observed(told.name, told.uuid, told.type, told.state)
+        seen = ObservedInstance(told.name, told.uuid, told.type, told.state)
         # After a replace, the name already belongs to another instance.
         return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
 
-    async def delete(self, seen: Observed) -> bool:
+    async def delete(self, seen: ObservedInstance) -> bool:
         """Delete exactly this instance; returns False if there is none with this name and UUID."""
         if not seen.uuid:
             raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
@@ -149,7 +149,7 @@ class GrpcInstanceManager:
             ) from error
         return True
 
-    async def _refuse_without_comparing(self, seen: Observed) -> None:
+    async def _refuse_without_comparing(self, seen: ObservedInstance) -> None:
         """Refuse the deletion of a v2 instance where the UUID in the order is not looked at.
 
         Go's instance manager ignores it for v2 and deletes whatever has the name. The one that does not is
@@ -203,17 +203,17 @@ async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[],
     return answer
 
 
-def _of_instance(response: InstanceResponse) -> Observed:
+def _of_instance(response: InstanceResponse) -> ObservedInstance:
     spec, status = response.spec, response.status
     engine = DataEngine.V2 if spec.data_engine == ENGINES["v2"] else DataEngine.V1
     kind = spec.type or (type_of_process(spec.name, "") if engine is DataEngine.V1 else "")
-    return Observed(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
+    return ObservedInstance(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
 
 
-def _of_process(response: ProcessResponse) -> Observed:
+def _of_process(response: ProcessResponse) -> ObservedInstance:
     spec, status = response.spec, response.status
     kind = str(type_of_process(spec.name, ""))
-    return Observed(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
+    return ObservedInstance(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
 
 
 def _reason(error: AioRpcError) -> str:

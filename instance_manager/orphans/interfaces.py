@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from instance_manager.orphans.model import Observed, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 
 
 class CannotReadError(Exception):
@@ -68,7 +68,7 @@ class Owners(Protocol):
 class InstancesListed:
     """All instances on an instance manager."""
 
-    instances: tuple[Observed, ...]
+    instances: tuple[ObservedInstance, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class InstanceChanged:
     """One instance was created, changed or deleted."""
 
     name: str
-    instance: Observed | None
+    instance: ObservedInstance | None
     """As it is now, None if it is gone."""
 
 
@@ -95,7 +95,7 @@ class InstanceManagerSource(Protocol):
     def name(self) -> str:
         """The name that owners use for it (`status.instanceManagerName`)."""
 
-    async def get_live(self, seen: Observed) -> Observed | None:
+    async def get_live(self, seen: ObservedInstance) -> ObservedInstance | None:
         """Return the instance that has the name, data engine and type of `seen` now; None if there is none.
 
         Its UUID may differ from that of `seen`.
@@ -104,7 +104,7 @@ class InstanceManagerSource(Protocol):
             CannotReadError: if it does not answer.
         """
 
-    async def list_live(self) -> Sequence[Observed]:
+    async def list_live(self) -> Sequence[ObservedInstance]:
         """Return all its instances.
 
         Raises:
@@ -118,7 +118,7 @@ class InstanceManagerSource(Protocol):
             CannotReadError: when the instance manager is lost; watch again later.
         """
 
-    async def delete(self, seen: Observed) -> bool:
+    async def delete(self, seen: ObservedInstance) -> bool:
         """Delete exactly the instance with the name *and* the UUID of `seen`.
 
         Returns:

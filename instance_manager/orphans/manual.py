@@ -15,18 +15,18 @@ from instance_manager.orphans.interfaces import (
     Records,
 )
 from instance_manager.orphans.model import (
-    Fate,
     Judgement,
-    Observed,
+    ObservedInstance,
     Orphan,
     Owner,
+    Resolution,
     Unreadable,
     Verdict,
     review,
 )
-from instance_manager.orphans.verification import Conclusion, Inquiry, Read, inquire_again
+from instance_manager.orphans.verification import Conclusion, Read, Verification, verify_again
 
-Answer = Observed | Owner | Sequence[Owner] | Unreadable | None
+Answer = ObservedInstance | Owner | Sequence[Owner] | Unreadable | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> l
         return [Finding(source.name, (Reading(Read.INSTANCE, trouble),), conclusion)]
     found = []
     for seen in first:
-        then = Inquiry(name, seen.uuid, source.name).told_instance(seen)
+        then = Verification(name, seen.uuid, source.name).on_instance_read(seen)
         found.append(await _inquire(then, seen, source, owners, (Reading(Read.INSTANCE, seen),)))
     return found
 
@@ -84,7 +84,7 @@ async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> l
 async def look_again(record: Orphan, source: InstanceManagerSource, owners: Owners) -> Finding:
     """Read the instance and the owner of a record, as before every deletion."""
     # A single list without any owner is not believed; the agent makes the second one.
-    inquiry = inquire_again(record.instance, record.manager, believe_empty=False)
+    inquiry = verify_again(record.instance, record.manager, believe_empty=False)
     return await _inquire(inquiry, record.instance, source, owners, ())
 
 
@@ -117,9 +117,9 @@ async def delete(
         return None
     finding = await look_again(asked, source, owners)
     after = review(asked, finding.conclusion.instance, finding.conclusion.owner, now())
-    if after.fate is not Fate.OPEN:
+    if after.fate is not Resolution.OPEN:
         await records.remove(after)
-        return Deletion(after, finding, taken=after.fate is Fate.DELETED)
+        return Deletion(after, finding, taken=after.fate is Resolution.DELETED)
     if finding.judgement.is_orphan:
         after = await _order(asked, who, source)
     elif not asked.deleted_by:
@@ -142,15 +142,15 @@ async def _order(record: Orphan, who: str, source: InstanceManagerSource) -> Orp
 
 
 async def _inquire(
-    then: Inquiry | Conclusion,
-    seen: Observed,
+    then: Verification | Conclusion,
+    seen: ObservedInstance,
     source: InstanceManagerSource,
     owners: Owners,
     readings: tuple[Reading, ...],
 ) -> Finding:
     """Do the reads of an inquiry until it concludes."""
     answer: Answer
-    while isinstance(then, Inquiry):
+    while isinstance(then, Verification):
         what = then.next
         try:
             answer = await _read(what, seen, source, owners)
@@ -161,7 +161,7 @@ async def _inquire(
     return Finding(source.name, readings, then)
 
 
-async def _read(what: Read, seen: Observed, source: InstanceManagerSource, owners: Owners) -> Answer:
+async def _read(what: Read, seen: ObservedInstance, source: InstanceManagerSource, owners: Owners) -> Answer:
     match what:
         case Read.INSTANCE:
             return await source.get_live(seen)
@@ -171,12 +171,12 @@ async def _read(what: Read, seen: Observed, source: InstanceManagerSource, owner
             return await owners.list_live()
 
 
-def _told(inquiry: Inquiry, answer: Answer) -> Inquiry | Conclusion:
+def _told(inquiry: Verification, answer: Answer) -> Verification | Conclusion:
     """Continue an inquiry with the answer to its next read."""
     match inquiry.next:
         case Read.INSTANCE:
-            return inquiry.told_instance(cast("Observed | Unreadable | None", answer))
+            return inquiry.on_instance_read(cast("ObservedInstance | Unreadable | None", answer))
         case Read.OWNER:
-            return inquiry.told_owner(cast("Owner | Unreadable | None", answer))
+            return inquiry.on_owner_read(cast("Owner | Unreadable | None", answer))
         case Read.ALL_OWNERS:
-            return inquiry.told_owners(cast("Sequence[Owner] | Unreadable", answer))
+            return inquiry.on_owners_read(cast("Sequence[Owner] | Unreadable", answer))

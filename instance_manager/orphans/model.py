@@ -46,7 +46,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedInstance:
     """An instance as reported by an instance manager."""
 
     name: str
@@ -101,7 +101,7 @@ class Judgement:
         return self.verdict is Verdict.ORPHAN
 
 
-def judge(instance: Observed, owner: Owner | Unreadable | None, manager: str) -> Judgement:
+def judge(instance: ObservedInstance, owner: Owner | Unreadable | None, manager: str) -> Judgement:
     """Judge an instance by its owner.
 
     Args:
@@ -158,7 +158,7 @@ def _transition(owner: Owner) -> str:
     return ""
 
 
-def is_back(owner: Owner | Unreadable | None, instance: Observed, manager: str) -> bool:
+def is_back(owner: Owner | Unreadable | None, instance: ObservedInstance, manager: str) -> bool:
     """Return whether an instance that was an orphan has an owner on its instance manager again."""
     return (
         isinstance(owner, Owner)
@@ -168,7 +168,7 @@ def is_back(owner: Owner | Unreadable | None, instance: Observed, manager: str) 
     )
 
 
-class Fate(StrEnum):
+class Resolution(StrEnum):
     """The status of a record: open, or why it was closed."""
 
     OPEN = auto()
@@ -193,7 +193,7 @@ AUTO_DELETION = "auto-deletion"
 class Orphan:
     """The record of one orphan."""
 
-    instance: Observed
+    instance: ObservedInstance
     """As it was when it was declared an orphan."""
     manager: str
     """Name of the instance manager on which it runs."""
@@ -203,7 +203,7 @@ class Orphan:
     """Why it was declared an orphan."""
     exists: bool = True
     """The condition `InstanceExist`: whether the instance existed when it was last read."""
-    fate: Fate = Fate.OPEN
+    fate: Resolution = Resolution.OPEN
     ended: float = 0.0
     """When it was closed, in seconds since the epoch."""
     outcome: str = ""
@@ -238,20 +238,23 @@ class Orphan:
             "InstanceManager": self.manager,
         }
 
-    def close(self, fate: Fate, now: float, outcome: str) -> "Orphan":
+    def close(self, fate: Resolution, now: float, outcome: str) -> "Orphan":
         """Return the record closed with a fate."""
-        exists = fate not in {Fate.GONE, Fate.REPLACED, Fate.DELETED}
+        exists = fate not in {Resolution.GONE, Resolution.REPLACED, Resolution.DELETED}
         return replace(self, exists=exists, fate=fate, ended=now, outcome=outcome)
 
 
-def record_name(instance: Observed, manager: str) -> str:
+def record_name(instance: ObservedInstance, manager: str) -> str:
     """Return the name of an instance's record; it depends on nothing but the instance and its manager."""
     key = f"{instance.name}-{instance.uuid}-{manager}-{instance.data_engine}"
     return f"orphan-{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def review(
-    record: Orphan, instance: Observed | Unreadable | None, owner: Owner | Unreadable | None, now: float
+    record: Orphan,
+    instance: ObservedInstance | Unreadable | None,
+    owner: Owner | Unreadable | None,
+    now: float,
 ) -> Orphan:
     """Return an open record updated, or closed, by what its instance and owner are now.
 
@@ -265,17 +268,19 @@ def review(
         return record
     gone = instance is None or instance.uuid != record.instance.uuid
     if gone and record.deleted_by:
-        return record.close(Fate.DELETED, now, f"deleted by {record.deleted_by}")
+        return record.close(Resolution.DELETED, now, f"deleted by {record.deleted_by}")
     if instance is None:
-        return record.close(Fate.GONE, now, "the instance is gone")
+        return record.close(Resolution.GONE, now, "the instance is gone")
     if gone:
-        return record.close(Fate.REPLACED, now, f"the name belongs to an instance with UUID {instance.uuid}")
+        return record.close(
+            Resolution.REPLACED, now, f"the name belongs to an instance with UUID {instance.uuid}"
+        )
     if is_back(owner, record.instance, record.manager):
-        return record.close(Fate.OWNED, now, "the owner is back on this instance manager")
+        return record.close(Resolution.OWNED, now, "the owner is back on this instance manager")
     return record
 
 
-def deleter(record: Orphan, now: float, *, auto_deletion: bool, grace: float) -> str:
+def deletion_requester(record: Orphan, now: float, *, auto_deletion: bool, grace: float) -> str:
     """Return on whose behalf the instance of an open record is to be deleted now, empty if not at all.
 
     Args:

@@ -22,7 +22,7 @@ from instance_manager.orphans.actions import (
 )
 from instance_manager.orphans.cache import Views
 from instance_manager.orphans.candidates import Cases
-from instance_manager.orphans.model import Observed, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.orphans.verification import THREE_READS, Plan
 
@@ -81,12 +81,14 @@ class Reconciler:
         self.views.owners.lose(reason)
         self._hasten(ListOwners(), now + self.settings.retry)
 
-    def instances_listed(self, manager: str, instances: Sequence[Observed], now: float) -> None:
+    def instances_listed(self, manager: str, instances: Sequence[ObservedInstance], now: float) -> None:
         """Take a list of all instances on an instance manager."""
         self.views.managers[manager].list(instances)
         self._consider_all(now)
 
-    def instance_changed(self, manager: str, name: str, instance: Observed | None, now: float) -> None:
+    def instance_changed(
+        self, manager: str, name: str, instance: ObservedInstance | None, now: float
+    ) -> None:
         """Take the change of one instance; None if it is gone."""
         self.views.managers[manager].change(name, instance)
         self.cases.consider(manager, name, now)
@@ -174,7 +176,7 @@ class Reconciler:
             case ListInstances() if failed:
                 self.manager_lost(work.manager, failed, now)
             case ListInstances():
-                self.instances_listed(work.manager, cast("Sequence[Observed]", answer), now)
+                self.instances_listed(work.manager, cast("Sequence[ObservedInstance]", answer), now)
             case _ if failed:
                 self.owners_lost(failed, now)
             case _:

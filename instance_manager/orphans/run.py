@@ -18,7 +18,7 @@ from instance_manager.orphans.agent import OrphanAgent
 from instance_manager.orphans.identity_check import doubt, other_names
 from instance_manager.orphans.instance_managers import GrpcInstanceManager
 from instance_manager.orphans.interfaces import CannotReadError
-from instance_manager.orphans.model import Fate
+from instance_manager.orphans.model import Resolution
 from instance_manager.orphans.owners import FileOwners
 from instance_manager.orphans.records import Sources, SqliteRecords
 from instance_manager.orphans.settings import OrphanSettings
@@ -103,7 +103,7 @@ async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> N
     for record in await records.list():
         if record.manager not in targets:
             outcome = "its instance manager is no longer followed"
-            await records.remove(record.close(Fate.MANAGER_LEFT, time.time(), outcome))
+            await records.remove(record.close(Resolution.MANAGER_LEFT, time.time(), outcome))
             log.info("orphan record ended", record=record.name, name=record.instance.name, outcome=outcome)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
-from instance_manager.orphans.model import Judgement, Observed, Owner, Unreadable, Verdict, judge
+from instance_manager.orphans.model import Judgement, ObservedInstance, Owner, Unreadable, Verdict, judge
 
 
 class Read(StrEnum):
@@ -43,13 +43,13 @@ class Conclusion:
     """The result of an inquiry."""
 
     judgement: Judgement
-    instance: Observed | Unreadable | None
+    instance: ObservedInstance | Unreadable | None
     """As last read."""
     owner: Owner | Unreadable | None
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class Verification:
     """The reads about one instance, some of them done; `next` is the one to do now."""
 
     name: str
@@ -60,7 +60,7 @@ class Inquiry:
     """The reads still to do."""
     believe_empty: bool = False
     """Whether an empty list of all owners is to be believed."""
-    instance: Observed | Unreadable | None = _NOT_READ
+    instance: ObservedInstance | Unreadable | None = _NOT_READ
     owner: Owner | Unreadable | None = _NOT_READ
 
     @property
@@ -68,7 +68,7 @@ class Inquiry:
         """What to read now, live: except for the very first read, the answer of a cache proves nothing."""
         return self.plan[0]
 
-    def told_instance(self, answer: Observed | Unreadable | None) -> "Inquiry | Conclusion":
+    def on_instance_read(self, answer: ObservedInstance | Unreadable | None) -> "Verification | Conclusion":
         """Continue with the answer of the instance manager; None if it has no instance of this name."""
         after = replace(self, instance=answer)
         if answer is None:
@@ -81,12 +81,12 @@ class Inquiry:
             )
         return _go_on(replace(after, uuid=answer.uuid))
 
-    def told_owner(self, answer: Owner | Unreadable | None) -> "Inquiry | Conclusion":
+    def on_owner_read(self, answer: Owner | Unreadable | None) -> "Verification | Conclusion":
         """Continue with the owner of this name; None, for no owner, must be confirmed by a list of all."""
         after = replace(self, owner=answer)
         return replace(after, plan=(Read.ALL_OWNERS, *self.plan[1:])) if answer is None else _go_on(after)
 
-    def told_owners(self, answer: Sequence[Owner] | Unreadable) -> "Inquiry | Conclusion":
+    def on_owners_read(self, answer: Sequence[Owner] | Unreadable) -> "Verification | Conclusion":
         """Continue with a list of all owners."""
         owner: Owner | Unreadable | None
         if isinstance(answer, Unreadable):
@@ -98,10 +98,10 @@ class Inquiry:
         return _go_on(replace(self, owner=owner))
 
 
-def _go_on(inquiry: Inquiry) -> Inquiry | Conclusion:
+def _go_on(inquiry: Verification) -> Verification | Conclusion:
     """Go to the next read, or conclude if the verdict is clear."""
     after = replace(inquiry, plan=inquiry.plan[1:])
-    if not isinstance(after.instance, Observed):
+    if not isinstance(after.instance, ObservedInstance):
         return after
     # Before the owner is read, this says whether the instance can be judged at all.
     judgement = judge(after.instance, after.owner, after.manager)
@@ -111,14 +111,16 @@ def _go_on(inquiry: Inquiry) -> Inquiry | Conclusion:
     return Conclusion(judgement, after.instance, after.owner)
 
 
-def _conclude(inquiry: Inquiry, verdict: Verdict, reason: str) -> Conclusion:
+def _conclude(inquiry: Verification, verdict: Verdict, reason: str) -> Conclusion:
     return Conclusion(Judgement(verdict, reason), inquiry.instance, inquiry.owner)
 
 
-def inquire_again(instance: Observed, manager: str, *, believe_empty: bool) -> Inquiry:
+def verify_again(instance: ObservedInstance, manager: str, *, believe_empty: bool) -> Verification:
     """Start an inquiry about an instance that was found to be an orphan before.
 
     The owner is read last, as close to the deletion as possible. The first of the three reads was made before
     the record was created, and the delete itself makes sure by the UUID that the instance is still the same.
     """
-    return Inquiry(instance.name, instance.uuid, manager, INSTANCE_THEN_OWNER, believe_empty=believe_empty)
+    return Verification(
+        instance.name, instance.uuid, manager, INSTANCE_THEN_OWNER, believe_empty=believe_empty
+    )

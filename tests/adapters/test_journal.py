@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
-from instance_manager.core.adoption import resume
+from instance_manager.core.adoption import plan_adoption
 from instance_manager.core.change import Change
 from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
@@ -41,14 +41,14 @@ processes = st.builds(
     ports=st.none() | st.builds(PortRange, st.integers(1, 100), st.integers(100, 200)),
     state=st.sampled_from(State),
     failure=words,
-    hindrance=words,
+    stop_error=words,
     conditions=st.dictionaries(words, st.booleans(), max_size=2),
     body=st.sampled_from(Body),
     identity=st.none() | st.builds(Identity, st.integers(1, 99999), st.integers(0, 10**9)),
     exit=st.none() | st.builds(ExitStatus, st.integers(0, 255), words, st.booleans()),
     stop_signal=st.sampled_from(["SIGINT", "SIGHUP"]),
     killed=st.booleans(),
-    doomed=st.booleans(),
+    deletion_requested=st.booleans(),
 )
 
 
@@ -105,7 +105,7 @@ def test_from_every_process_that_is_read_a_daemon_can_go_on(written: Process, fo
         read = codec.decode(codec.encode(written))
     except ValueError:
         return
-    _, events = resume(read, found, None)
+    _, events = plan_adoption(read, found, None)
     for event in events:
         read, _ = step(read, event)
 

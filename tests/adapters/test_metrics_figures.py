@@ -91,13 +91,13 @@ def test_a_change_of_a_condition_is_no_transition(watched: Watched) -> None:
     [
         ("spawn", replace(NEW, state=State.ERROR, body=Body.GONE)),
         ("readiness", replace(ALIVE, state=State.ERROR)),
-        ("exit", replace(ALIVE, state=State.ERROR, exit=ExitStatus(code=3), body=Body.REMNANTS)),
+        ("exit", replace(ALIVE, state=State.ERROR, exit=ExitStatus(code=3), body=Body.LEADER_EXITED)),
     ],
 )
 def test_an_error_has_a_cause(watched: Watched, cause: str, process: Process) -> None:
     watched.tell(NEW)
     watched.tell(process)
-    watched.tell(replace(process, hindrance="it has descendants"))
+    watched.tell(replace(process, stop_error="it has descendants"))
     told = watched.figures
     causes = {each: told[f"process_errors_total {each}"] for each in ("spawn", "readiness", "exit")}
     assert causes == dict.fromkeys(causes, 0) | {cause: 1}
@@ -106,7 +106,7 @@ def test_an_error_has_a_cause(watched: Watched, cause: str, process: Process) ->
 def test_a_process_is_killed_once_however_often_that_is_tried(watched: Watched) -> None:
     watched.tell(NEW)
     stopping = replace(ALIVE, state=State.STOPPING)
-    for process in (stopping, replace(stopping, killed=True), replace(stopping, killed=True, hindrance="D")):
+    for process in (stopping, replace(stopping, killed=True), replace(stopping, killed=True, stop_error="D")):
         watched.tell(process)
     assert watched.figures["process_kills_total"] == 1
 

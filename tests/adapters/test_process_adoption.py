@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import ProcessSurvivors, proc
+from instance_manager.adapters.process import OsProcessAdopter, proc
 from instance_manager.core.process import ExitStatus, Identity
 
 Carry = Callable[..., tuple[int, str]]
@@ -44,8 +44,8 @@ def carry() -> Iterator[Carry]:
 
 
 def found(folder: Path) -> dict[str, int]:
-    survivors = ProcessSurvivors(OWNER, folder, None)
-    return {survivor.uuid: survivor.identity.pid for survivor in survivors.find()}
+    adopter = OsProcessAdopter(OWNER, folder, None)
+    return {adoptable.uuid: adoptable.identity.pid for adoptable in adopter.find()}
 
 
 def test_a_process_of_this_user_that_carries_an_identity_is_found(carry: Carry, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_process_in_the_middle_of_an_execve_is_found_and_taken_over(
     looks = iter(range(5))
 
     async def adopt() -> bool:
-        survivors = ProcessSurvivors(OWNER, tmp_path, None)
-        adopted = survivors.adopt(Identity(pid, ticks(pid)), identity, lambda _: None)
-        survivors.close()
+        adopter = OsProcessAdopter(OWNER, tmp_path, None)
+        adopted = adopter.adopt(Identity(pid, ticks(pid)), identity, lambda _: None)
+        adopter.close()
         return adopted is not None
 
     assert asyncio.run(adopt())
@@ -109,9 +109,9 @@ async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_w
     pid, identity = carry()
     os.kill(pid, signal.SIGKILL)
     await ended(pid)
-    survivors = ProcessSurvivors(OWNER, tmp_path, os.getppid())
+    adopter = OsProcessAdopter(OWNER, tmp_path, os.getppid())
     told: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
-    assert survivors.adopt(Identity(pid, ticks(pid)), identity, told.set_result) is not None
+    assert adopter.adopt(Identity(pid, ticks(pid)), identity, told.set_result) is not None
     (tmp_path / f"{pid}.{ticks(pid)}").write_text("signal SIGKILL\n")
     async with asyncio.timeout(20):
         assert await told == ExitStatus(signal="SIGKILL")
@@ -122,8 +122,8 @@ async def test_the_record_of_an_end_is_there_until_whoever_has_read_it_had_time_
 ) -> None:
     record = tmp_path / "4711.12"
     record.write_text("code 3\n")
-    survivors = ProcessSurvivors(OWNER, tmp_path, None)
-    assert survivors.exit_status(Identity(4711, 12)) == ExitStatus(code=3)
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    assert adopter.exit_status(Identity(4711, 12)) == ExitStatus(code=3)
     assert record.exists()
     await asyncio.sleep(0)
     assert not record.exists()
@@ -135,12 +135,12 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     """The session of one that ended long ago may be another's by now."""
     left, identity = carry()
     foreign, _ = carry()
-    survivors = ProcessSurvivors(OWNER, tmp_path, None)
-    survivors.find()
-    assert survivors.remnants(Identity(foreign, 1), "of nobody") is None
-    remnants = survivors.remnants(Identity(foreign, 1), identity)
-    assert remnants is not None
-    killing = asyncio.create_task(remnants.end_tree())
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter.find()
+    assert adopter.leftover_descendants(Identity(foreign, 1), "of nobody") is None
+    leftover_descendants = adopter.leftover_descendants(Identity(foreign, 1), identity)
+    assert leftover_descendants is not None
+    killing = asyncio.create_task(leftover_descendants.end_tree())
     await ended(left)
     async with asyncio.timeout(20):
         assert await killing is None
@@ -162,10 +162,10 @@ async def test_neither_with_another_start_time_nor_with_another_uuid_is_a_proces
 ) -> None:
     """Check 11: each of the two alone is enough to leave a recycled PID alone."""
     pid, identity = carry()
-    survivors = ProcessSurvivors(OWNER, tmp_path, None)
-    assert survivors.adopt(Identity(pid, ticks(pid) + later), other or identity, lambda _: None) is None
-    assert survivors.adopt(Identity(pid, ticks(pid)), identity, lambda _: None) is not None
-    survivors.close()
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    assert adopter.adopt(Identity(pid, ticks(pid) + later), other or identity, lambda _: None) is None
+    assert adopter.adopt(Identity(pid, ticks(pid)), identity, lambda _: None) is not None
+    adopter.close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start processes as another user")

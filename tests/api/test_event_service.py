@@ -77,7 +77,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_a_gap
 
 
 class SlowPast:
-    """What an earlier daemon has told, fetched when the test says so; implements `interfaces.Past`."""
+    """What an earlier daemon has told, fetched when the test says so; implements `interfaces.EventStore`."""
 
     revision = 2
     epoch = "e"

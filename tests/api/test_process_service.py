@@ -18,7 +18,7 @@ from instance_manager.api.server import GrpcServer
 from instance_manager.api.wire import spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
-from instance_manager.app.interfaces import Past
+from instance_manager.app.interfaces import EventStore
 from instance_manager.app.replace import Replacer
 from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
@@ -68,7 +68,7 @@ class RecordedCalls:
 class Served:
     """A supervisor over fakes, served on a Unix socket."""
 
-    def __init__(self, folder: Path, backlog: int, past: Past | None = None) -> None:
+    def __init__(self, folder: Path, backlog: int, past: EventStore | None = None) -> None:
         self.clock = FakeClock()
         self.spawner = FakeSpawner(obeys=["SIGINT"])
         self.logs = FakeLogs()
@@ -119,7 +119,7 @@ async def served(tmp_path: Path) -> Served:
 class BrokenSpawner:
     """Fails in a way that nobody has foreseen."""
 
-    def permit(self, program: str) -> None:
+    def check_allowed(self, program: str) -> None:
         pass
 
     def spawn(self, *_: Any) -> Any:
@@ -129,7 +129,7 @@ class BrokenSpawner:
 async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
     served: Served,
 ) -> None:
-    served.supervisor.effects._spawner = BrokenSpawner()
+    served.supervisor.actions._spawner = BrokenSpawner()
     with capture_logs() as logs:
         async with served.serving() as client:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -238,7 +238,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("a"))
         with capture_logs():
-            served.supervisor.effects._spawner = BrokenSpawner()
+            served.supervisor.actions._spawner = BrokenSpawner()
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]
@@ -273,6 +273,6 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
         await stream.begun()
         process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
-            served.events.publish(served.events.draft(process, None, [False]))
+            served.events.publish(served.events.prepare(process, None, [False]))
         await watch.over.wait()
         assert watch.codes == ["RESOURCE_EXHAUSTED"]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from instance_manager.app.adoption import Recovery
-from instance_manager.app.interfaces import Child, JournalRecord, SpawnOrder, Survivor
-from instance_manager.core.adoption import envelope
+from instance_manager.app.adoption import Adoption
+from instance_manager.app.interfaces import Adoptable, Child, JournalRecord, SpawnRequest
+from instance_manager.core.adoption import recovery_metadata
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
@@ -21,7 +21,7 @@ class FakeSurvivors:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.living: dict[str, Survivor] = {}
+        self.living: dict[str, Adoptable] = {}
         self.children: dict[str, FakeChild] = {}
         self.left: dict[str, FakeChild] = {}
         """What processes that have ended have left behind."""
@@ -31,25 +31,31 @@ class FakeSurvivors:
         """Let a process live."""
         assert process.identity is not None
         command = command_line(process.spec, process.ports)
-        text = envelope(process, replaces)
-        self.living[process.uuid] = Survivor(process.name, process.uuid, text, command, process.identity, age)
+        text = recovery_metadata(process, replaces)
+        self.living[process.uuid] = Adoptable(
+            process.name, process.uuid, text, command, process.identity, age
+        )
 
-    def find(self) -> list[Survivor]:
+    def find(self) -> list[Adoptable]:
         return list(self.living.values())
 
     def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
-        survivor = self.living.get(uuid)
-        if survivor is None or survivor.identity != identity:
+        adoptable = self.living.get(uuid)
+        if adoptable is None or adoptable.identity != identity:
             return None
-        order = SpawnOrder(
-            name=survivor.name, uuid=uuid, command=survivor.command, envelope=survivor.envelope, output=1
+        order = SpawnRequest(
+            name=adoptable.name,
+            uuid=uuid,
+            command=adoptable.command,
+            recovery_metadata=adoptable.recovery_metadata,
+            output=1,
         )
         child = self.children[uuid] = FakeChild(
             order, identity, on_exit, obeys=["SIGINT", "SIGHUP"], notices=self.world.notices
         )
         return child
 
-    def remnants(self, identity: Identity, uuid: str) -> Child | None:
+    def leftover_descendants(self, identity: Identity, uuid: str) -> Child | None:
         child = self.left.get(uuid)
         assert child is None or child.identity == identity
         return child
@@ -58,7 +64,9 @@ class FakeSurvivors:
         return self.exits.pop(identity, None)
 
 
-def process(number: int, state: State, body: Body, *, name: str = "r", doomed: bool = False) -> Process:
+def process(
+    number: int, state: State, body: Body, *, name: str = "r", deletion_requested: bool = False
+) -> Process:
     return Process(
         spec=ProcessSpec(name, f"/bin/r{number}", port_count=1, port_args=("--port=",)),
         uuid=f"journaled-{number}",
@@ -66,7 +74,7 @@ def process(number: int, state: State, body: Body, *, name: str = "r", doomed: b
         state=state,
         body=body,
         identity=Identity(100 + number, 1000),
-        doomed=doomed,
+        deletion_requested=deletion_requested,
     )
 
 
@@ -75,20 +83,20 @@ NEW = process(1, State.RUNNING, Body.ALIVE)
 
 
 @pytest.fixture
-def survivors(world: World) -> FakeSurvivors:
+def adopter(world: World) -> FakeSurvivors:
     return FakeSurvivors(world)
 
 
-async def recover(world: World, survivors: FakeSurvivors, *records: JournalRecord) -> None:
-    recovery = Recovery(world.supervisor, world.replacer, survivors=survivors, readiness=world.readiness)
+async def recover(world: World, adopter: FakeSurvivors, *records: JournalRecord) -> None:
+    recovery = Adoption(world.supervisor, world.replacer, adopter=adopter, readiness=world.readiness)
     await recovery.run(records)
 
 
 async def test_a_running_process_is_as_it_was_and_nothing_is_told(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(OLD)
-    await recover(world, survivors, JournalRecord(OLD, listed=True))
+    adopter.add(OLD)
+    await recover(world, adopter, JournalRecord(OLD, listed=True))
     assert world.supervisor.processes() == {"r": OLD}
     assert world.events.changes == []
     assert world.supervisor.registry.free_ports == 9
@@ -112,14 +120,14 @@ async def test_a_crash_in_the_middle_of_a_swap_ends_the_old_process_and_keeps_th
 
 
 async def test_a_replacement_that_had_not_swapped_is_carried_through(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
     starting = process(1, State.STARTING, Body.ALIVE)
-    survivors.add(OLD)
-    survivors.add(starting, replaces=OLD.uuid)
+    adopter.add(OLD)
+    adopter.add(starting, replaces=OLD.uuid)
     await recover(
         world,
-        survivors,
+        adopter,
         JournalRecord(OLD, listed=True),
         JournalRecord(starting, listed=False, replaces=OLD.uuid),
     )
@@ -131,24 +139,24 @@ async def test_a_replacement_that_had_not_swapped_is_carried_through(
 
 
 async def test_a_replacement_whose_old_process_was_deleted_is_ended(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(NEW, replaces="gone")
-    await recover(world, survivors, JournalRecord(NEW, listed=False, replaces="gone"))
+    adopter.add(NEW, replaces="gone")
+    await recover(world, adopter, JournalRecord(NEW, listed=False, replaces="gone"))
     await world.told(NEW, "deleted")
     assert world.supervisor.processes() == {}
     assert world.supervisor.registry.free_ports == 10
 
 
 async def test_the_shadow_of_a_replaced_process_ends_and_leaves_the_new_one_alone(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    shadow = process(0, State.STOPPING, Body.ALIVE, doomed=True)
-    survivors.add(shadow)
-    survivors.add(NEW, replaces=OLD.uuid)
+    shadow = process(0, State.STOPPING, Body.ALIVE, deletion_requested=True)
+    adopter.add(shadow)
+    adopter.add(NEW, replaces=OLD.uuid)
     await recover(
         world,
-        survivors,
+        adopter,
         JournalRecord(shadow, listed=False),
         JournalRecord(NEW, listed=True, replaces=OLD.uuid),
     )
@@ -157,11 +165,11 @@ async def test_the_shadow_of_a_replaced_process_ends_and_leaves_the_new_one_alon
 
 
 async def test_without_a_journal_a_replacement_that_serves_has_the_name(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(OLD)
-    survivors.add(NEW, replaces=OLD.uuid)
-    task = asyncio.ensure_future(recover(world, survivors))
+    adopter.add(OLD)
+    adopter.add(NEW, replaces=OLD.uuid)
+    task = asyncio.ensure_future(recover(world, adopter))
     await world.until(lambda: {10000, 10001} <= set(world.readiness.waiting))
     world.readiness.answer(10000)
     world.readiness.answer(10001)
@@ -171,19 +179,19 @@ async def test_without_a_journal_a_replacement_that_serves_has_the_name(
 
 
 async def test_without_a_journal_a_process_older_than_any_start_runs_and_is_not_asked(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(OLD, age=READY_TIMEOUT)
-    await recover(world, survivors)
+    adopter.add(OLD, age=READY_TIMEOUT)
+    await recover(world, adopter)
     assert world.supervisor.get("r").state is State.RUNNING
     assert world.readiness.within == {}
 
 
 async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_it_has_taken(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(NEW, replaces="gone")
-    task = asyncio.ensure_future(recover(world, survivors))
+    adopter.add(NEW, replaces="gone")
+    task = asyncio.ensure_future(recover(world, adopter))
     await world.until(lambda: 10001 in world.readiness.waiting)
     world.readiness.answer(10001, "busy")
     await task
@@ -191,59 +199,57 @@ async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_
     await world.until(lambda: 10001 in world.readiness.waiting)
     world.readiness.answer(10001)
     await world.told(NEW, "running")
-    assert survivors.children[NEW.uuid].signals == []
+    assert adopter.children[NEW.uuid].signals == []
 
 
 async def test_without_a_journal_an_old_replacement_is_asked_while_what_it_replaces_lives(
-    world: World, survivors: FakeSurvivors
+    world: World, adopter: FakeSurvivors
 ) -> None:
-    survivors.add(OLD, age=READY_TIMEOUT)
-    survivors.add(NEW, replaces=OLD.uuid, age=READY_TIMEOUT)
-    task = asyncio.ensure_future(recover(world, survivors))
+    adopter.add(OLD, age=READY_TIMEOUT)
+    adopter.add(NEW, replaces=OLD.uuid, age=READY_TIMEOUT)
+    task = asyncio.ensure_future(recover(world, adopter))
     await world.until(lambda: 10001 in world.readiness.waiting)
     world.readiness.answer(10001, "failed")
     await task
     assert world.supervisor.get("r").uuid == OLD.uuid
 
 
-async def test_an_end_that_the_guard_saw_is_told_once(world: World, survivors: FakeSurvivors) -> None:
+async def test_an_end_that_the_guard_saw_is_told_once(world: World, adopter: FakeSurvivors) -> None:
     assert OLD.identity is not None
-    survivors.exits[OLD.identity] = ExitStatus(code=3)
-    await recover(world, survivors, JournalRecord(OLD, listed=True))
+    adopter.exits[OLD.identity] = ExitStatus(code=3)
+    await recover(world, adopter, JournalRecord(OLD, listed=True))
     await world.told(OLD, "error")
     assert world.supervisor.get("r").error_msg == "exit status 3"
     assert world.states(OLD) == ["error"]
 
 
-@pytest.mark.parametrize("body", [Body.ALIVE, Body.REMNANTS])
+@pytest.mark.parametrize("body", [Body.ALIVE, Body.LEADER_EXITED])
 async def test_what_a_process_that_ended_meanwhile_has_left_behind_is_ended(
-    world: World, survivors: FakeSurvivors, body: Body
+    world: World, adopter: FakeSurvivors, body: Body
 ) -> None:
-    ended = dataclasses.replace(OLD, body=body, state=State.STOPPING, doomed=True)
+    ended = dataclasses.replace(OLD, body=body, state=State.STOPPING, deletion_requested=True)
     assert ended.identity is not None
-    order = SpawnOrder(name="r", uuid=ended.uuid, command=(), envelope="", output=1)
+    order = SpawnRequest(name="r", uuid=ended.uuid, command=(), recovery_metadata="", output=1)
     left = FakeChild(order, ended.identity, lambda _: None, obeys=[], notices=world.notices)
     left.tree.clear()
-    survivors.left[ended.uuid] = left
-    await recover(world, survivors, JournalRecord(ended, listed=True))
+    adopter.left[ended.uuid] = left
+    await recover(world, adopter, JournalRecord(ended, listed=True))
     await world.until(lambda: left.trees_asked == 1)
     assert world.supervisor.get("r").state is State.STOPPING, "it is listed as long as something is left"
     left.tree.set()
     await world.told(OLD, "deleted")
 
 
-async def test_a_process_with_another_start_time_is_not_the_one(
-    world: World, survivors: FakeSurvivors
-) -> None:
-    survivors.add(OLD)
-    recycled = survivors.living[OLD.uuid]
-    survivors.living[OLD.uuid] = dataclasses.replace(recycled, identity=Identity(100, 2000))
-    await recover(world, survivors, JournalRecord(OLD, listed=True))
+async def test_a_process_with_another_start_time_is_not_the_one(world: World, adopter: FakeSurvivors) -> None:
+    adopter.add(OLD)
+    recycled = adopter.living[OLD.uuid]
+    adopter.living[OLD.uuid] = dataclasses.replace(recycled, identity=Identity(100, 2000))
+    await recover(world, adopter, JournalRecord(OLD, listed=True))
     await world.told(OLD, "error")
-    assert survivors.children == {}
+    assert adopter.children == {}
 
 
-async def test_what_is_taken_over_is_in_the_journal_again(world: World, survivors: FakeSurvivors) -> None:
-    survivors.add(OLD)
-    await recover(world, survivors, JournalRecord(OLD, listed=True))
+async def test_what_is_taken_over_is_in_the_journal_again(world: World, adopter: FakeSurvivors) -> None:
+    adopter.add(OLD)
+    await recover(world, adopter, JournalRecord(OLD, listed=True))
     assert list(world.journal.records.values()) == world.supervisor.records()

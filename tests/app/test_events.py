@@ -29,7 +29,7 @@ def log(clock: FakeClock) -> EventLog:
 
 def tell(log: EventLog, process: Process, *, deleted: bool = False) -> None:
     """Tell one change of a process."""
-    log.publish(log.draft(process, None, [deleted]))
+    log.publish(log.prepare(process, None, [deleted]))
 
 
 async def rest(subscription: Subscription) -> list[Change]:

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from instance_manager.app.interfaces import Child, Logs, Readiness, Spawner, SpawnOrder
+from instance_manager.app.interfaces import Child, Logs, Readiness, Spawner, SpawnRequest
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import ExitStatus
 from instance_manager.platform.clock import Clock
 from tests.support.fakes import FakeClock, FakeLogs, FakeReadiness, FakeSpawner, Notices
 
-ORDER = SpawnOrder(name="r", uuid="u", command=("/bin/r",), envelope="", output=1)
+ORDER = SpawnRequest(name="r", uuid="u", command=("/bin/r",), recovery_metadata="", output=1)
 
 
 async def test_fakes_can_stand_where_the_protocols_do() -> None:

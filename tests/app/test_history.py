@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.app.history import History, NoPast
+from instance_manager.app.history import EmptyEventStore, History
 from instance_manager.core.change import Change
 from instance_manager.core.errors import OutOfRangeError
 from instance_manager.core.ports import PortRange
@@ -23,7 +23,7 @@ def change(revision: int) -> Change:
 
 
 class Told:
-    """What earlier daemons have told; implements `interfaces.Past`."""
+    """What earlier daemons have told; implements `interfaces.EventStore`."""
 
     epoch = "e1"
 
@@ -49,7 +49,7 @@ def revisions(changes: list[Change]) -> list[int]:
 async def test_who_resumes_gets_every_later_change_or_is_refused(
     past: int, present: int, memory: int, seen: int
 ) -> None:
-    history = History(Told(*range(1, past + 1)) if past else NoPast(), memory)
+    history = History(Told(*range(1, past + 1)) if past else EmptyEventStore(), memory)
     for revision in range(past + 1, past + present + 1):
         history.add(change(revision))
     latest = past + present

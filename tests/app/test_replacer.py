@@ -65,9 +65,9 @@ async def untouched(world: World, old: Process) -> None:
     """Check that the old process serves as before and that the new one is ended without a trace."""
     assert world.supervisor.processes() == {"r": old}
     assert world.child(old).signals == []
-    if any(process.uuid == NEW_UUID for process in world.supervisor.left):
+    if any(process.uuid == NEW_UUID for process in world.supervisor.remaining):
         await ends(world, NEW_UUID)
-    assert world.supervisor.left == [old]
+    assert world.supervisor.remaining == [old]
     assert (world.supervisor.registry.free_ports, world.logs.writers["r"]) == (9, 1)
 
 
@@ -95,7 +95,7 @@ async def test_an_old_process_that_ignores_the_signal_does_not_hold_up_the_answe
     world.clock.advance(60)
     assert world.child(old).signals == [("SIGHUP", False), ("SIGKILL", True)]
     assert world.supervisor.processes() == {"r": new}
-    assert {process.uuid for process in world.supervisor.left} == {old.uuid, new.uuid}
+    assert {process.uuid for process in world.supervisor.remaining} == {old.uuid, new.uuid}
 
 
 async def test_the_process_that_has_the_name_is_the_one_that_is_deleted(world: World, old: Process) -> None:
@@ -106,7 +106,7 @@ async def test_the_process_that_has_the_name_is_the_one_that_is_deleted(world: W
     await ends(world, new.uuid)
     assert world.supervisor.processes() == {}
     await ends(world, old.uuid)
-    assert (world.supervisor.left, world.supervisor.registry.free_ports) == ([], 10)
+    assert (world.supervisor.remaining, world.supervisor.registry.free_ports) == ([], 10)
 
 
 async def test_a_process_that_failed_can_be_replaced(world: World, old: Process) -> None:
@@ -206,7 +206,7 @@ async def test_a_new_process_that_was_never_ready_and_ends_at_the_first_signal_w
     world.readiness.answer(10001, "nothing listens")
     with pytest.raises(DeadlineExceededError, match="nothing listens; the old process is untouched"):
         await replacing
-    await world.until(lambda: len(world.supervisor.left) == 1)
+    await world.until(lambda: len(world.supervisor.remaining) == 1)
     await untouched(world, old)
 
 
@@ -226,7 +226,7 @@ async def test_a_new_process_that_ends_at_once_changes_nothing(
     world.spawner.child(NEW_UUID).exit(status)
     with pytest.raises(FailedPreconditionError, match=f"{why}; the old process is untouched"):
         await replacing
-    await world.until(lambda: len(world.supervisor.left) == 1)
+    await world.until(lambda: len(world.supervisor.remaining) == 1)
     await untouched(world, old)
     assert world.events.states(NEW_UUID) == ["starting", state, "deleted"]
 
@@ -247,5 +247,5 @@ async def test_a_new_process_that_ends_as_soon_as_it_runs_changes_nothing(world:
     with pytest.raises(FailedPreconditionError, match="exit status 1"):
         await replacing
     assert world.events.states(NEW_UUID)[:3] == ["starting", "running", "error"]
-    await world.until(lambda: len(world.supervisor.left) == 1)
+    await world.until(lambda: len(world.supervisor.remaining) == 1)
     await untouched(world, old)

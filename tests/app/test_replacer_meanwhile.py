@@ -48,7 +48,7 @@ async def test_a_delete_during_a_replacement_is_never_undone(
     with pytest.raises(NotFoundError):
         world.supervisor.get("r")
     await new_one_ends(world)
-    assert (world.supervisor.left, world.supervisor.registry.free_ports) == ([], 10)
+    assert (world.supervisor.remaining, world.supervisor.registry.free_ports) == ([], 10)
 
 
 async def test_a_delete_that_is_over_before_the_new_process_runs_is_not_undone_either(
@@ -166,5 +166,5 @@ async def test_an_entry_that_is_not_listed_cannot_be_swapped(world: World, old: 
     listed = world.supervisor.registry.find("r")
     beside = world.supervisor.start(spec("r", binary=NEW), replaces=old.uuid)
     with pytest.raises(ValueError, match="r is not listed any more"):
-        world.supervisor.swap(beside, listed)
+        world.supervisor.transfer_name(beside, listed)
     assert world.supervisor.processes() == {"r": old}

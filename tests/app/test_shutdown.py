@@ -46,7 +46,7 @@ async def test_processes_that_obey_end_by_themselves(make_world: Callable[..., W
     for name in ("a", "b", "c"):
         await world.running(name, ports=1)
     assert await world.shutdown.run(20) == []
-    assert world.supervisor.left == []
+    assert world.supervisor.remaining == []
 
 
 async def test_what_has_not_ended_after_the_grace_is_killed(world: World) -> None:
@@ -97,7 +97,7 @@ async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
     first, second = await world.running("a"), await world.running("b")
     ending = shut_down(world, 600)
     await world.told(second, "stopping")
-    world.shutdown.hurry()
+    world.shutdown.force()
     for process in (first, second):
         assert world.child(process).signals == [("SIGINT", False)]
     world.clock.advance(0)
@@ -109,7 +109,7 @@ async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
 
 async def test_hurry_just_before_a_shutdown_takes_its_grace_away(world: World) -> None:
     process = await world.running("r")
-    world.shutdown.hurry()
+    world.shutdown.force()
     ending = shut_down(world, 600)
     await world.told(process, "stopping")
     world.clock.advance(0)
@@ -142,7 +142,7 @@ async def test_nothing_is_started_during_and_after_a_shutdown(world: World) -> N
     await ending
     with pytest.raises(UnavailableError):
         world.supervisor.create(spec("new"))
-    assert (len(world.spawner.children), world.supervisor.left) == (1, [])
+    assert (len(world.spawner.children), world.supervisor.remaining) == (1, [])
 
 
 async def test_a_shutdown_ends_a_replacement_that_is_under_way(world: World) -> None:

@@ -113,7 +113,7 @@ class SupervisionMachine(RuleBasedStateMachine):
     def delete(self, name: str, right: bool, together: bool) -> None:
         def action() -> None:
             with suppress(InstanceManagerError):
-                assert self.supervisor.delete(name, "" if right else "other").doomed
+                assert self.supervisor.delete(name, "" if right else "other").deletion_requested
                 assert right
 
         self.perform(action, together=together)
@@ -135,7 +135,7 @@ class SupervisionMachine(RuleBasedStateMachine):
             if grace is not None and not self.endings:
                 self.endings.append(self.loop.create_task(self.world.shutdown.run(grace)))
             elif self.endings:
-                self.world.shutdown.hurry()
+                self.world.shutdown.force()
 
         self.perform(action, together=together)
 
@@ -199,10 +199,10 @@ class SupervisionMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_lives_that_the_supervisor_does_not_know(self) -> None:
-        left = {process.uuid: process for process in self.supervisor.left}
+        left = {process.uuid: process for process in self.supervisor.remaining}
         for child in self.world.spawner.children:
             body = left[child.order.uuid].body if child.order.uuid in left else Body.GONE
-            there_is = Body.GONE if child.gone else Body.REMNANTS if child.ended else Body.ALIVE
+            there_is = Body.GONE if child.gone else Body.LEADER_EXITED if child.ended else Body.ALIVE
             assert body is there_is
 
     @invariant()
@@ -214,7 +214,7 @@ class SupervisionMachine(RuleBasedStateMachine):
             for word in child.order.command[1:]
         )
         held = Counter[int]()
-        for process in self.supervisor.left:
+        for process in self.supervisor.remaining:
             if process.ports is not None:
                 held.update(range(process.ports.start, process.ports.end + 1))
         assert all(count == 1 for count in (in_use | held).values())
@@ -228,7 +228,7 @@ class SupervisionMachine(RuleBasedStateMachine):
         assert all(process.name == name for name, process in listing.items())
         uuids = [process.uuid for process in listing.values()]
         assert len(uuids) == len(set(uuids))
-        assert set(uuids) <= {process.uuid for process in self.supervisor.left}
+        assert set(uuids) <= {process.uuid for process in self.supervisor.remaining}
 
     @invariant()
     def the_list_that_is_served_is_the_listing(self) -> None:
@@ -241,7 +241,7 @@ class SupervisionMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_states_told_are_legal_paths_that_end_in_one_deleted(self) -> None:
-        left = {process.uuid: process for process in self.supervisor.left}
+        left = {process.uuid: process for process in self.supervisor.remaining}
         told = {change.process.uuid for change in self.world.events.changes}
         assert set(left) <= told
         for uuid in told:
@@ -255,12 +255,12 @@ class SupervisionMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_told_last_is_how_it_is(self) -> None:
         last = {change.process.uuid: change.process for change in self.world.events.changes}
-        for process in self.supervisor.left:
+        for process in self.supervisor.remaining:
             assert _visible(last[process.uuid]) == _visible(process)
 
     @invariant()
     def who_is_to_end_was_signalled_and_has_a_timer(self) -> None:
-        alive = [process for process in self.supervisor.left if process.body is Body.ALIVE]
+        alive = [process for process in self.supervisor.remaining if process.body is Body.ALIVE]
         ending = [process for process in alive if process.state in {"stopping", "error"}]
         assert all(self.world.child(process).signals for process in ending)
         assert len(self.world.clock.timers) >= len(ending)
@@ -293,7 +293,7 @@ class SupervisionMachine(RuleBasedStateMachine):
             self.perform(lambda: self.world.clock.advance(1))
         self.nothing_failed_without_a_word()
         self.the_states_told_are_legal_paths_that_end_in_one_deleted()
-        assert (self.supervisor.processes(), self.supervisor.left) == ({}, [])
+        assert (self.supervisor.processes(), self.supervisor.remaining) == ({}, [])
         assert self.supervisor.registry.free_ports == PORTS
         assert all(task.done() for task in (*self.answers, *self.endings))
         assert self.world.clock.timers == set()

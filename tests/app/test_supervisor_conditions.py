@@ -40,7 +40,10 @@ async def test_engines_are_observed_in_every_state_until_they_are_gone(world: Wo
     await world.until(lambda: world.child(ended).gone)
     world.supervisor.delete("b-e-0")
     world.supervisor.observe_mounts(frozenset({volume_key("a"), volume_key("b")}))
-    assert {p.name: p.conditions for p in world.supervisor.left} == {"a-e-0": READ_ONLY, "b-e-0": READ_ONLY}
+    assert {p.name: p.conditions for p in world.supervisor.remaining} == {
+        "a-e-0": READ_ONLY,
+        "b-e-0": READ_ONLY,
+    }
     world.child(stopping).exit()
     await world.told(stopping, "deleted")
     before = world.events.revision

@@ -103,7 +103,7 @@ async def test_a_binary_that_cannot_be_executed_is_an_answer_with_state_error(wo
     assert world.states(created) == ["starting", "error"]
     world.supervisor.delete("r")
     assert world.states(created) == ["starting", "error", "deleted"]
-    assert (world.supervisor.left, world.supervisor.registry.free_ports, world.logs.writers["r"]) == (
+    assert (world.supervisor.remaining, world.supervisor.registry.free_ports, world.logs.writers["r"]) == (
         [],
         10,
         0,
@@ -128,7 +128,7 @@ async def test_a_name_that_is_taken_is_refused_until_its_process_is_gone(world: 
 async def test_a_wrong_spec_is_refused_before_anything_happens(world: World) -> None:
     with pytest.raises(InvalidArgumentError, match="DNS-1123"):
         world.supervisor.create(spec("../r"))
-    assert (world.events.revision, world.supervisor.left, world.spawner.children) == (0, [], [])
+    assert (world.events.revision, world.supervisor.remaining, world.spawner.children) == (0, [], [])
 
 
 async def test_a_process_without_free_ports_is_refused_and_leaves_nothing(world: World) -> None:
@@ -136,7 +136,7 @@ async def test_a_process_without_free_ports_is_refused_and_leaves_nothing(world:
     with pytest.raises(ResourceExhaustedError, match="3 consecutive free ports in 10000-10009"):
         world.supervisor.create(spec("b", ports=3))
     assert list(world.supervisor.processes()) == ["a"]
-    assert len(world.supervisor.left) == 1
+    assert len(world.supervisor.remaining) == 1
     assert world.supervisor.create(spec("c", ports=2)).ports == PortRange(10008, 10009)
 
 
@@ -144,7 +144,7 @@ async def test_a_machine_without_room_for_a_process_refuses_it_and_leaves_nothin
     world.spawner.failures.append(ResourceExhaustedError("out of PIDs"))
     with pytest.raises(ResourceExhaustedError, match="out of PIDs"):
         world.supervisor.create(spec("r", ports=2))
-    assert (world.supervisor.processes(), world.supervisor.left) == ({}, [])
+    assert (world.supervisor.processes(), world.supervisor.remaining) == ({}, [])
     assert (world.supervisor.registry.free_ports, world.logs.writers["r"], world.clock.timers) == (
         10,
         0,
@@ -160,7 +160,7 @@ async def test_a_machine_without_a_descriptor_for_a_log_refuses_and_ends_no_othe
     with pytest.raises(ResourceExhaustedError, match="too many open files"):
         await world.replacer.replace(spec("r", binary="/bin/new", ports=1), "SIGHUP")
     assert world.logs.writers["r"] == 1
-    assert (len(world.supervisor.left), world.supervisor.registry.free_ports) == (1, 9)
+    assert (len(world.supervisor.remaining), world.supervisor.registry.free_ports) == (1, 9)
     assert world.supervisor.get("r").state is State.RUNNING
 
 

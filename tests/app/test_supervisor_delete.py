@@ -16,7 +16,7 @@ async def test_a_deleted_process_is_signalled_and_leaves_the_list_when_it_has_en
     world.child(process).exit(ExitStatus(code=1))
     await world.told(process, "deleted")
     assert world.states(process) == ["starting", "running", "stopping", "stopped", "deleted"]
-    assert (world.supervisor.processes(), world.supervisor.left) == ({}, [])
+    assert (world.supervisor.processes(), world.supervisor.remaining) == ({}, [])
     assert world.clock.timers == set()
     with pytest.raises(NotFoundError):
         world.supervisor.get("r")
@@ -65,7 +65,7 @@ async def test_a_process_that_has_ended_is_deleted_at_once(world: World) -> None
     await world.until(lambda: world.child(process).gone)
     assert world.supervisor.delete("r").state is State.STOPPED
     assert world.states(process) == ["starting", "running", "stopped", "deleted"]
-    assert (world.supervisor.left, world.supervisor.registry.free_ports) == ([], 10)
+    assert (world.supervisor.remaining, world.supervisor.registry.free_ports) == ([], 10)
 
 
 async def test_ports_and_name_are_free_only_when_all_descendants_have_ended(world: World) -> None:
@@ -186,6 +186,6 @@ async def test_an_end_that_is_reported_while_the_signal_is_sent_comes_after_it(w
     process = await world.running("r")
     child = world.child(process)
     child.signal = lambda *_, **__: child.exit()  # type: ignore[method-assign]
-    assert world.supervisor.delete("r").body is Body.REMNANTS
+    assert world.supervisor.delete("r").body is Body.LEADER_EXITED
     assert world.clock.timers == set(), "the timer of the stop was set before the end, and called off by it"
     await world.told(process, "deleted")

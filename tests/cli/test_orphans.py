@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from instance_manager.orphans.model import DataEngine, Fate, Observed, Orphan
+from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
 from instance_manager.orphans.records import Sources, SqliteRecords
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.owner_files import replica, write
@@ -20,7 +20,9 @@ NOWHERE = "unix:///nonexistent/im.sock"
 
 
 def orphan(name: str, uuid: str = "u1", engine: DataEngine = DataEngine.V1) -> Orphan:
-    return Orphan(Observed(name, uuid, "replica", "running", engine), "im-1", 1_000.0, "nobody owns it")
+    return Orphan(
+        ObservedInstance(name, uuid, "replica", "running", engine), "im-1", 1_000.0, "nobody owns it"
+    )
 
 
 class Folder:
@@ -131,7 +133,7 @@ async def test_a_terminal_gets_a_table_on_which_nothing_is_cut_off(folder: Folde
 
 
 async def test_the_history_tells_what_became_of_each_record(folder: Folder) -> None:
-    for at, fate in enumerate((Fate.GONE, Fate.DELETED)):
+    for at, fate in enumerate((Resolution.GONE, Resolution.DELETED)):
         await folder.agent.put(orphan("r1"))
         await folder.agent.remove(orphan("r1").close(fate, 2_000.0 + at, f"it is {fate}"))
     history = (await folder.orphans("list", "--history")).json["history"]

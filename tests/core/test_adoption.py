@@ -6,22 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.core.adoption import UNKNOWN_EXIT, envelope, open_envelope, resume
+from instance_manager.core.adoption import (
+    UNKNOWN_EXIT,
+    parse_recovery_metadata,
+    plan_adoption,
+    recovery_metadata,
+)
 from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortPool, PortRange
 from instance_manager.core.process import (
-    Arm,
     AwaitReady,
     Body,
     Exited,
     ExitStatus,
-    Forget,
     Identity,
     KillTree,
     Process,
+    Remove,
     Signal,
     Spawned,
     SpawnFailed,
+    StartTimer,
     State,
     Timer,
 )
@@ -37,30 +42,30 @@ def journaled(state: State, body: Body, **fields: object) -> Process:
 
 
 @pytest.mark.parametrize(
-    ("state", "fields", "effects"),
+    ("state", "fields", "actions"),
     [
         (State.STARTING, {}, (AwaitReady(),)),
         (State.RUNNING, {}, ()),
-        (State.STOPPING, {}, (Signal("SIGINT"), Arm(Timer.GRACE))),
-        (State.STOPPING, {"stop_signal": "SIGHUP"}, (Signal("SIGHUP"), Arm(Timer.GRACE))),
-        (State.STOPPING, {"killed": True}, (Signal("SIGKILL", session=True), Arm(Timer.RETRY))),
-        (State.ERROR, {}, (Signal("SIGINT"), Arm(Timer.GRACE))),
+        (State.STOPPING, {}, (Signal("SIGINT"), StartTimer(Timer.GRACE))),
+        (State.STOPPING, {"stop_signal": "SIGHUP"}, (Signal("SIGHUP"), StartTimer(Timer.GRACE))),
+        (State.STOPPING, {"killed": True}, (Signal("SIGKILL", session=True), StartTimer(Timer.RETRY))),
+        (State.ERROR, {}, (Signal("SIGINT"), StartTimer(Timer.GRACE))),
     ],
 )
 def test_a_living_process_goes_on_where_it_was(
-    state: State, fields: dict[str, object], effects: tuple[object, ...]
+    state: State, fields: dict[str, object], actions: tuple[object, ...]
 ) -> None:
-    assert resume(journaled(state, Body.ALIVE, **fields), IDENTITY, None) == (effects, ())
+    assert plan_adoption(journaled(state, Body.ALIVE, **fields), IDENTITY, None) == (actions, ())
 
 
 def test_a_process_that_ended_meanwhile_ends_as_the_guard_saw_it() -> None:
     status = ExitStatus(code=7)
-    assert resume(journaled(State.RUNNING, Body.ALIVE), None, status) == ((), (Exited(status),))
+    assert plan_adoption(journaled(State.RUNNING, Body.ALIVE), None, status) == ((), (Exited(status),))
 
 
 def test_a_process_whose_end_nobody_saw_has_an_unknown_exit_status() -> None:
-    effects, events = resume(journaled(State.RUNNING, Body.ALIVE), None, None)
-    assert (effects, events) == ((), (Exited(UNKNOWN_EXIT),))
+    actions, events = plan_adoption(journaled(State.RUNNING, Body.ALIVE), None, None)
+    assert (actions, events) == ((), (Exited(UNKNOWN_EXIT),))
     after, _ = step(journaled(State.RUNNING, Body.ALIVE), events[0])
     assert after.state is State.ERROR
     assert "exit status unknown" in after.error_msg
@@ -68,23 +73,25 @@ def test_a_process_whose_end_nobody_saw_has_an_unknown_exit_status() -> None:
 
 def test_an_intent_without_a_process_is_a_failed_spawn() -> None:
     intent = journaled(State.STARTING, Body.ABSENT, identity=None)
-    (event,) = resume(intent, None, None)[1]
+    (event,) = plan_adoption(intent, None, None)[1]
     assert isinstance(event, SpawnFailed)
 
 
 def test_an_intent_whose_process_lives_is_a_spawn() -> None:
     intent = journaled(State.STARTING, Body.ABSENT, identity=None)
-    assert resume(intent, IDENTITY, None) == ((), (Spawned(IDENTITY),))
+    assert plan_adoption(intent, IDENTITY, None) == ((), (Spawned(IDENTITY),))
 
 
 def test_remnants_are_hunted_on() -> None:
-    assert resume(journaled(State.STOPPING, Body.REMNANTS), None, None) == ((KillTree(),), ())
+    assert plan_adoption(journaled(State.STOPPING, Body.LEADER_EXITED), None, None) == ((KillTree(),), ())
 
 
-@pytest.mark.parametrize("doomed", [False, True])
-def test_what_is_gone_stays_listed_unless_it_was_deleted(doomed: bool) -> None:
-    effects, events = resume(journaled(State.STOPPED, Body.GONE, doomed=doomed), None, None)
-    assert (effects, events) == ((Forget(),) if doomed else (), ())
+@pytest.mark.parametrize("deletion_requested", [False, True])
+def test_what_is_gone_stays_listed_unless_it_was_deleted(deletion_requested: bool) -> None:
+    actions, events = plan_adoption(
+        journaled(State.STOPPED, Body.GONE, deletion_requested=deletion_requested), None, None
+    )
+    assert (actions, events) == ((Remove(),) if deletion_requested else (), ())
 
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
@@ -107,8 +114,8 @@ def test_a_process_is_recovered_from_what_it_carries_and_its_command_line(
     ports = PortRange(100, 100 + spec.port_count - 1) if spec.port_count else None
     process = Process(spec=spec, uuid="u", ports=ports, body=Body.ALIVE)
     command = (*interpreter, *command_line(spec, ports))
-    text = envelope(process, replaces)
-    recovered, replaced = open_envelope("r", "u", text, command, IDENTITY)
+    text = recovery_metadata(process, replaces)
+    recovered, replaced = parse_recovery_metadata("r", "u", text, command, IDENTITY)
     assert (recovered.spec, recovered.ports, recovered.identity) == (spec, ports, IDENTITY)
     assert replaced == replaces
 
@@ -116,19 +123,19 @@ def test_a_process_is_recovered_from_what_it_carries_and_its_command_line(
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "no json", '{"binary":1,"args":"x"}'])
 def test_what_is_no_envelope_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        open_envelope("r", "u", text, ("/bin/r",), IDENTITY)
+        parse_recovery_metadata("r", "u", text, ("/bin/r",), IDENTITY)
 
 
 def test_another_command_line_is_a_value_error() -> None:
-    text = envelope(journaled(State.RUNNING, Body.ALIVE), "")
+    text = recovery_metadata(journaled(State.RUNNING, Body.ALIVE), "")
     for command in (("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10")):
         with pytest.raises(ValueError, match="another command line"):
-            open_envelope("r", "u", text, command, IDENTITY)
+            parse_recovery_metadata("r", "u", text, command, IDENTITY)
 
 
 def test_an_envelope_that_the_kernel_would_not_take_is_left_out() -> None:
     spec = replace(SPEC, port_args=("x" * 200_000,))
-    assert envelope(Process(spec=spec, uuid="u", ports=PortRange(1, 2)), "") == ""
+    assert recovery_metadata(Process(spec=spec, uuid="u", ports=PortRange(1, 2)), "") == ""
 
 
 def test_a_reserved_range_is_not_handed_out_and_can_be_released() -> None:

@@ -5,28 +5,28 @@ import pytest
 from instance_manager.core.lifecycle import IllegalTransitionError, begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
-    Arm,
+    Action,
     AwaitReady,
     Body,
     ConditionObserved,
-    Effect,
     Event,
     Exited,
     ExitStatus,
-    Forget,
     Identity,
     KillTree,
     NotReady,
-    Overdue,
     Process,
     Publish,
     Ready,
+    Remove,
     Signal,
     Spawn,
     Spawned,
     SpawnFailed,
+    StartTimer,
     State,
     StopRequested,
+    StopTimedOut,
     Timer,
     TreeGone,
     TreeRemains,
@@ -34,45 +34,45 @@ from instance_manager.core.process import (
 from instance_manager.core.spec import ProcessSpec
 
 SPAWNED = Spawned(Identity(pid=7, start_time=70))
-STOP_AND_ARM = (Signal("SIGINT"), Arm(Timer.GRACE))
-KILL_AND_ARM = (Signal("SIGKILL", session=True), Arm(Timer.RETRY))
+STOP_AND_ARM = (Signal("SIGINT"), StartTimer(Timer.GRACE))
+KILL_AND_ARM = (Signal("SIGKILL", session=True), StartTimer(Timer.RETRY))
 
 
-def after(*events: Event) -> tuple[Process, tuple[Effect, ...]]:
+def after(*events: Event) -> tuple[Process, tuple[Action, ...]]:
     """Return a process after these events and the effects of the last one."""
-    process, effects = begin(ProcessSpec(name="r", binary="/bin/r"), "u", PortRange(10000, 10001))
+    process, actions = begin(ProcessSpec(name="r", binary="/bin/r"), "u", PortRange(10000, 10001))
     for event in events:
-        process, effects = step(process, event)
-    return process, effects
+        process, actions = step(process, event)
+    return process, actions
 
 
 def test_a_new_process_is_starting_and_is_published_before_it_is_spawned() -> None:
-    process, effects = begin(ProcessSpec(name="r", binary="/bin/r"), "u", None, {"Full": True})
-    assert effects == (Publish(), Spawn())
+    process, actions = begin(ProcessSpec(name="r", binary="/bin/r"), "u", None, {"Full": True})
+    assert actions == (Publish(), Spawn())
     assert process.state is State.STARTING
     assert (process.name, process.uuid, process.conditions) == ("r", "u", {"Full": True})
     assert process.error_msg == ""
 
 
 def test_a_spawned_process_runs_as_soon_as_it_is_ready() -> None:
-    process, effects = after(SPAWNED)
-    assert (process.state, process.identity, effects) == (State.STARTING, SPAWNED.identity, (AwaitReady(),))
-    process, effects = step(process, Ready())
-    assert (process.state, effects) == (State.RUNNING, (Publish(),))
+    process, actions = after(SPAWNED)
+    assert (process.state, process.identity, actions) == (State.STARTING, SPAWNED.identity, (AwaitReady(),))
+    process, actions = step(process, Ready())
+    assert (process.state, actions) == (State.RUNNING, (Publish(),))
 
 
 def test_a_process_that_cannot_be_executed_is_an_error_and_stays_listed() -> None:
-    process, effects = after(SpawnFailed("no such file"))
+    process, actions = after(SpawnFailed("no such file"))
     assert (process.state, process.body, process.error_msg) == (State.ERROR, Body.GONE, "no such file")
-    assert effects == (Publish(),)
+    assert actions == (Publish(),)
 
 
 def test_a_process_that_is_not_ready_in_time_is_an_error_and_is_ended() -> None:
-    process, effects = after(SPAWNED, NotReady("no answer"))
+    process, actions = after(SPAWNED, NotReady("no answer"))
     assert (process.state, process.error_msg) == (State.ERROR, "no answer")
-    assert effects == (Publish(), *STOP_AND_ARM)
-    _, effects = step(process, Overdue("pid 7 sleeps"))
-    assert effects == (Publish(), *KILL_AND_ARM)
+    assert actions == (Publish(), *STOP_AND_ARM)
+    _, actions = step(process, StopTimedOut("pid 7 sleeps"))
+    assert actions == (Publish(), *KILL_AND_ARM)
 
 
 @pytest.mark.parametrize("ready", [(), (Ready(),)], ids=["starting", "running"])
@@ -88,77 +88,79 @@ def test_a_process_that_is_not_ready_in_time_is_an_error_and_is_ended() -> None:
 def test_a_process_that_ends_by_itself_tells_how(
     ready: tuple[Ready, ...], status: ExitStatus, state: State, message: str
 ) -> None:
-    process, effects = after(SPAWNED, *ready, Exited(status))
+    process, actions = after(SPAWNED, *ready, Exited(status))
     assert (process.state, process.error_msg, process.exit) == (state, message, status)
-    assert process.body is Body.REMNANTS
-    assert effects == (Publish(), KillTree())
+    assert process.body is Body.LEADER_EXITED
+    assert actions == (Publish(), KillTree())
 
 
 @pytest.mark.parametrize("ready", [(), (Ready(),)], ids=["starting", "running"])
 def test_a_stop_begins_with_the_signal_asked_for_and_a_timer(ready: tuple[Ready, ...]) -> None:
-    process, effects = after(SPAWNED, *ready, StopRequested(signal="SIGHUP"))
+    process, actions = after(SPAWNED, *ready, StopRequested(signal="SIGHUP"))
     assert process.state is State.STOPPING
-    assert effects == (Publish(), Signal("SIGHUP"), Arm(Timer.GRACE))
+    assert actions == (Publish(), Signal("SIGHUP"), StartTimer(Timer.GRACE))
 
 
 @pytest.mark.parametrize("status", [ExitStatus(), ExitStatus(code=3), ExitStatus(signal="SIGKILL")], ids=str)
 def test_a_process_that_ends_while_stopping_is_stopped_however_it_ends(status: ExitStatus) -> None:
-    process, effects = after(SPAWNED, Ready(), StopRequested(), Exited(status))
-    assert (process.state, effects) == (State.STOPPING, (KillTree(),))
-    process, effects = step(process, TreeGone())
+    process, actions = after(SPAWNED, Ready(), StopRequested(), Exited(status))
+    assert (process.state, actions) == (State.STOPPING, (KillTree(),))
+    process, actions = step(process, TreeGone())
     assert (process.state, process.error_msg) == (State.STOPPED, "")
-    assert effects == (Publish(), Forget())
+    assert actions == (Publish(), Remove())
 
 
 def test_a_stop_without_delete_keeps_the_process_until_a_delete_comes() -> None:
-    process, effects = after(SPAWNED, Ready(), StopRequested(delete=False), Exited(ExitStatus()), TreeGone())
-    assert effects == (Publish(),)
+    process, actions = after(SPAWNED, Ready(), StopRequested(delete=False), Exited(ExitStatus()), TreeGone())
+    assert actions == (Publish(),)
     assert step(process, StopRequested(delete=False))[1] == ()
-    process, effects = step(process, StopRequested())
-    assert (process.doomed, effects) == (True, (Forget(),))
+    process, actions = step(process, StopRequested())
+    assert (process.deletion_requested, actions) == (True, (Remove(),))
 
 
 def test_a_delete_of_a_process_that_is_being_stopped_sends_no_second_signal() -> None:
-    process, effects = after(SPAWNED, Ready(), StopRequested(delete=False), StopRequested())
-    assert (process.doomed, effects) == (True, ())
-    process, effects = step(process, StopRequested(delete=False))
-    assert (process.doomed, effects) == (True, ())
+    process, actions = after(SPAWNED, Ready(), StopRequested(delete=False), StopRequested())
+    assert (process.deletion_requested, actions) == (True, ())
+    process, actions = step(process, StopRequested(delete=False))
+    assert (process.deletion_requested, actions) == (True, ())
 
 
 def test_a_process_stopped_before_it_was_spawned_is_signalled_once_it_is() -> None:
-    process, effects = after(StopRequested(signal="SIGHUP"))
-    assert (process.state, effects) == (State.STOPPING, (Publish(),))
-    process, effects = step(process, SPAWNED)
+    process, actions = after(StopRequested(signal="SIGHUP"))
+    assert (process.state, actions) == (State.STOPPING, (Publish(),))
+    process, actions = step(process, SPAWNED)
     assert process.state is State.STOPPING
-    assert effects == (Signal("SIGHUP"), Arm(Timer.GRACE))
+    assert actions == (Signal("SIGHUP"), StartTimer(Timer.GRACE))
 
 
 def test_a_process_stopped_before_it_was_spawned_is_forgotten_if_it_never_is() -> None:
-    process, effects = after(StopRequested(), SpawnFailed("no room"))
-    assert (process.state, effects) == (State.ERROR, (Publish(), Forget()))
+    process, actions = after(StopRequested(), SpawnFailed("no room"))
+    assert (process.state, actions) == (State.ERROR, (Publish(), Remove()))
 
 
 def test_a_process_that_ignores_the_signal_is_killed_with_its_session_and_says_so() -> None:
-    process, effects = after(SPAWNED, Ready(), StopRequested(), Overdue("pid 7 sleeps"))
-    assert effects == (Publish(), *KILL_AND_ARM)
+    process, actions = after(SPAWNED, Ready(), StopRequested(), StopTimedOut("pid 7 sleeps"))
+    assert actions == (Publish(), *KILL_AND_ARM)
     assert (process.state, process.killed) == (State.STOPPING, True)
     assert process.error_msg == "did not end after SIGINT, killed"
 
 
 def test_a_process_that_cannot_be_killed_stays_stopping_and_says_why_once() -> None:
-    process, effects = after(SPAWNED, StopRequested(), Overdue("sleeps"), Overdue("pid 7 is in state D"))
+    process, actions = after(
+        SPAWNED, StopRequested(), StopTimedOut("sleeps"), StopTimedOut("pid 7 is in state D")
+    )
     assert process.state is State.STOPPING
     assert process.error_msg == "cannot be killed, trying again: pid 7 is in state D"
-    assert effects == (Publish(), *KILL_AND_ARM)
-    again, effects = step(process, Overdue("pid 7 is in state D"))
-    assert (again, effects) == (process, KILL_AND_ARM)
+    assert actions == (Publish(), *KILL_AND_ARM)
+    again, actions = step(process, StopTimedOut("pid 7 is in state D"))
+    assert (again, actions) == (process, KILL_AND_ARM)
 
 
 def test_what_a_process_leaves_behind_is_ended_again_and_again() -> None:
-    process, effects = after(SPAWNED, StopRequested(), Exited(ExitStatus()), TreeRemains("pid 8 lives on"))
-    assert (process.state, process.body) == (State.STOPPING, Body.REMNANTS)
+    process, actions = after(SPAWNED, StopRequested(), Exited(ExitStatus()), TreeRemains("pid 8 lives on"))
+    assert (process.state, process.body) == (State.STOPPING, Body.LEADER_EXITED)
     assert process.error_msg == "cannot end what it left behind, trying again: pid 8 lives on"
-    assert effects == (Publish(), KillTree(retry=True))
+    assert actions == (Publish(), KillTree(retry=True))
     assert step(process, TreeRemains("pid 8 lives on")) == (process, (KillTree(retry=True),))
 
 
@@ -170,32 +172,32 @@ def test_a_failure_and_what_hinders_the_end_are_both_told() -> None:
 
 
 def test_a_failed_process_that_is_deleted_is_forgotten_when_nothing_is_left() -> None:
-    process, effects = after(SPAWNED, NotReady("no answer"), StopRequested())
-    assert (process.doomed, effects) == (True, ())
-    process, effects = step(process, Exited(ExitStatus(signal="SIGINT")))
-    assert effects == (KillTree(),)
-    process, effects = step(process, TreeGone())
-    assert (process.state, process.error_msg, effects) == (State.ERROR, "no answer", (Forget(),))
+    process, actions = after(SPAWNED, NotReady("no answer"), StopRequested())
+    assert (process.deletion_requested, actions) == (True, ())
+    process, actions = step(process, Exited(ExitStatus(signal="SIGINT")))
+    assert actions == (KillTree(),)
+    process, actions = step(process, TreeGone())
+    assert (process.state, process.error_msg, actions) == (State.ERROR, "no answer", (Remove(),))
 
 
 def test_a_second_delete_of_a_forgotten_process_does_nothing() -> None:
-    gone, effects = after(SpawnFailed("no such file"), StopRequested())
-    assert effects == (Forget(),)
+    gone, actions = after(SpawnFailed("no such file"), StopRequested())
+    assert actions == (Remove(),)
     assert step(gone, StopRequested()) == (gone, ())
 
 
 def test_a_condition_is_published_when_it_is_new_or_changed_and_only_then() -> None:
-    process, effects = after(SPAWNED, ConditionObserved("Full", value=False))
-    assert (process.conditions, effects) == ({"Full": False}, (Publish(),))
+    process, actions = after(SPAWNED, ConditionObserved("Full", value=False))
+    assert (process.conditions, actions) == ({"Full": False}, (Publish(),))
     assert step(process, ConditionObserved("Full", value=False)) == (process, ())
-    changed, effects = step(process, ConditionObserved("Full", value=True))
-    assert (changed.conditions, effects) == ({"Full": True}, (Publish(),))
+    changed, actions = step(process, ConditionObserved("Full", value=True))
+    assert (changed.conditions, actions) == ({"Full": True}, (Publish(),))
     assert process.conditions == {"Full": False}
 
 
 def test_an_impossible_event_is_named_with_the_state() -> None:
     process, _ = after(SPAWNED, Ready())
-    with pytest.raises(IllegalTransitionError, match="Overdue cannot happen in running"):
-        step(process, Overdue("?"))
+    with pytest.raises(IllegalTransitionError, match="StopTimedOut cannot happen in running"):
+        step(process, StopTimedOut("?"))
     with pytest.raises(IllegalTransitionError, match="Exited takes a body that is alive"):
         step(after()[0], Exited(ExitStatus()))

@@ -10,26 +10,26 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from instance_manager.core.lifecycle import IllegalTransitionError, begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
-    Arm,
+    Action,
     Body,
     ConditionObserved,
-    Effect,
     Event,
     Exited,
     ExitStatus,
-    Forget,
     Identity,
     KillTree,
     NotReady,
-    Overdue,
     Process,
     Publish,
     Ready,
+    Remove,
     Signal,
     Spawned,
     SpawnFailed,
+    StartTimer,
     State,
     StopRequested,
+    StopTimedOut,
     Timer,
     TreeGone,
     TreeRemains,
@@ -47,7 +47,7 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     NotReady: st.builds(NotReady, WORDS),
     StopRequested: st.builds(StopRequested, st.sampled_from(["SIGINT", "SIGHUP"]), st.booleans()),
     Exited: st.builds(Exited, STATUSES),
-    Overdue: st.builds(Overdue, WORDS),
+    StopTimedOut: st.builds(StopTimedOut, WORDS),
     TreeGone: st.builds(TreeGone),
     TreeRemains: st.builds(TreeRemains, WORDS),
     ConditionObserved: st.builds(ConditionObserved, WORDS, st.booleans()),
@@ -66,7 +66,7 @@ NEXT = {
 def possible(process: Process) -> set[type[Event]]:
     """Return the events that can happen, told from the state and what exists on the machine."""
     always: set[type[Event]] = {StopRequested, ConditionObserved}
-    if process.doomed and process.body is Body.GONE:
+    if process.deletion_requested and process.body is Body.GONE:
         return {StopRequested}  # forgotten: the supervisor observes it no longer
     match process.body:
         case Body.ABSENT:
@@ -76,8 +76,8 @@ def possible(process: Process) -> set[type[Event]]:
         case Body.ALIVE if process.state is State.RUNNING:
             return always | {Exited}
         case Body.ALIVE:
-            return always | {Exited, Overdue}
-        case Body.REMNANTS:
+            return always | {Exited, StopTimedOut}
+        case Body.LEADER_EXITED:
             return always | {TreeGone, TreeRemains}
     return always
 
@@ -87,13 +87,13 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @initialize(ports=st.none() | st.just(PortRange(10000, 10002)))
     def begin(self, ports: PortRange | None) -> None:
-        self.process, effects = begin(ProcessSpec(name="p", binary="/bin/p"), "u", ports)
+        self.process, actions = begin(ProcessSpec(name="p", binary="/bin/p"), "u", ports)
         self.told: list[Process] = []
         self.forgotten = 0
         self.stopped_by_request = False
         self.signals: list[str] = []
         self.armed: Timer | None = None
-        self.carry_out(effects)
+        self.run(actions)
 
     @rule(data=st.data())
     def something_happens(self, data: st.DataObject) -> None:
@@ -103,7 +103,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.process.body not in {Body.GONE, Body.ABSENT})
     @rule(data=st.data())
     def the_end_comes_nearer(self, data: st.DataObject) -> None:
-        kinds: set[type[Event]] = {Exited, Overdue, TreeGone, TreeRemains}
+        kinds: set[type[Event]] = {Exited, StopTimedOut, TreeGone, TreeRemains}
         near = sorted(kinds & possible(self.process), key=lambda kind: kind.__name__)
         self.happen(data.draw(st.one_of(*(EVENTS[kind] for kind in near)), "event"))
 
@@ -122,26 +122,26 @@ class LifecycleMachine(RuleBasedStateMachine):
     def happen(self, event: Event) -> None:
         before = self.process
         kept = copy.deepcopy(before)
-        self.process, effects = step(before, event)
+        self.process, actions = step(before, event)
         assert before == kept, "a step changed the value it was given"
         assert (self.process.spec, self.process.uuid, self.process.ports) == (
             before.spec,
             before.uuid,
             before.ports,
         )
-        self.check(before, event, effects)
-        if isinstance(event, Exited | Overdue):
+        self.check(before, event, actions)
+        if isinstance(event, Exited | StopTimedOut):
             self.armed = None
-        self.carry_out(effects)
+        self.run(actions)
 
-    def check(self, before: Process, event: Event, effects: tuple[Effect, ...]) -> None:
+    def check(self, before: Process, event: Event, actions: tuple[Action, ...]) -> None:
         if isinstance(event, StopRequested) and before.state in {State.STARTING, State.RUNNING}:
             self.stopped_by_request = True
-        if isinstance(event, Overdue):
+        if isinstance(event, StopTimedOut):
             assert self.armed is not None, "nothing was armed"
-            assert Signal("SIGKILL", session=True) in effects
+            assert Signal("SIGKILL", session=True) in actions
         else:
-            assert not any(isinstance(e, Signal) and e.name == "SIGKILL" for e in effects)
+            assert not any(isinstance(e, Signal) and e.name == "SIGKILL" for e in actions)
         if isinstance(event, Exited) and before.state in {State.STARTING, State.RUNNING}:
             status = event.status
             assert self.process.state is (State.STOPPED if status.clean else State.ERROR)
@@ -150,28 +150,28 @@ class LifecycleMachine(RuleBasedStateMachine):
         if isinstance(event, TreeGone) and before.state is State.STOPPING:
             assert self.process.state is State.STOPPED
         if isinstance(event, Exited | TreeRemains):
-            assert any(isinstance(e, KillTree) for e in effects)
-        if before.doomed and before.body is Body.GONE:
-            assert effects == (), "something follows the end"
+            assert any(isinstance(e, KillTree) for e in actions)
+        if before.deletion_requested and before.body is Body.GONE:
+            assert actions == (), "something follows the end"
 
-    def carry_out(self, effects: tuple[Effect, ...]) -> None:
-        for effect, following in itertools.zip_longest(effects, effects[1:]):
-            match effect:
+    def run(self, actions: tuple[Action, ...]) -> None:
+        for action, following in itertools.zip_longest(actions, actions[1:]):
+            match action:
                 case Publish():
                     self.told.append(self.process)
                 case Signal(name):
                     self.signals.append(name)
                     timer = Timer.RETRY if name == "SIGKILL" else Timer.GRACE
-                    assert following == Arm(timer), "a signal without a timer"
-                case Arm(timer):
+                    assert following == StartTimer(timer), "a signal without a timer"
+                case StartTimer(timer):
                     self.armed = timer
-                case Forget():
+                case Remove():
                     self.forgotten += 1
                     assert following is None
 
     @invariant()
     def it_is_forgotten_once_when_it_is_doomed_and_nothing_is_left(self) -> None:
-        assert self.forgotten == (self.process.doomed and self.process.body is Body.GONE)
+        assert self.forgotten == (self.process.deletion_requested and self.process.body is Body.GONE)
 
     @invariant()
     def watchers_know_what_there_is_to_see(self) -> None:
@@ -216,7 +216,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.happen(Spawned(Identity(7, 70)))
                 case Body.ALIVE:
                     self.happen(Exited(ExitStatus(code=1)))
-                case Body.REMNANTS:
+                case Body.LEADER_EXITED:
                     self.happen(TreeGone())
         self.it_is_forgotten_once_when_it_is_doomed_and_nothing_is_left()
         self.the_states_told_are_a_path_with_each_state_once()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instance_manager.adapters.journal import SqliteJournal, codec
 from instance_manager.app.interfaces import JournalRecord
-from instance_manager.core.adoption import open_envelope
+from instance_manager.core.adoption import parse_recovery_metadata
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import MAX_PORT, PortRange, parse_port_range
@@ -59,11 +59,11 @@ def process_text(data: bytes) -> None:
     _sane(process)
 
 
-def envelope(data: bytes) -> None:
+def recovery_metadata(data: bytes) -> None:
     """What a process carries in its environment is a process or refused."""
     text, *words = _words(data)
     with contextlib.suppress(ValueError):
-        process, _ = open_envelope("a", "u", text, words, IDENTITY)
+        process, _ = parse_recovery_metadata("a", "u", text, words, IDENTITY)
         _sane(process)
 
 
@@ -114,7 +114,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "validation": validation,
     "port_range": port_range,
     "process_text": process_text,
-    "envelope": envelope,
+    "envelope": recovery_metadata,
     "journal": journal,
 }
 

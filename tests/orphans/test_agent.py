@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from instance_manager.orphans.model import Fate
+from instance_manager.orphans.model import Resolution
 from tests.orphans.world import MANAGER, NEIGHBOUR, instance, orphan_world, owner
 from tests.support.fake_orphans import MemoryRecords
 
@@ -85,7 +85,7 @@ async def test_a_record_ends_when_the_instance_is_gone() -> None:
         world.manager.end("a-e-0")
         await world.settle()
         assert not world.orphans
-        assert [record.fate for record in world.records.history] == [Fate.GONE]
+        assert [record.fate for record in world.records.history] == [Resolution.GONE]
 
 
 async def test_a_record_ends_when_the_name_goes_to_another_uuid_and_that_one_is_left_alone() -> None:
@@ -96,7 +96,7 @@ async def test_a_record_ends_when_the_name_goes_to_another_uuid_and_that_one_is_
         world.manager.put(instance("a-e-0", "u2"))
         await world.passes(1000)
         assert not world.orphans
-        assert world.records.history[0].fate in {Fate.REPLACED, Fate.OWNED}
+        assert world.records.history[0].fate in {Resolution.REPLACED, Resolution.OWNED}
         assert not world.manager.asked
 
 
@@ -107,7 +107,7 @@ async def test_a_record_ends_when_the_owner_is_back() -> None:
         world.owners.put(owner("a-e-0"))
         await world.settle()
         assert not world.orphans
-        assert [record.fate for record in world.records.history] == [Fate.OWNED]
+        assert [record.fate for record in world.records.history] == [Resolution.OWNED]
         assert not world.manager.asked
 
 
@@ -117,7 +117,7 @@ async def test_a_record_ends_when_the_instance_manager_leaves() -> None:
         await world.passes(10)
         world.manager.leave()
         await world.passes(1000)
-        assert [record.fate for record in world.records.history] == [Fate.MANAGER_LEFT]
+        assert [record.fate for record in world.records.history] == [Resolution.MANAGER_LEFT]
         assert not world.manager.asked
 
 

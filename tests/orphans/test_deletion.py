@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.orphans.model import AUTO_DELETION, Fate
+from instance_manager.orphans.model import AUTO_DELETION, Resolution
 from tests.orphans.world import MANAGER, NEIGHBOUR, OrphanWorld, instance, orphan_world, owner
 
 Sized = Callable[[int, int], int]
@@ -37,7 +37,7 @@ async def test_auto_deletion_deletes_after_the_grace_period_and_says_so() -> Non
         assert world.manager.asked == [("a-e-0", "u1")]
         world.manager.end("a-e-0")
         await world.settle()
-        assert [record.fate for record in world.records.history] == [Fate.DELETED]
+        assert [record.fate for record in world.records.history] == [Resolution.DELETED]
         (entry,) = [entry for entry in logs if entry["event"] == "orphan deleted"]
         assert (entry["uuid"], entry["by"]) == ("u1", AUTO_DELETION)
         assert "no owner" in entry["reason"]
@@ -65,7 +65,7 @@ async def test_a_person_has_an_orphan_deleted_at_once_and_only_that_one() -> Non
         world.manager.end("a-e-0")
         await world.settle()
         (ended,) = world.records.history
-        assert ended.fate is Fate.DELETED
+        assert ended.fate is Resolution.DELETED
         assert "alice" in ended.outcome
 
 
@@ -77,7 +77,7 @@ async def test_an_orphan_is_not_deleted_on_a_persons_order_if_its_owner_is_back(
         await world.records.request_delete(world.orphans[0].name, "alice", world.clock.now())
         await world.passes(30)
         assert not world.manager.asked
-        assert [record.fate for record in world.records.history] == [Fate.OWNED]
+        assert [record.fate for record in world.records.history] == [Resolution.OWNED]
 
 
 async def test_a_persons_order_needs_two_looks_where_there_are_no_owners() -> None:
@@ -99,7 +99,7 @@ async def test_a_name_that_has_gone_to_another_process_is_not_deleted() -> None:
         world.manager.put(instance("a-e-0", "u2"))
         await world.passes(100)
         assert not world.manager.deleted
-        assert world.records.history[0].fate is Fate.REPLACED
+        assert world.records.history[0].fate is Resolution.REPLACED
 
 
 async def test_a_delete_that_fails_is_kept_and_tried_again_across_restarts() -> None:
@@ -187,7 +187,9 @@ async def test_an_order_that_had_to_wait_for_others_is_not_given_before_another_
         await world.passes(100)
         assert len(world.manager.asked) == 16
         assert waits not in dict(world.manager.asked)
-        assert [(each.instance.name, each.fate) for each in world.records.history] == [(waits, Fate.OWNED)]
+        assert [(each.instance.name, each.fate) for each in world.records.history] == [
+            (waits, Resolution.OWNED)
+        ]
 
 
 @pytest.mark.timeout(300)

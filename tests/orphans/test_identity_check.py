@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from instance_manager.orphans.identity_check import doubt, other_names
-from instance_manager.orphans.model import Kind, Observed, Owner
+from instance_manager.orphans.model import Kind, ObservedInstance, Owner
 
 
-def running(*names: str) -> Mapping[str, Observed]:
-    return {name: Observed(name, f"u-{name}", "replica", "running") for name in names}
+def running(*names: str) -> Mapping[str, ObservedInstance]:
+    return {name: ObservedInstance(name, f"u-{name}", "replica", "running") for name in names}
 
 
 def owners(*, state: str = "running", **managers: str) -> Mapping[str, Owner]:

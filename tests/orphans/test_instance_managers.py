@@ -20,7 +20,7 @@ from instance_manager.orphans.interfaces import (
     InstanceNews,
     InstancesListed,
 )
-from instance_manager.orphans.model import DataEngine, Observed
+from instance_manager.orphans.model import DataEngine, ObservedInstance
 from instance_manager.pb.imrpc.instance_pb2 import InstanceDeleteRequest, InstanceResponse
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.without_uuid import without_uuids
@@ -28,13 +28,13 @@ from tests.support.without_uuid import without_uuids
 ANOTHER = "00000000-0000-4000-8000-000000000000"
 
 
-async def created(client: Client, name: str) -> Observed:
+async def created(client: Client, name: str) -> ObservedInstance:
     """Create a process and return it as it has to be seen."""
     async with Watch(client) as watch:
         uuid = (await client.process_create(sleeper(name))).status.uuid
         await watch.state(name, "running")
     kind = "engine" if "-e-" in name else "replica"
-    return Observed(name, uuid, kind, "running")
+    return ObservedInstance(name, uuid, kind, "running")
 
 
 async def exhausted(told: AsyncGenerator[InstanceNews, None]) -> None:
@@ -49,17 +49,17 @@ async def test_instances_are_listed_and_got_with_their_types_and_uuids(daemon: D
         assert source.name == "im-1"
         assert sorted(await source.list_live(), key=lambda each: each.name) == seen
         assert [await source.get_live(each) for each in seen] == seen
-        assert await source.get_live(Observed("other", ANOTHER, "replica", "running")) is None
+        assert await source.get_live(ObservedInstance("other", ANOTHER, "replica", "running")) is None
 
 
 async def test_a_delete_hits_only_the_instance_that_has_the_uuid(daemon: Daemon) -> None:
     async with daemon.client() as client, Watch(client) as watch:
         seen = await created(client, "r1")
         source = GrpcInstanceManager("im-1", lambda: client)
-        assert not await source.delete(Observed("r1", ANOTHER, "replica", "running"))
+        assert not await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running"))
         assert await source.get_live(seen) == seen
         with pytest.raises(CannotDeleteError, match="it has no UUID"):
-            await source.delete(Observed("r1", "", "replica", "running"))
+            await source.delete(ObservedInstance("r1", "", "replica", "running"))
         assert await source.get_live(seen) == seen
         assert await source.delete(seen)
         await watch.state("r1", "deleted")
@@ -153,7 +153,7 @@ async def test_a_watch_that_follows_a_lost_one_connects_anew_and_cuts_nothing_of
 async def test_nothing_is_read_where_nobody_answers(tmp_path: Path) -> None:
     async with Client(f"unix://{tmp_path}/nothing.sock") as client:
         source = GrpcInstanceManager("im-1", lambda: client)
-        seen = Observed("r1", ANOTHER, "replica", "running")
+        seen = ObservedInstance("r1", ANOTHER, "replica", "running")
         for read in (source.list_live(), source.get_live(seen), anext(source.watch())):
             with pytest.raises(
                 CannotReadError, match=r"cannot read instance manager im-1 at unix:.*No such file"
@@ -167,7 +167,7 @@ async def test_an_instance_of_v2_is_not_mistaken_for_none_where_its_service_is_a
     async with daemon.client() as client:
         source = GrpcInstanceManager("im-1", lambda: client)
         with pytest.raises(CannotReadError):
-            await source.get_live(Observed("r1", ANOTHER, "replica", "running", DataEngine.V2))
+            await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
 
 
 async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
@@ -176,11 +176,11 @@ async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
     url = f"unix://{tmp_path}/old.sock"
     async with daemon.client() as client, without_uuids(url, daemon.url) as old, Client(url) as to_old:
         seen = await created(client, "r1")
-        bare = Observed("r1", "", "replica", "running")
+        bare = ObservedInstance("r1", "", "replica", "running")
         source = GrpcInstanceManager("im-old", lambda: to_old)
         assert await source.list_live() == [bare]
         assert await source.get_live(seen) == bare
-        assert await source.get_live(Observed("other", "", "replica", "running")) is None
+        assert await source.get_live(ObservedInstance("other", "", "replica", "running")) is None
         async with aclosing(source.watch()) as told:
             first = await anext(told)
             assert isinstance(first, InstancesListed)
@@ -227,12 +227,12 @@ async def test_a_v2_instance_is_not_deleted_where_its_uuid_would_not_be_looked_a
         async with Client(url) as client:
             source = GrpcInstanceManager("im-1", lambda: client)
             with pytest.raises(CannotDeleteError, match="does not compare the UUIDs of v2 instances"):
-                await source.delete(Observed("r1", ANOTHER, "replica", "running", DataEngine.V2))
+                await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
             assert go.deletes == []
-            assert await source.delete(Observed("r1", ANOTHER, "replica", "running"))
+            assert await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running"))
             assert go.deletes == ["r1"]
             # What is not known there is not taken for gone.
             with pytest.raises(CannotReadError, match="UNIMPLEMENTED"):
-                await source.get_live(Observed("r1", ANOTHER, "replica", "running", DataEngine.V2))
+                await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
     finally:
         await server.stop(None)

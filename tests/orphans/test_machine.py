@@ -24,7 +24,7 @@ from instance_manager.orphans.actions import (
     Work,
     Write,
 )
-from instance_manager.orphans.model import Observed, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from instance_manager.orphans.reconciler import Reconciler
 from instance_manager.orphans.settings import OrphanSettings
 from tests.orphans.explorer.world import (
@@ -58,7 +58,7 @@ class OrphanMachine(RuleBasedStateMachine):
         self.settings = OrphanSettings(wait=1.0, retry=5.0, auto_deletion=auto_deletion, grace=20.0)
         self.lives = [Life() for _ in SCRIPTS]
         self.owners: list[list[Owner | None]] = [[None] for _ in SCRIPTS]
-        self.instances: list[list[Observed | None]] = [[None] for _ in SCRIPTS]
+        self.instances: list[list[ObservedInstance | None]] = [[None] for _ in SCRIPTS]
         self.true_orphans: set[str] = set()
         self.records: dict[str, Orphan] = {}
         self.sent: list[Work] = []

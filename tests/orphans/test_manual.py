@@ -5,11 +5,19 @@ from dataclasses import replace
 import pytest
 
 from instance_manager.orphans import manual as by_hand
-from instance_manager.orphans.model import Fate, Kind, Observed, Orphan, Owner, Unreadable, Verdict
+from instance_manager.orphans.model import (
+    Kind,
+    ObservedInstance,
+    Orphan,
+    Owner,
+    Resolution,
+    Unreadable,
+    Verdict,
+)
 from instance_manager.orphans.verification import Read
 from tests.support.fake_orphans import FakeManager, MemoryOwners, MemoryRecords
 
-R1 = Observed("r1", "u1", "replica", "running")
+R1 = ObservedInstance("r1", "u1", "replica", "running")
 OWNER = Owner(
     "r1",
     Kind.REPLICA,
@@ -107,14 +115,14 @@ async def test_an_orphan_is_deleted_with_its_uuid_and_its_record_waits_for_its_e
     assert world.kept == replace(world.record, requested_by="root", requested_at=200.0, deleted_by="root")
     world.manager.end("r1")
     done = await world.delete()
-    assert (done.taken, done.record.fate) == (True, Fate.DELETED)
+    assert (done.taken, done.record.fate) == (True, Resolution.DELETED)
     assert world.manager.asked == [("r1", "u1")]
 
 
 async def test_a_name_that_has_gone_to_another_uuid_is_not_touched(world: World) -> None:
     world.manager.put(replace(R1, uuid="u2"))
     done = await world.delete()
-    assert (done.taken, done.record.fate) == (False, Fate.REPLACED)
+    assert (done.taken, done.record.fate) == (False, Resolution.REPLACED)
     assert world.manager.asked == []
 
 
@@ -132,7 +140,7 @@ async def test_a_name_that_changes_hands_at_the_last_moment_is_not_touched(world
 async def test_an_owner_that_is_back_ends_the_record(world: World) -> None:
     world.owners.put(OWNER)
     done = await world.delete()
-    assert (done.taken, done.record.fate) == (False, Fate.OWNED)
+    assert (done.taken, done.record.fate) == (False, Resolution.OWNED)
     assert world.manager.asked == []
     assert world.records.open == {}
 
@@ -193,15 +201,15 @@ async def test_looking_again_changes_nothing(world: World) -> None:
 
 async def test_a_record_that_the_agent_ends_during_the_order_stays_ended(world: World) -> None:
     class Quick(FakeManager):
-        async def delete(self, seen: Observed) -> bool:
-            await world.records.remove(world.kept.close(Fate.DELETED, 201.0, "deleted by root"))
+        async def delete(self, seen: ObservedInstance) -> bool:
+            await world.records.remove(world.kept.close(Resolution.DELETED, 201.0, "deleted by root"))
             return await super().delete(seen)
 
     world.manager = Quick("im-1", R1)
     done = await world.delete()
     assert done.taken
     assert world.records.open == {}
-    assert [record.fate for record in world.records.history] == [Fate.DELETED]
+    assert [record.fate for record in world.records.history] == [Resolution.DELETED]
 
 
 async def test_a_source_without_any_owner_is_left_to_the_second_look_of_the_agent(world: World) -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from instance_manager.orphans.model import (
     AUTO_DELETION,
     DataEngine,
-    Fate,
     Kind,
-    Observed,
+    ObservedInstance,
     Orphan,
     Owner,
+    Resolution,
     Unreadable,
     Verdict,
-    deleter,
+    deletion_requester,
     judge,
     record_name,
     review,
@@ -28,7 +28,7 @@ from instance_manager.orphans.model import (
 HERE, ELSEWHERE = "im-here", "im-elsewhere"
 AWAY = Unreadable("no route to host")
 STATES = ("starting", "running", "stopping", "stopped", "error", "unknown", "")
-INSTANCE = Observed("v-e-0", "u1", Kind.ENGINE, "running")
+INSTANCE = ObservedInstance("v-e-0", "u1", Kind.ENGINE, "running")
 OWNER = Owner(
     "v-e-0",
     Kind.ENGINE,
@@ -40,9 +40,9 @@ OWNER = Owner(
 )
 
 
-def every_instance() -> Iterator[Observed]:
+def every_instance() -> Iterator[ObservedInstance]:
     for state, uuid, engine, deleting in itertools.product(STATES, ("", "u1"), DataEngine, (False, True)):
-        yield Observed("v-e-0", uuid, Kind.ENGINE, state, engine, deleting)
+        yield ObservedInstance("v-e-0", uuid, Kind.ENGINE, state, engine, deleting)
 
 
 def every_owner() -> Iterator[Owner]:
@@ -143,7 +143,7 @@ names = st.text("abc-", min_size=1, max_size=6)
 def test_the_state_of_an_instance_has_no_part_in_its_record_name(
     name: str, uuid: str, engine: DataEngine, state: str
 ) -> None:
-    instance = Observed(name, uuid, Kind.REPLICA, "running", engine)
+    instance = ObservedInstance(name, uuid, Kind.REPLICA, "running", engine)
     assert record_name(instance, HERE) == record_name(replace(instance, state=state), HERE)
     assert record_name(instance, HERE) != record_name(instance, ELSEWHERE)
     assert record_name(instance, HERE) != record_name(replace(instance, uuid=f"{uuid}x"), HERE)
@@ -151,18 +151,18 @@ def test_the_state_of_an_instance_has_no_part_in_its_record_name(
 
 def test_a_record_ends_when_its_instance_is_gone() -> None:
     after = review(RECORD, None, None, 200.0)
-    assert (after.fate, after.ended, after.exists) == (Fate.GONE, 200.0, False)
+    assert (after.fate, after.ended, after.exists) == (Resolution.GONE, 200.0, False)
 
 
 def test_a_record_ends_when_its_name_has_gone_to_another_uuid() -> None:
     after = review(RECORD, replace(INSTANCE, uuid="u2"), None, 200.0)
-    assert after.fate is Fate.REPLACED
+    assert after.fate is Resolution.REPLACED
     assert "u2" in after.outcome
 
 
 def test_a_record_ends_when_the_owner_is_back_on_this_instance_manager() -> None:
     for owner in (OWNER, replace(OWNER, current_state="starting"), replace(OWNER, deleting=True)):
-        assert review(RECORD, INSTANCE, owner, 200.0).fate is Fate.OWNED
+        assert review(RECORD, INSTANCE, owner, 200.0).fate is Resolution.OWNED
 
 
 def test_a_record_stays_while_its_owner_is_elsewhere_or_stopped_or_not_known() -> None:
@@ -180,20 +180,20 @@ def test_a_record_says_who_had_its_instance_deleted() -> None:
     ordered = replace(RECORD, deleted_by="alice")
     for instance in (None, replace(INSTANCE, uuid="u2")):
         after = review(ordered, instance, None, 200.0)
-        assert after.fate is Fate.DELETED
+        assert after.fate is Resolution.DELETED
         assert "alice" in after.outcome
-    assert review(ordered, replace(INSTANCE, state="stopping"), None, 200.0).fate is Fate.OPEN
+    assert review(ordered, replace(INSTANCE, state="stopping"), None, 200.0).fate is Resolution.OPEN
 
 
 def test_nobody_deletes_an_orphan_unless_asked() -> None:
-    assert deleter(RECORD, 1e9, auto_deletion=False, grace=0.0) == ""
+    assert deletion_requester(RECORD, 1e9, auto_deletion=False, grace=0.0) == ""
 
 
 def test_auto_deletion_waits_for_the_end_of_the_grace_period() -> None:
-    assert deleter(RECORD, 399.9, auto_deletion=True, grace=300.0) == ""
-    assert deleter(RECORD, 400.0, auto_deletion=True, grace=300.0) == AUTO_DELETION
+    assert deletion_requester(RECORD, 399.9, auto_deletion=True, grace=300.0) == ""
+    assert deletion_requester(RECORD, 400.0, auto_deletion=True, grace=300.0) == AUTO_DELETION
 
 
 def test_a_person_need_not_wait() -> None:
     asked = replace(RECORD, requested_by="alice")
-    assert deleter(asked, 100.0, auto_deletion=False, grace=300.0) == "alice"
+    assert deletion_requester(asked, 100.0, auto_deletion=False, grace=300.0) == "alice"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.orphans.interfaces import CannotReadError
-from instance_manager.orphans.model import DataEngine, Fate, Observed, Orphan
+from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
 from instance_manager.orphans.records import Sources, SqliteRecords
 from instance_manager.orphans.records.schema import STEPS
 
@@ -17,7 +17,9 @@ FILES = Path(__file__).parent / "orphan_records"
 
 
 def orphan(name: str = "r1", uuid: str = "u1", created: float = 100.0) -> Orphan:
-    return Orphan(Observed(name, uuid, "replica", "running"), "im-1", created, "the instance has no owner")
+    return Orphan(
+        ObservedInstance(name, uuid, "replica", "running"), "im-1", created, "the instance has no owner"
+    )
 
 
 @pytest.fixture
@@ -45,12 +47,12 @@ def person(agent: SqliteRecords, path: Path) -> Iterator[SqliteRecords]:
 
 def filled() -> Orphan:
     return Orphan(
-        instance=Observed("v-e-0", "u-9", "engine", "error", DataEngine.V2, deleting=True),
+        instance=ObservedInstance("v-e-0", "u-9", "engine", "error", DataEngine.V2, deleting=True),
         manager="im-2",
         created=1.5,
         reason="why",
         exists=False,
-        fate=Fate.MANAGER_LEFT,
+        fate=Resolution.MANAGER_LEFT,
         ended=2.5,
         outcome="what",
         requested_by="root",
@@ -100,7 +102,7 @@ async def test_what_is_new_about_a_record_does_not_bring_back_one_that_has_ended
     await agent.put(orphan())
     await person.update(replace(orphan(), trouble="busy"))
     assert await agent.list() == [replace(orphan(), trouble="busy")]
-    gone = orphan().close(Fate.GONE, 300.0, "the instance is gone")
+    gone = orphan().close(Resolution.GONE, 300.0, "the instance is gone")
     await agent.remove(gone)
     await person.update(replace(orphan(), trouble="late"))
     assert await agent.list() == []
@@ -113,10 +115,10 @@ async def test_an_instance_that_was_gone_before_its_deletion_was_written_down_wa
     await agent.put(orphan())
     asked = await person.request_delete(orphan().name, "root", 200.0)
     assert asked is not None
-    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    await agent.remove(orphan().close(Resolution.GONE, 300.0, "the instance is gone"))
     await person.update(replace(asked, deleted_by="root"))
     (ended,) = await agent.history()
-    assert (ended.fate, ended.outcome, ended.requested_by) == (Fate.DELETED, "deleted by root", "root")
+    assert (ended.fate, ended.outcome, ended.requested_by) == (Resolution.DELETED, "deleted by root", "root")
     assert await agent.list() == []
 
 
@@ -124,7 +126,7 @@ async def test_a_request_for_a_record_that_has_ended_is_refused(
     agent: SqliteRecords, person: SqliteRecords
 ) -> None:
     await agent.put(orphan())
-    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    await agent.remove(orphan().close(Resolution.GONE, 300.0, "the instance is gone"))
     assert await person.request_delete(orphan().name, "root", 200.0) is None
     assert await person.list() == []
 
@@ -136,23 +138,23 @@ async def test_an_instance_that_a_person_has_deleted_was_deleted_even_if_the_age
     asked = await person.request_delete(orphan().name, "root", 200.0)
     assert asked is not None
     await person.put(replace(asked, deleted_by="root"))
-    await agent.remove(orphan().close(Fate.GONE, 300.0, "the instance is gone"))
+    await agent.remove(orphan().close(Resolution.GONE, 300.0, "the instance is gone"))
     (ended,) = await person.history()
-    assert (ended.fate, ended.outcome, ended.ended) == (Fate.DELETED, "deleted by root", 300.0)
+    assert (ended.fate, ended.outcome, ended.ended) == (Resolution.DELETED, "deleted by root", 300.0)
     assert (ended.requested_by, ended.requested_at, ended.deleted_by) == ("root", 200.0, "root")
 
 
 async def test_an_ended_record_is_history_once_with_what_became_of_it(
     agent: SqliteRecords, person: SqliteRecords
 ) -> None:
-    ended = orphan().close(Fate.DELETED, 300.0, "deleted by root")
+    ended = orphan().close(Resolution.DELETED, 300.0, "deleted by root")
     await agent.put(orphan())
     await agent.remove(ended)
     await person.remove(ended)
     assert await person.history() == [ended]
     # The same instance may be found again, and end again.
     await agent.put(orphan(created=400.0))
-    again = orphan(created=400.0).close(Fate.OWNED, 500.0, "the owner is back")
+    again = orphan(created=400.0).close(Resolution.OWNED, 500.0, "the owner is back")
     await agent.remove(again)
     assert await person.history() == [ended, again]
 
@@ -162,7 +164,7 @@ async def test_the_history_is_bounded_and_keeps_the_latest(path: Path) -> None:
     records.open()
     for number in range(10):
         await records.put(orphan(f"r{number}"))
-        await records.remove(orphan(f"r{number}").close(Fate.GONE, 1.0, "gone"))
+        await records.remove(orphan(f"r{number}").close(Resolution.GONE, 1.0, "gone"))
     assert [record.instance.name for record in await records.history()] == ["r7", "r8", "r9"]
     records.close()
 
@@ -304,7 +306,7 @@ async def test_records_of_every_version_are_understood(path: Path, version: int)
     begin(path, (FILES / f"v{version}.db").read_bytes())
     records = SqliteRecords(path, agent=True)
     records.open()
-    assert await records.list() == [replace(filled(), fate=Fate.OPEN)]
+    assert await records.list() == [replace(filled(), fate=Resolution.OPEN)]
     assert await records.history() == [filled()]
     assert await records.sources() == Sources("/owners.json", {"im-1": "tcp://a:1"}, 1.0, 2)
     records.close()

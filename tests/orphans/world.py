@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from instance_manager.orphans.agent import OrphanAgent
-from instance_manager.orphans.model import Kind, Observed, Orphan, Owner
+from instance_manager.orphans.model import Kind, ObservedInstance, Orphan, Owner
 from instance_manager.orphans.settings import OrphanSettings
 from tests.support.fake_orphans import FakeManager, MemoryOwners, MemoryRecords
 from tests.support.fakes import FakeClock
@@ -32,8 +32,8 @@ def owner(name: str, **fields: object) -> Owner:
     return replace(here, **fields)  # type: ignore[arg-type]
 
 
-def instance(name: str, uuid: str = "u1", state: str = "running") -> Observed:
-    return Observed(name, uuid, Kind.ENGINE, state)
+def instance(name: str, uuid: str = "u1", state: str = "running") -> ObservedInstance:
+    return ObservedInstance(name, uuid, Kind.ENGINE, state)
 
 
 class OrphanWorld:

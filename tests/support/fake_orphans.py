@@ -17,7 +17,7 @@ from instance_manager.orphans.interfaces import (
     OwnerNews,
     OwnersListed,
 )
-from instance_manager.orphans.model import Observed, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 
 News = TypeVar("News")
 
@@ -117,7 +117,7 @@ class MemoryOwners:
 class FakeManager:
     """An instance manager whose instances exist only here; implements `interfaces.InstanceManagerSource`."""
 
-    def __init__(self, name: str, *instances: Observed) -> None:
+    def __init__(self, name: str, *instances: ObservedInstance) -> None:
         self.name = name
         self.instances = {instance.name: instance for instance in instances}
         """By name."""
@@ -136,7 +136,7 @@ class FakeManager:
         """UUID of each instance whose deletion was begun."""
         self._feed: _Feed[InstanceNews] = _Feed()
 
-    def put(self, instance: Observed) -> None:
+    def put(self, instance: ObservedInstance) -> None:
         """Create or change an instance."""
         self.instances[instance.name] = instance
         self._tell(InstanceChanged(instance.name, instance))
@@ -164,12 +164,12 @@ class FakeManager:
         if self.trouble:
             raise CannotReadError(self.trouble)
 
-    async def get_live(self, seen: Observed) -> Observed | None:
+    async def get_live(self, seen: ObservedInstance) -> ObservedInstance | None:
         """Return the instance of that name."""
         self._answer()
         return self.instances.get(seen.name)
 
-    async def list_live(self) -> Sequence[Observed]:
+    async def list_live(self) -> Sequence[ObservedInstance]:
         """Return all instances."""
         self._answer()
         return tuple(self.instances.values())
@@ -180,7 +180,7 @@ class FakeManager:
         async for news in self._feed.follow(InstancesListed(tuple(self.instances.values()))):
             yield news
 
-    async def delete(self, seen: Observed) -> bool:
+    async def delete(self, seen: ObservedInstance) -> bool:
         """Begin to stop an instance; a test ends it."""
         self.asked.append((seen.name, seen.uuid))
         await self.unheld.wait()

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 from contextlib import contextmanager
 from functools import partial
 
-from instance_manager.app.interfaces import JournalRecord, SpawnOrder
+from instance_manager.app.interfaces import JournalRecord, SpawnRequest
 from instance_manager.core.change import Change
 from instance_manager.core.errors import NotFoundError, PermissionDeniedError
 from instance_manager.core.process import ExitStatus, Identity
@@ -101,7 +101,7 @@ class FakeChild:
 
     def __init__(
         self,
-        order: SpawnOrder,
+        order: SpawnRequest,
         identity: Identity,
         on_exit: Callable[[ExitStatus], None],
         *,
@@ -181,12 +181,12 @@ class FakeSpawner:
         self.children: list[FakeChild] = []
         """Every process that was started, in order."""
 
-    def permit(self, program: str) -> None:
+    def check_allowed(self, program: str) -> None:
         """Raise PermissionDeniedError for what is `forbidden`."""
         if program in self.forbidden:
             raise PermissionDeniedError(f"cannot start {program}: it is forbidden")
 
-    def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> FakeChild:
+    def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> FakeChild:
         """Start a process, or raise the next of `failures`."""
         if self.failures:
             raise self.failures.popleft()

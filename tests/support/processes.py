@@ -12,7 +12,7 @@ from pathlib import Path
 
 from instance_manager.adapters.logs import EchoSink, LogFiles
 from instance_manager.adapters.process import ProcessSpawner, proc
-from instance_manager.app.interfaces import Child, SpawnOrder
+from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.process import ExitStatus
 from tests.support.daemon import MARKER, marked
 
@@ -53,7 +53,7 @@ class Output:
 class Started:
     """A process that was spawned, and what was reported of its end."""
 
-    def __init__(self, order: SpawnOrder) -> None:
+    def __init__(self, order: SpawnRequest) -> None:
         self.uuid = order.uuid
         self.reports: list[ExitStatus] = []
         self._exited = asyncio.Event()
@@ -96,11 +96,11 @@ class Workshop:
             await self._reaped.setdefault(pid, asyncio.Event()).wait()
 
     def spawn(self, *command: str, output: int | None = None, name: str = "one") -> Started:
-        order = SpawnOrder(
+        order = SpawnRequest(
             name=name,
             uuid=str(uuid.uuid4()),
             command=command,
-            envelope="",
+            recovery_metadata="",
             output=self.output.fd if output is None else output,
         )
         started = Started(order)

@@ -19,9 +19,9 @@ _TOO_LARGE_PID, _TOO_LATE = 2**31, 2**63
 _BODIES = {
     State.STARTING: {Body.ABSENT, Body.ALIVE},
     State.RUNNING: {Body.ALIVE},
-    State.STOPPING: {Body.ABSENT, Body.ALIVE, Body.REMNANTS},
-    State.STOPPED: {Body.REMNANTS, Body.GONE},
-    State.ERROR: {Body.ALIVE, Body.REMNANTS, Body.GONE},
+    State.STOPPING: {Body.ABSENT, Body.ALIVE, Body.LEADER_EXITED},
+    State.STOPPED: {Body.LEADER_EXITED, Body.GONE},
+    State.ERROR: {Body.ALIVE, Body.LEADER_EXITED, Body.GONE},
 }
 """What may exist of a process in each state; from anything else no daemon could go on."""
 
@@ -44,14 +44,14 @@ def encode(process: Process) -> str:
             "ports": [ports.start, ports.end] if ports else None,
             "state": process.state,
             "failure": process.failure,
-            "hindrance": process.hindrance,
+            "hindrance": process.stop_error,
             "conditions": process.conditions,
             "body": process.body,
             "identity": [identity.pid, identity.start_time] if identity else None,
             "exit": [exit_status.code, exit_status.signal, exit_status.known] if exit_status else None,
             "stop_signal": process.stop_signal,
             "killed": process.killed,
-            "doomed": process.doomed,
+            "doomed": process.deletion_requested,
         }
     )
 
@@ -99,7 +99,7 @@ def _decode(data: dict[str, Any]) -> Process:
         ports=port_range(int(ports[0]), int(ports[1])) if ports else None,
         state=state,
         failure=str(data.get("failure", "")),
-        hindrance=str(data.get("hindrance", "")),
+        stop_error=str(data.get("hindrance", "")),
         conditions={str(key): bool(value) for key, value in data.get("conditions", {}).items()},
         body=body,
         identity=_identity(int(identity[0]), int(identity[1])) if identity else None,
@@ -108,7 +108,7 @@ def _decode(data: dict[str, Any]) -> Process:
         else None,
         stop_signal=str(data.get("stop_signal", "SIGINT")),
         killed=bool(data.get("killed", False)),
-        doomed=bool(data.get("doomed", False)),
+        deletion_requested=bool(data.get("doomed", False)),
     )
 
 

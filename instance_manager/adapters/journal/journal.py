@@ -45,7 +45,7 @@ _UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaE
 
 
 class SqliteJournal:
-    """Implements `app.interfaces.Journal` and, for the changes of earlier daemons, `app.interfaces.Past`."""
+    """Implements `app.interfaces.Journal` and, for earlier daemons' changes, `app.interfaces.EventStore`."""
 
     def __init__(self, path: Path, boot_id: str, *, memory: int = 5000, retry_interval: float = 1.0) -> None:
         """Keep the journal in a file.

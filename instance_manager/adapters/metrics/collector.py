@@ -92,7 +92,7 @@ class DaemonCollector:
     def _processes(self) -> Iterator[Metric]:
         supervisor = self._sources.supervisor
         listed = supervisor.processes().values()
-        everything = supervisor.left
+        everything = supervisor.remaining
         family = GaugeMetricFamily(
             "instance_manager_processes",
             "Number of listed processes, by state and type.",
@@ -111,7 +111,7 @@ class DaemonCollector:
         yield GaugeMetricFamily(
             "instance_manager_processes_hindered",
             "Number of processes that a signal alone could not stop; their error_msg says why.",
-            value=sum(bool(process.hindrance) and process.body is not Body.GONE for process in everything),
+            value=sum(bool(process.stop_error) and process.body is not Body.GONE for process in everything),
         )
 
     def _ports(self) -> Metric:

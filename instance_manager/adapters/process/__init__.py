@@ -1,6 +1,6 @@
 """OS processes: spawned, signalled and awaited through pidfds, together with their descendants."""
 
-from instance_manager.adapters.process.adoption import ProcessSurvivors
+from instance_manager.adapters.process.adoption import OsProcessAdopter
 from instance_manager.adapters.process.spawner import ProcessSpawner
 
-__all__ = ["ProcessSpawner", "ProcessSurvivors"]
+__all__ = ["OsProcessAdopter", "ProcessSpawner"]

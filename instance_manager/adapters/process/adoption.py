@@ -14,7 +14,7 @@ from pathlib import Path
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import PidfdProcess
 from instance_manager.adapters.process.remnants import Remnants
-from instance_manager.app.interfaces import Survivor
+from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
 
@@ -26,8 +26,8 @@ _SETTLE_DELAY = 0.001
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class ProcessSurvivors:
-    """Implements `app.interfaces.Survivors`."""
+class OsProcessAdopter:
+    """Implements `app.interfaces.ProcessAdopter`."""
 
     def __init__(self, owner: str, exits: Path, guard: int | None) -> None:
         """Look for processes with this mark.
@@ -44,17 +44,17 @@ class ProcessSurvivors:
         self._carried: set[str] = set()
         """The UUIDs of all that `find` has found living, descendants among them."""
 
-    def find(self) -> list[Survivor]:
+    def find(self) -> list[Adoptable]:
         """Return the living processes that daemons with this mark have started themselves.
 
         Their descendants have the same environment. But the process itself is a session leader, and older
         than its descendants, so the oldest session leader is taken.
         """
-        oldest: dict[str, Survivor] = {}
-        for survivor in self._carriers():
-            known = oldest.get(survivor.uuid)
-            if known is None or survivor.identity.start_time < known.identity.start_time:
-                oldest[survivor.uuid] = survivor
+        oldest: dict[str, Adoptable] = {}
+        for adoptable in self._carriers():
+            known = oldest.get(adoptable.uuid)
+            if known is None or adoptable.identity.start_time < known.identity.start_time:
+                oldest[adoptable.uuid] = adoptable
         return list(oldest.values())
 
     def adopt(
@@ -81,11 +81,11 @@ class ProcessSurvivors:
             self._adopted.discard(process)
             on_exit(status)
 
-        process = AdoptedProcess(pidfd, identity, uuid, on_exit=ended, survivors=self)
+        process = AdoptedProcess(pidfd, identity, uuid, on_exit=ended, adopter=self)
         self._adopted.add(process)
         return process
 
-    def remnants(self, identity: Identity, uuid: str) -> Remnants | None:
+    def leftover_descendants(self, identity: Identity, uuid: str) -> Remnants | None:
         """Return what a process that has ended has left behind, None if `find` has found nothing of it."""
         if uuid not in self._carried:
             return None
@@ -130,7 +130,7 @@ class ProcessSurvivors:
         # Those that were taken over are nobody's descendants: with many of them, looking at each took long.
         return list(set(pids) - {process.identity.pid for process in self._adopted})
 
-    def _carriers(self) -> Iterator[Survivor]:
+    def _carriers(self) -> Iterator[Adoptable]:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for pid in proc.all_processes():
             environment = proc.read_environment(pid)
@@ -145,10 +145,10 @@ class ProcessSurvivors:
             # Anybody can give a process such an environment; only those of our own user are trusted.
             if proc.read_user(pid) != os.getuid():
                 continue
-            yield Survivor(
+            yield Adoptable(
                 name=environment.get(proc.NAME_VARIABLE, ""),
                 uuid=environment.get(proc.UUID_VARIABLE, ""),
-                envelope=environment.get(proc.ENVELOPE_VARIABLE, ""),
+                recovery_metadata=environment.get(proc.ENVELOPE_VARIABLE, ""),
                 command=proc.read_command(pid),
                 identity=Identity(pid, stat.start_time),
                 age=now - stat.start_time / _TICKS,
@@ -165,12 +165,12 @@ class AdoptedProcess(PidfdProcess):
         uuid: str,
         *,
         on_exit: Callable[["AdoptedProcess", ExitStatus], None],
-        survivors: ProcessSurvivors,
+        adopter: OsProcessAdopter,
     ) -> None:
         super().__init__(pidfd, identity, self._ended)
         self._uuid = uuid
         self._on_exit = on_exit
-        self._survivors = survivors
+        self._survivors = adopter
 
     async def end_tree(self) -> str | None:
         """Kill what the process left behind, until nothing is left, or until the timeout."""

@@ -12,7 +12,7 @@ UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
 OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
 """Marks the processes of one state directory."""
 ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
-"""Lets a process be taken over when the journal is lost, see `core.recovery`."""
+"""Lets a process be taken over when the journal is lost, see `core.adoption`."""
 GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
 """PID of the guard; set only for the daemon."""
 

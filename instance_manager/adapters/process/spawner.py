@@ -13,7 +13,7 @@ from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryRoots
 from instance_manager.adapters.process.child import OsChild
 from instance_manager.adapters.process.strays import Strays
-from instance_manager.app.interfaces import CannotExecuteError, SpawnOrder
+from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform.linux import become_subreaper
@@ -80,7 +80,7 @@ class ProcessSpawner:
         """Return the pidfds of all children."""
         return {child.descriptor for child in self._children.values()}
 
-    def permit(self, program: str) -> None:
+    def check_allowed(self, program: str) -> None:
         """Check that a program may be started.
 
         Raises:
@@ -88,7 +88,7 @@ class ProcessSpawner:
         """
         self._roots.find(program, self._search_path)
 
-    def spawn(self, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
 
         Raises:
@@ -101,7 +101,7 @@ class ProcessSpawner:
         identity_variables = {
             proc.NAME_VARIABLE: order.name,
             proc.UUID_VARIABLE: order.uuid,
-            proc.ENVELOPE_VARIABLE: order.envelope,
+            proc.ENVELOPE_VARIABLE: order.recovery_metadata,
         }
         try:
             pid = os.posix_spawnp(
@@ -124,7 +124,7 @@ class ProcessSpawner:
             raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
         return self._watch(pid, order, on_exit)
 
-    def _watch(self, pid: int, order: SpawnOrder, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def _watch(self, pid: int, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
@@ -155,7 +155,7 @@ class ProcessSpawner:
                     self._strays.reaped(ended.si_pid)
 
 
-def _keep_descriptors(order: SpawnOrder) -> None:
+def _keep_descriptors(order: SpawnRequest) -> None:
     """Refuse to use up the descriptors; the lowest free one shows roughly how many are open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -171,7 +171,7 @@ def _keep_descriptors(order: SpawnOrder) -> None:
         )
 
 
-def _no_room(order: SpawnOrder, error: OSError) -> ResourceExhaustedError:
+def _no_room(order: SpawnRequest, error: OSError) -> ResourceExhaustedError:
     return ResourceExhaustedError(
         f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"

@@ -166,10 +166,10 @@ async def explain(desk: Desk, instance: str, output: str) -> None:
 
 async def _record_of(desk: Desk, finding: "Finding") -> "Orphan | None":
     from instance_manager.orphans.interfaces import CannotReadError
-    from instance_manager.orphans.model import Observed, record_name
+    from instance_manager.orphans.model import ObservedInstance, record_name
 
     instance = finding.conclusion.instance
-    if not isinstance(instance, Observed):
+    if not isinstance(instance, ObservedInstance):
         return None
     try:
         return await desk.records().get(record_name(instance, finding.manager))
@@ -237,12 +237,12 @@ def _refuse(done: "Deletion") -> None:
     Raises:
         Failure: if nothing was deleted.
     """
-    from instance_manager.orphans.model import Fate, Unreadable, Verdict
+    from instance_manager.orphans.model import Resolution, Unreadable, Verdict
 
     if done.taken:
         return
     name = done.record.instance.name
-    if done.record.fate is not Fate.OPEN:
+    if done.record.fate is not Resolution.OPEN:
         raise Failure(
             f"cannot delete {name}: {done.record.outcome}; the record has ended", ExitCode.IMPOSSIBLE
         )

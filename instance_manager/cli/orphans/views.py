@@ -12,7 +12,7 @@ import click
 from instance_manager.cli import render
 from instance_manager.cli.units import age
 from instance_manager.orphans.manual import Finding, Reading
-from instance_manager.orphans.model import DataEngine, Fate, Observed, Orphan, Owner, Unreadable
+from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Owner, Resolution, Unreadable
 from instance_manager.orphans.verification import Read
 
 PREFIX = "orphan-"
@@ -24,7 +24,7 @@ SHORT = len(PREFIX) + 12
 class WithoutIdentity:
     """An instance without a UUID: never judged, and deleted by a person only."""
 
-    instance: Observed
+    instance: ObservedInstance
     manager: str
     url: str
 
@@ -113,7 +113,7 @@ def show_record(record: Orphan, output: str | None) -> None:
     if output in {"json", "yaml"}:
         render.show_data(as_dict(record), output)
     else:
-        _show_lines([record], output, ended=record.fate is not Fate.OPEN)
+        _show_lines([record], output, ended=record.fate is not Resolution.OPEN)
 
 
 def show_records(records: Sequence[Orphan], output: str | None, *, ended: bool) -> None:
@@ -197,7 +197,7 @@ def _brought(reading: Reading) -> str:
             return "there is no owner of this name"
         case Unreadable(reason):
             return f"no answer: {reason}"
-        case Observed() as instance:
+        case ObservedInstance() as instance:
             doing = f"{instance.state}, being deleted" if instance.deleting else instance.state
             return f"{doing}, type {instance.kind or 'unknown'}, UUID {instance.uuid or 'none'}"
         case Owner() as owner:

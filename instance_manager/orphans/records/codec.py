@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from instance_manager.orphans.model import DataEngine, Fate, Observed, Orphan
+from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
 
 COLUMNS = (
     "name",
@@ -79,7 +79,7 @@ def from_row(row: Sequence[Any]) -> Orphan:
     """
     fields = dict(zip(COLUMNS, row, strict=True))
     record = Orphan(
-        instance=Observed(
+        instance=ObservedInstance(
             name=str(fields["instance"]),
             uuid=str(fields["uuid"]),
             kind=str(fields["type"]),
@@ -91,7 +91,7 @@ def from_row(row: Sequence[Any]) -> Orphan:
         created=float(fields["created"]),
         reason=str(fields["reason"]),
         exists=bool(fields["instance_exist"]),
-        fate=Fate(fields["fate"]),
+        fate=Resolution(fields["fate"]),
         ended=float(fields["ended"]),
         outcome=str(fields["outcome"]),
         requested_by=str(fields["requested_by"]),

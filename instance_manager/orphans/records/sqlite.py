@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from instance_manager.orphans.interfaces import CannotReadError
-from instance_manager.orphans.model import Fate, Orphan
+from instance_manager.orphans.model import Orphan, Resolution
 from instance_manager.orphans.records import codec
 from instance_manager.orphans.records.schema import STEPS
 from instance_manager.platform.linux import file_identity, lock_file
@@ -280,8 +280,8 @@ def _with_known(ended: Orphan, known: Orphan) -> Orphan:
         ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
     if known.deleted_by and not ended.deleted_by:
         ended = replace(ended, deleted_by=known.deleted_by)
-        if ended.fate in {Fate.GONE, Fate.REPLACED}:
-            ended = ended.close(Fate.DELETED, ended.ended, f"deleted by {known.deleted_by}")
+        if ended.fate in {Resolution.GONE, Resolution.REPLACED}:
+            ended = ended.close(Resolution.DELETED, ended.ended, f"deleted by {known.deleted_by}")
     return ended
 
 

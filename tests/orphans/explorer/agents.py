@@ -5,10 +5,10 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol, Self
 
 from instance_manager.orphans.actions import ListOwners, ReadInstance, ReadOwner, Work, Write
-from instance_manager.orphans.model import DataEngine, Kind, Observed, Orphan, Owner
+from instance_manager.orphans.model import DataEngine, Kind, ObservedInstance, Orphan, Owner
 from instance_manager.orphans.reconciler import Reconciler
 from instance_manager.orphans.settings import OrphanSettings
-from instance_manager.orphans.verification import THREE_READS, Conclusion, Inquiry, Plan, Read
+from instance_manager.orphans.verification import THREE_READS, Conclusion, Plan, Read, Verification
 from tests.orphans.explorer.world import MANAGER
 
 NEVER = 1e9
@@ -34,10 +34,10 @@ class Agent(Protocol):
 
     def owner_changed(self, name: str, owner: Owner | None) -> None: ...
 
-    def instance_changed(self, name: str, instance: Observed | None) -> None: ...
+    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None: ...
 
     def begin(
-        self, owners: Sequence[Owner], instances: Sequence[Observed], records: Sequence[Orphan]
+        self, owners: Sequence[Owner], instances: Sequence[ObservedInstance], records: Sequence[Orphan]
     ) -> None: ...
 
     def resync(self) -> None: ...
@@ -90,7 +90,7 @@ class RealAgent:
         return self._key
 
     def begin(
-        self, owners: Sequence[Owner], instances: Sequence[Observed], records: Sequence[Orphan]
+        self, owners: Sequence[Owner], instances: Sequence[ObservedInstance], records: Sequence[Orphan]
     ) -> None:
         real = self.reconciler
         real.start(NEVER)
@@ -111,7 +111,7 @@ class RealAgent:
     def owner_changed(self, name: str, owner: Owner | None) -> None:
         self.reconciler.owner_changed(name, owner, NOW)
 
-    def instance_changed(self, name: str, instance: Observed | None) -> None:
+    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None:
         self.reconciler.instance_changed(MANAGER, name, instance, NOW)
 
     def resync(self) -> None:
@@ -125,7 +125,7 @@ class OwnerFirstAgent:
     PLAN: Plan = (Read.OWNER, Read.INSTANCE)
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.inquiries: dict[str, Inquiry | None] = dict.fromkeys(names)
+        self.inquiries: dict[str, Verification | None] = dict.fromkeys(names)
         self.unasked = frozenset(names)
         self.work: list[Work] = []
 
@@ -139,7 +139,7 @@ class OwnerFirstAgent:
         return frozenset(self.inquiries.items()), self.unasked, tuple(self.work)
 
     def begin(
-        self, owners: Sequence[Owner], instances: Sequence[Observed], records: Sequence[Orphan]
+        self, owners: Sequence[Owner], instances: Sequence[ObservedInstance], records: Sequence[Orphan]
     ) -> None:
         """Know the names already."""
 
@@ -151,42 +151,44 @@ class OwnerFirstAgent:
         if self.unasked:
             name = min(self.unasked)
             self.unasked -= {name}
-            self.inquiries[name] = Inquiry(name, "", MANAGER, self.PLAN)
+            self.inquiries[name] = Verification(name, "", MANAGER, self.PLAN)
             work.append(ReadOwner(name, name))
         return work
 
     def told(self, work: Work, answer: object) -> None:
         match work:
             case ReadOwner():
-                self._go_on(work.case, self._inquiry(work.case).told_owner(answer))  # type: ignore[arg-type]
+                self._go_on(work.case, self._inquiry(work.case).on_owner_read(answer))  # type: ignore[arg-type]
             case ListOwners():
-                self._go_on(work.case, self._inquiry(work.case).told_owners(answer))  # type: ignore[arg-type]
+                self._go_on(work.case, self._inquiry(work.case).on_owners_read(answer))  # type: ignore[arg-type]
             case ReadInstance():
-                self._go_on(work.case, self._inquiry(work.case).told_instance(answer))  # type: ignore[arg-type]
+                self._go_on(work.case, self._inquiry(work.case).on_instance_read(answer))  # type: ignore[arg-type]
             case _:
                 pass
 
-    def _inquiry(self, name: str) -> Inquiry:
+    def _inquiry(self, name: str) -> Verification:
         inquiry = self.inquiries[name]
         assert inquiry is not None
         return inquiry
 
-    def _go_on(self, name: str, then: Inquiry | Conclusion) -> None:
+    def _go_on(self, name: str, then: Verification | Conclusion) -> None:
         if isinstance(then, Conclusion):
             self.inquiries[name] = None
-            if then.judgement.is_orphan and isinstance(then.instance, Observed):
+            if then.judgement.is_orphan and isinstance(then.instance, ObservedInstance):
                 self.work.append(Write(name, Orphan(then.instance, MANAGER, NOW, ""), declares=True))
             return
         self.inquiries[name] = then
         if then.next is Read.ALL_OWNERS:
             self.work.append(ListOwners(name))
         else:
-            self.work.append(ReadInstance(name, MANAGER, Observed(name, "", Kind.ENGINE, "", DataEngine.V1)))
+            self.work.append(
+                ReadInstance(name, MANAGER, ObservedInstance(name, "", Kind.ENGINE, "", DataEngine.V1))
+            )
 
     def owner_changed(self, name: str, owner: Owner | None) -> None:
         """Ask nobody."""
 
-    def instance_changed(self, name: str, instance: Observed | None) -> None:
+    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None:
         """Ask nobody."""
 
     def resync(self) -> None:

@@ -23,7 +23,7 @@ from instance_manager.orphans.actions import (
     Work,
     Write,
 )
-from instance_manager.orphans.model import Observed, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from tests.orphans.explorer.agents import Agent
 from tests.orphans.explorer.world import BYSTANDER, Life, Script, instance_of, is_orphan, moves, owner_of
 
@@ -94,11 +94,11 @@ class Place(NamedTuple):
     life: Life
     owners: tuple[Owner | None, ...] = (None,)
     """Every state of the owner so far."""
-    instances: tuple[Observed | None, ...] = (None,)
+    instances: tuple[ObservedInstance | None, ...] = (None,)
     """Every state of the instance so far."""
-    told_owner: int = 0
+    on_owner_read: int = 0
     """Which of the owner's states the agent was told last."""
-    told_instance: int = 0
+    on_instance_read: int = 0
 
 
 class Point(NamedTuple):
@@ -222,16 +222,16 @@ class Explorer:
 
     def _tell(self, number: int, place: int, point: Point) -> Iterator[tuple[str, int, int, bool]]:
         now, name = self.places.values[place], self.scripts[number].name
-        for to in _reachable(now.told_owner, len(now.owners), back=point.rewinds > 0):
+        for to in _reachable(now.on_owner_read, len(now.owners), back=point.rewinds > 0):
             agent = self.agents.values[point.agent].fork()
             agent.owner_changed(name, now.owners[to])
-            after = self.places.number(now._replace(told_owner=to))
-            yield f"news {to} of {name}'s owner", after, self._agent(agent), to < now.told_owner
-        for to in _reachable(now.told_instance, len(now.instances), back=point.rewinds > 0):
+            after = self.places.number(now._replace(on_owner_read=to))
+            yield f"news {to} of {name}'s owner", after, self._agent(agent), to < now.on_owner_read
+        for to in _reachable(now.on_instance_read, len(now.instances), back=point.rewinds > 0):
             agent = self.agents.values[point.agent].fork()
             agent.instance_changed(name, now.instances[to])
-            after = self.places.number(now._replace(told_instance=to))
-            yield f"news {to} of {name}'s process", after, self._agent(agent), to < now.told_instance
+            after = self.places.number(now._replace(on_instance_read=to))
+            yield f"news {to} of {name}'s process", after, self._agent(agent), to < now.on_instance_read
 
     def _call(self, point: Point, position: int) -> Step:
         places, calls, records, agent, rewinds, crashes = point
@@ -291,7 +291,7 @@ class Explorer:
     def _owner(self, point: Point, number: int) -> Owner | None:
         return self.places.values[point.places[number]].owners[-1]
 
-    def _instance(self, point: Point, number: int) -> Observed | None:
+    def _instance(self, point: Point, number: int) -> ObservedInstance | None:
         return self.places.values[point.places[number]].instances[-1]
 
     def _take(self, point: Point) -> Point:
@@ -313,8 +313,8 @@ class Explorer:
         known = self._begun.get(key)
         if known is None:
             places = [self.places.values[number] for number in point.places]
-            owners = (place.owners[place.told_owner] for place in places)
-            instances = (place.instances[place.told_instance] for place in places)
+            owners = (place.owners[place.on_owner_read] for place in places)
+            instances = (place.instances[place.on_instance_read] for place in places)
             agent = self.scenario.agent()
             agent.begin(
                 (BYSTANDER, *(owner for owner in owners if owner)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from instance_manager.core.process import State
-from instance_manager.orphans.model import Kind, Observed, Owner
+from instance_manager.orphans.model import Kind, ObservedInstance, Owner
 
 MANAGER = "im-1"
 NODE = "node-1"
@@ -105,12 +105,12 @@ def owner_of(life: Life, script: Script) -> Owner | None:
     return replace(BYSTANDER, name=script.name)
 
 
-def instance_of(life: Life, script: Script) -> Observed | None:
+def instance_of(life: Life, script: Script) -> ObservedInstance | None:
     """Return the instance as the instance manager has it."""
     if life.process in {"", "gone"}:
         return None
     deleting = life.process in {State.STOPPING, "error-deleting"}
-    return Observed(
+    return ObservedInstance(
         script.name,
         f"{script.name}-{life.process_generation}",
         Kind.ENGINE,
