@@ -32,11 +32,9 @@ from instance_manager.core.process import (
     ExitStatus,
     Identity,
     Process,
-    Publish,
     Ready,
     Remove,
     Spawned,
-    State,
     StopRequested,
     TreeGone,
 )
@@ -70,29 +68,32 @@ class Measured:
         self.wall = 0.0
         self.cpu = 0.0
 
-    def commit(self, process: Process, previous: State | None, actions: tuple[Action, ...]) -> None:
-        """Write a change down, as the supervisor does."""
-        endings = [isinstance(action, Remove) for action in actions if isinstance(action, Publish | Remove)]
-        changes = self._events.prepare(process, previous, endings)
+    def record(self, before: Process | None, process: Process, actions: tuple[Action, ...]) -> None:
+        """Write a transition, as the supervisor does."""
+        removed = any(isinstance(action, Remove) for action in actions)
+        visible = before is None or before.visible != process.visible
+        endings = [False] * visible + [True] * removed
+        changes = self._events.prepare(process, before.state if before else None, endings)
         wall, cpu = time.perf_counter(), time.thread_time()
-        if any(endings):
+        if removed:
             self._journal.forget(process.uuid, changes)
         else:
             self._journal.record(JournalRecord(process, listed=True), changes)
         self.cpu += time.thread_time() - cpu
         self.wall += time.perf_counter() - wall
         self.writes += 1
-        self._events.publish(changes)
+        for change in changes:
+            self._events.publish(change)
 
     def live(self, events: tuple[Event, ...]) -> None:
         """Take one process through these events."""
         process, actions = begin(SPEC, str(uuid.uuid4()), PortRange(10000, 10009), {})
-        self.commit(process, None, actions)
+        self.record(None, process, actions)
         for event in events:
             before = process
             process, actions = step(process, event)
             if process is not before:
-                self.commit(process, before.state, actions)
+                self.record(before, process, actions)
 
 
 def timed(work: Callable[[], object]) -> float:

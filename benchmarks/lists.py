@@ -31,8 +31,8 @@ from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
+from instance_manager.app.broadcast import Pings
 from instance_manager.app.events import EventLog
-from instance_manager.app.pings import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.addresses import parse_address

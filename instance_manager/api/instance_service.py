@@ -15,7 +15,7 @@ from instance_manager.api.logs import stream_log
 from instance_manager.api.methods import Context, generic_handler
 from instance_manager.api.version import version_response
 from instance_manager.api.wire import SerializedList, SerializedProcesses
-from instance_manager.app.pings import Pings
+from instance_manager.app.broadcast import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.errors import InvalidArgumentError, UnimplementedError

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import grpc
 
 from instance_manager.api.methods import Context
-from instance_manager.app.events import EventLog, LaggedError, Subscription
+from instance_manager.app.broadcast import LaggedError, Subscription
+from instance_manager.app.events import EventLog
+from instance_manager.core.change import Change
 
 
 @asynccontextmanager
-async def watching(events: EventLog, context: Context, advice: str) -> AsyncIterator[Subscription]:
+async def watching(events: EventLog, context: Context, advice: str) -> AsyncIterator[Subscription[Change]]:
     """Subscribe for the duration of the block; a watcher that does not read gets RESOURCE_EXHAUSTED.
 
     Args:

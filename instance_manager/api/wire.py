@@ -77,7 +77,7 @@ class SerializedProcesses:
         self._supervisor = supervisor
         self._serialize = serialize
         self._known: dict[str, bytes] = {}
-        supervisor.listeners.append(lambda name: self._known.pop(name, None))
+        supervisor.changed.observe(lambda name: self._known.pop(name, None))
 
     def get(self, name: str) -> bytes:
         """Return the serialized message for a process.
@@ -106,7 +106,7 @@ class SerializedList:
         self._entries: dict[str, bytes] = {}
         self._whole: bytes | None = b""
         self._most = _FEW
-        supervisor.listeners.append(self._note)
+        supervisor.changed.observe(self._note)
 
     def get(self) -> bytes:
         """Return the list."""

@@ -1,4 +1,4 @@
-"""Carrying out the effects that the lifecycle decides on, and reporting the outcome as events."""
+"""Runs the actions that the lifecycle decides on, and reports each outcome as an event."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class ActionRunner:
-    """Carries out effects on the machine; every outcome is reported as an event."""
+    """Runs actions on the machine; every outcome is reported as an event."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ActionRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, entry: SupervisedProcess, action: Action) -> None:
-        """Carry out one effect.
+        """Run one action.
 
         Raises:
             PermissionDeniedError: if the program may not be started.
@@ -76,11 +76,11 @@ class ActionRunner:
                 if entry.child is not None:
                     entry.child.signal(name, session=session)
             case StartTimer(timer):
-                self.arm(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
+                self.start_timer(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
             case KillTree(retry):
                 self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
 
-    def arm(self, entry: SupervisedProcess, delay: float) -> None:
+    def start_timer(self, entry: SupervisedProcess, delay: float) -> None:
         """Set the timer of a process, in seconds from now."""
         if entry.timer is not None:
             entry.timer.cancel()
@@ -90,7 +90,7 @@ class ActionRunner:
         process = entry.process
         with self._logs.writer(process.name) as output:
             entry.logs = True
-            order = SpawnRequest(
+            request = SpawnRequest(
                 name=process.name,
                 uuid=process.uuid,
                 command=command_line(process.spec, process.ports),
@@ -98,7 +98,7 @@ class ActionRunner:
                 output=output,
             )
             try:
-                entry.child = self._spawner.spawn(order, lambda status: self._report(entry, Exited(status)))
+                entry.child = self._spawner.spawn(request, lambda status: self._report(entry, Exited(status)))
             except CannotExecuteError as error:
                 self._report(entry, SpawnFailed(str(error)))
                 return

@@ -1,18 +1,20 @@
-"""The supervisor: starts, watches and stops processes by carrying out what the lifecycle decides.
+"""The supervisor: starts, watches and stops processes by running the actions that the lifecycle decides on.
 
-Everything that happens to a process is an event for `core.lifecycle.step`. The supervisor carries out the
-effects that `step` returns, and their outcomes are events again. It runs on one event loop and never awaits
-between a decision and its effects, so callers never see an intermediate state.
+Everything that happens to a process is an event for `core.lifecycle.step`. The supervisor records the process
+as it is then and runs the actions that `step` returns; their outcomes are events again. It runs on one event
+loop and never awaits between a decision and its actions, so callers never see an intermediate state.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import structlog
 
 from instance_manager.app.action_runner import ActionRunner
+from instance_manager.app.broadcast import Broadcaster
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readiness, Spawner
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
@@ -32,16 +34,17 @@ from instance_manager.core.process import (
     ConditionObserved,
     Event,
     Process,
-    Publish,
     Remove,
     SpawnFailed,
-    State,
     StopRequested,
 )
 from instance_manager.core.spec import ProcessSpec, validate_spec
-from instance_manager.platform.clock import Clock
+from instance_manager.platform.clock import Cancellable, Clock
 
 log = structlog.get_logger(__name__)
+
+GIVE_UP_DELAY = 5.0
+"""Seconds after the grace period of a shutdown until processes that remain are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +84,18 @@ class Supervisor:
         self._journal = journal
         self._new_uuid = new_uuid
         self.registry = Registry(settings.port_range, settings.max_processes)
-        self.listeners: list[Callable[[str], object]] = []
-        """Called at once with each name whose process has changed or been replaced by another, so that
-        whatever is kept about it can be dropped. Not every such event is a `Change` in the event log."""
-        self.on_empty: Callable[[], object] = lambda: None
-        """Called when nothing is left of the last process."""
+        self.changed: Broadcaster[str] = Broadcaster()
+        """Names whose process has changed or been replaced by another, for cache invalidation. Not every one
+        is a `Change` in the event log."""
+        self._ended = asyncio.Event()
+        """Set during a shutdown when no process remains, or those that remain have been given up."""
+        self._give_up_timer: Cancellable | None = None
+        self._clock = clock
         self._draining = False
         self._read_only: AbstractSet[str] = frozenset()
         self._inbox: deque[tuple[SupervisedProcess, Event]] = deque()
         self._handling = False
-        self.actions = ActionRunner(
+        self._actions = ActionRunner(
             grace=settings.stop_timeout,
             ready_timeout=settings.ready_timeout,
             retry_interval=settings.retry_interval,
@@ -183,6 +188,46 @@ class Supervisor:
         """Start nothing any more, but leave the running processes alone."""
         self._draining = True
 
+    async def shutdown(self, grace: float) -> list[Process]:
+        """Start nothing any more, and stop all processes in parallel.
+
+        Args:
+            grace: seconds until SIGKILL; processes that remain `GIVE_UP_DELAY` later are given up.
+
+        Returns:
+            The processes that could not be stopped.
+        """
+        # `force_shutdown` may have been called before.
+        grace = min(grace, self._actions.grace) if self._draining else grace
+        self.close()
+        self._actions.grace = grace
+        for entry in self.registry.entries():
+            self.handle(entry, StopRequested())
+            # Only the first wait depends on the grace period; a process that was killed is retried soon.
+            if entry.timer is not None and not entry.process.killed:
+                self._actions.start_timer(entry, grace)
+        if self.registry.entries():
+            self._ended.clear()
+            self._give_up_in(grace + GIVE_UP_DELAY)
+            await self._ended.wait()
+        if self._give_up_timer is not None:
+            self._give_up_timer.cancel()
+        return self.remaining
+
+    def force_shutdown(self) -> None:
+        """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
+        self.close()
+        self._actions.grace = 0
+        self._give_up_in(GIVE_UP_DELAY)
+        for entry in self.registry.entries():
+            if entry.timer is not None:
+                self._actions.start_timer(entry, 0)
+
+    def _give_up_in(self, seconds: float) -> None:
+        if self._give_up_timer is not None:
+            self._give_up_timer.cancel()
+        self._give_up_timer = self._clock.call_later(seconds, self._ended.set)
+
     # --- for the use cases beside this one ---
 
     def start(self, spec: ProcessSpec, *, replaces: str = "") -> SupervisedProcess:
@@ -208,11 +253,9 @@ class Supervisor:
         )
         entry = SupervisedProcess(process, replaces=replaces)
         self.registry.add(entry, listed=not replaces)
-        # The intent is in the journal before there is a process to lose.
-        self._commit(entry, None, actions)
         try:
-            for action in actions:
-                self._carry_out(entry, action)
+            # The intent is in the journal before there is a process to lose.
+            self._apply(entry, None, process, actions)
         except (PermissionDeniedError, ResourceExhaustedError) as error:
             self.handle(entry, StopRequested())
             self.handle(entry, SpawnFailed(str(error)))
@@ -225,20 +268,17 @@ class Supervisor:
         # In this order: a daemon that dies in between leaves a journal with two claims, and the new one wins.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
-        self._notify(new.process.name)
+        self.changed.publish(new.process.name)
 
     def resume(self, entry: SupervisedProcess, actions: Iterable[Action], events: Iterable[Event]) -> None:
         """Continue with a process of an earlier daemon."""
-        actions = tuple(actions)
-        self._notify(entry.process.name)
-        self._commit(entry, entry.process.state, actions)
-        for action in actions:
-            self._carry_out(entry, action)
+        self.changed.publish(entry.process.name)
+        self._apply(entry, entry.process, entry.process, tuple(actions))
         for event in events:
             self.handle(entry, event)
 
     def handle(self, entry: SupervisedProcess, event: Event) -> None:
-        """Apply an event and carry out its effects; events that these cause are handled after it."""
+        """Apply an event; events that its actions cause are applied after it."""
         self._inbox.append((entry, event))
         if self._handling:
             return
@@ -247,57 +287,53 @@ class Supervisor:
             while self._inbox:
                 entry, event = self._inbox.popleft()
                 before = entry.process
-                entry.process, actions = step(before, event)
-                if entry.process is not before:
-                    self._commit(entry, before.state, actions)
-                if entry.process.deleting and not before.deleting:
-                    # No transition, so nothing to publish; but get and list show it from now on.
-                    self._notify(entry.process.name)
-                entry.on_transition()
-                for action in actions:
-                    self._carry_out(entry, action)
+                after, actions = step(before, event)
+                log.debug("transition", name=after.name, uuid=after.uuid, on=event, state=after.state)
+                if after is not before:
+                    self._apply(entry, before, after, actions)
         finally:
             self._handling = False
 
-    def _commit(self, entry: SupervisedProcess, previous: State | None, actions: Sequence[Action]) -> None:
-        """Write a process to the journal and publish its changes, before its other effects are carried out.
+    def _apply(
+        self, entry: SupervisedProcess, before: Process | None, after: Process, actions: tuple[Action, ...]
+    ) -> None:
+        """Make a transition: record it, publish what watchers see of it, and run its actions.
 
         Whatever watchers have seen is in the journal: a daemon that dies takes nothing back.
         """
-        endings = [isinstance(action, Remove) for action in actions if isinstance(action, Publish | Remove)]
-        changes = self.events.prepare(entry.process, previous, endings)
-        if any(endings):
-            self._journal.forget(entry.process.uuid, changes)
+        entry.process = after
+        visible = before is None or before.visible != after.visible
+        removed = any(isinstance(action, Remove) for action in actions)
+        changes = self.events.prepare(
+            after, before.state if before else None, [False] * visible + [True] * removed
+        )
+        if removed:
+            self._journal.forget(after.uuid, changes)
         else:
             self._journal.record(self.registry.record_of(entry), changes)
-        self.events.publish(changes)
         for change in changes:
-            self._notify(change.process.name)
-
-    def _notify(self, name: str) -> None:
-        for listener in self.listeners:
-            listener(name)
-
-    # --- effects ---
-
-    def _carry_out(self, entry: SupervisedProcess, action: Action) -> None:
-        match action:
-            case Publish():
-                _log_state(entry.process)
-            case Remove():
+            self.events.publish(change)
+        # A delete of a failed process is no transition, but get and list show it from now on.
+        if changes or (before is not None and before.deleting != after.deleting):
+            self.changed.publish(after.name)
+        if visible:
+            _log_state(after)
+        entry.on_transition()
+        for action in actions:
+            log.debug("action", name=after.name, uuid=after.uuid, action=action)
+            if isinstance(action, Remove):
                 self._remove(entry)
-            case _:
-                self.actions.run(entry, action)
+            else:
+                self._actions.run(entry, action)
 
     def _remove(self, entry: SupervisedProcess) -> None:
         process = entry.process
         self.registry.remove(entry)
         if entry.logs:
             self.logs.release(process.name)
-        entry.on_transition()
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
-            self.on_empty()
+            self._ended.set()
 
 
 def _log_state(process: Process) -> None:

@@ -1,6 +1,6 @@
 """The lifecycle of a process: everything that affects its state, in one table.
 
-`step` takes a process and an event, and returns the process after the event and the effects to carry out.
+`step` takes a process and an event, and returns the process after the event and the actions to run.
 A pair of state and event that is not in `TABLE` raises an error and changes nothing. The diagram in
 docs/architecture.md is drawn from `TABLE` by scripts/state-diagram.
 """
@@ -20,7 +20,6 @@ from instance_manager.core.process import (
     KillTree,
     NotReady,
     Process,
-    Publish,
     Ready,
     Remove,
     Signal,
@@ -47,9 +46,9 @@ class IllegalTransitionError(Exception):
 def begin(
     spec: ProcessSpec, uuid: str, ports: PortRange | None, conditions: Mapping[str, bool] | None = None
 ) -> Step:
-    """Return a new process in `starting`, and the effects that publish and spawn it."""
+    """Return a new process in `starting`, and the actions that spawn it."""
     process = Process(spec=spec, uuid=uuid, ports=ports, conditions=dict(conditions or {}))
-    return process, (Publish(), Spawn())
+    return process, (Spawn(),)
 
 
 def step(process: Process, event: Event) -> Step:
@@ -82,52 +81,42 @@ def _spawned_while_stopping(p: Process, e: Spawned) -> Step:
 
 def _spawn_failed(p: Process, e: SpawnFailed) -> Step:
     after = replace(p, state=State.ERROR, failure=e.reason, body=Body.GONE)
-    return after, (Publish(), Remove()) if p.deletion_requested else (Publish(),)
+    return after, (Remove(),) if p.deletion_requested else ()
 
 
 def _ready(p: Process, _: Ready) -> Step:
-    return replace(p, state=State.RUNNING), (Publish(),)
+    return replace(p, state=State.RUNNING), ()
 
 
 def _not_ready(p: Process, e: NotReady) -> Step:
-    return replace(p, state=State.ERROR, failure=e.reason), (
-        Publish(),
-        Signal(p.stop_signal),
-        StartTimer(Timer.GRACE),
-    )
+    after = replace(p, state=State.ERROR, failure=e.reason)
+    return after, (Signal(p.stop_signal), StartTimer(Timer.GRACE))
 
 
 def _stop(p: Process, e: StopRequested) -> Step:
-    after = replace(p, state=State.STOPPING, stop_signal=e.signal, deletion_requested=e.delete)
+    after = replace(p, state=State.STOPPING, stop_signal=e.signal, deletion_requested=True)
     if p.body is Body.ABSENT:
-        return after, (Publish(),)
-    return after, (Publish(), Signal(e.signal), StartTimer(Timer.GRACE))
+        return after, ()
+    return after, (Signal(e.signal), StartTimer(Timer.GRACE))
 
 
-def _stop_again(p: Process, e: StopRequested) -> Step:
-    return replace(p, deletion_requested=p.deletion_requested or e.delete), ()
+def _stop_again(p: Process, _: StopRequested) -> Step:
+    return replace(p, deletion_requested=True), ()
 
 
-def _stop_ended(p: Process, e: StopRequested) -> Step:
-    after = replace(p, deletion_requested=p.deletion_requested or e.delete)
-    return after, (
-        Remove(),
-    ) if after.deletion_requested and not p.deletion_requested and p.body is Body.GONE else ()
+def _stop_ended(p: Process, _: StopRequested) -> Step:
+    last = p.body is Body.GONE and not p.deletion_requested
+    return replace(p, deletion_requested=True), (Remove(),) if last else ()
 
 
 def _ended_by_itself(p: Process, e: Exited) -> Step:
     state, why = (State.STOPPED, "") if e.status.clean else (State.ERROR, str(e.status))
     after = replace(p, state=state, failure=why, exit=e.status, body=Body.LEADER_EXITED)
-    return after, (Publish(), KillTree())
+    return after, (KillTree(),)
 
 
 def _leader_ended(p: Process, e: Exited) -> Step:
     return replace(p, exit=e.status, body=Body.LEADER_EXITED), (KillTree(),)
-
-
-def _with_stop_error(p: Process, why: str, *actions: Action) -> Step:
-    after = replace(p, stop_error=why)
-    return after, (Publish(), *actions) if why != p.stop_error else actions
 
 
 def _stop_timed_out(p: Process, e: StopTimedOut) -> Step:
@@ -136,20 +125,18 @@ def _stop_timed_out(p: Process, e: StopTimedOut) -> Step:
         if p.killed
         else f"did not end after {p.stop_signal}, killed"
     )
-    return _with_stop_error(
-        replace(p, killed=True), why, Signal("SIGKILL", session=True), StartTimer(Timer.RETRY)
-    )
+    after = replace(p, killed=True, stop_error=why)
+    return after, (Signal("SIGKILL", session=True), StartTimer(Timer.RETRY))
 
 
 def _tree_remains(p: Process, e: TreeRemains) -> Step:
-    return _with_stop_error(
-        p, f"cannot end what it left behind, trying again: {e.reason}", KillTree(retry=True)
-    )
+    why = f"cannot end what it left behind, trying again: {e.reason}"
+    return replace(p, stop_error=why), (KillTree(retry=True),)
 
 
 def _tree_gone_while_stopping(p: Process, _: TreeGone) -> Step:
     after = replace(p, state=State.STOPPED, body=Body.GONE)
-    return after, (Publish(), Remove()) if p.deletion_requested else (Publish(),)
+    return after, (Remove(),) if p.deletion_requested else ()
 
 
 def _tree_gone(p: Process, _: TreeGone) -> Step:
@@ -159,7 +146,7 @@ def _tree_gone(p: Process, _: TreeGone) -> Step:
 def _observe(p: Process, e: ConditionObserved) -> Step:
     if p.conditions.get(e.name) is e.value:
         return p, ()
-    return replace(p, conditions={**p.conditions, e.name: e.value}), (Publish(),)
+    return replace(p, conditions={**p.conditions, e.name: e.value}), ()
 
 
 @dataclass(frozen=True, slots=True)

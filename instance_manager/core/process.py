@@ -98,6 +98,11 @@ class Process:
         return "; ".join(filter(None, (self.failure, self.stop_error)))
 
     @property
+    def visible(self) -> tuple[object, ...]:
+        """What watchers see of it; a change of anything else is not published."""
+        return self.state, self.error_msg, self.conditions
+
+    @property
     def deleting(self) -> bool:
         """Whether it is being deleted although its state does not show that: it stays in `error`."""
         return self.deletion_requested and self.state is State.ERROR
@@ -134,10 +139,9 @@ class NotReady:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """It is to be stopped and, with `delete`, to leave the list."""
+    """It is to be stopped, and to leave the list when nothing is left of it."""
 
     signal: str = "SIGINT"
-    delete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +193,7 @@ Event = (
 )
 
 
-# --- effects: what has to be done ---
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Publish the process as it is now to the watchers."""
+# --- actions: what has to be done ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +240,7 @@ class KillTree:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Take it off the list, free its ports and publish deleted=true."""
+    """Take it off the list and free its ports; recorded as its last change."""
 
 
-Action = Publish | Spawn | AwaitReady | Signal | StartTimer | KillTree | Remove
+Action = Spawn | AwaitReady | Signal | StartTimer | KillTree | Remove

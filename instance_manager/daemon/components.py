@@ -22,10 +22,9 @@ from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.process_service import ProcessService
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
+from instance_manager.app.broadcast import Pings
 from instance_manager.app.events import EventLog
-from instance_manager.app.pings import Pings
 from instance_manager.app.replace import Replacer
-from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.clock import LoopClock
@@ -40,7 +39,6 @@ class Parts:
     adopter: OsProcessAdopter
     logs: LogFiles
     supervisor: Supervisor
-    shutdown: Shutdown
     pings: Pings
     v2: SpdkConnection | None
     services: dict[str, grpc.GenericRpcHandler]
@@ -64,12 +62,14 @@ def assemble(
         settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
     )
     calls, lifecycles, lag = Calls(), Lifecycles(), LoopLag()
+    events = EventLog(clock.now, store=journal)
+    events.observe(lifecycles.changed)
     supervisor = Supervisor(
         settings.supervision,
         spawner=spawner,
         readiness=readiness,
         logs=logs,
-        events=EventLog(clock.now, past=journal, observe=lifecycles.changed),
+        events=events,
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
@@ -77,7 +77,7 @@ def assemble(
     replacer = Replacer(supervisor)
     trail = AuditTrail(clock.now)
     pings = Pings()
-    supervisor.listeners.append(lambda _: pings.ping())
+    supervisor.changed.observe(lambda _: pings.ping())
     v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
     instances = InstanceService(
         supervisor, replacer, pings, InstanceV2(v2.instances if v2 else None), log_control
@@ -87,7 +87,6 @@ def assemble(
         adopter=adopter,
         logs=logs,
         supervisor=supervisor,
-        shutdown=Shutdown(supervisor, clock),
         pings=pings,
         v2=v2,
         services=Entrance(
@@ -108,7 +107,7 @@ def assemble(
         lifecycles=lifecycles,
         lag=lag,
         pages=Pages(
-            Sources(supervisor, journal, logs, keeper, pings_merged=lambda: pings.merged),
+            Sources(supervisor, journal, logs, keeper, pings_merged=lambda: pings.overflows),
             calls=calls,
             lifecycles=lifecycles,
             lag=lag,

@@ -84,7 +84,7 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(parts.lag.close)
         stack.push_async_callback(await _serve_metrics(settings, parts.pages))
 
-        stop = StopSignal(parts.shutdown.force)
+        stop = StopSignal(parts.supervisor.force_shutdown)
         stop.open()
         parts.spawner.open()
         stack.callback(parts.spawner.close)
@@ -186,7 +186,7 @@ async def _shut_down(parts: Parts, server: GrpcServer, settings: DaemonSettings)
     else:
         grace = settings.shutdown_grace
         log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
-        left = await parts.shutdown.run(grace)
+        left = await supervisor.shutdown(grace)
     supervisor.events.close()
     parts.pings.close()
     await server.stop(_RPC_GRACE)

@@ -61,7 +61,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_a_gap
             tell(served.events, process)
             await client.health()
         too_much(served, process)
-        assert (served.events.cut_off, served.events.subscribers) == (1, 0)
+        assert (served.events.overflows, served.events.subscribers) == (1, 0)
         read = await cut_off(stuck)
         last = read[-1].event.revision
         assert last < served.events.revision

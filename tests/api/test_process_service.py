@@ -20,7 +20,6 @@ from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import EventStore
 from instance_manager.app.replace import Replacer
-from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.addresses import parse_address
@@ -68,11 +67,11 @@ class RecordedCalls:
 class Served:
     """A supervisor over fakes, served on a Unix socket."""
 
-    def __init__(self, folder: Path, backlog: int, past: EventStore | None = None) -> None:
+    def __init__(self, folder: Path, backlog: int, store: EventStore | None = None) -> None:
         self.clock = FakeClock()
         self.spawner = FakeSpawner(obeys=["SIGINT"])
         self.logs = FakeLogs()
-        self.events = EventLog(self.clock.now, backlog=backlog, past=past)
+        self.events = EventLog(self.clock.now, backlog=backlog, store=store)
         numbers = iter(range(10**9))
         self.supervisor = Supervisor(
             Settings(port_range=PortRange(10_000, 10_099)),
@@ -129,7 +128,7 @@ class BrokenSpawner:
 async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
     served: Served,
 ) -> None:
-    served.supervisor.actions._spawner = BrokenSpawner()
+    served.supervisor._actions._spawner = BrokenSpawner()
     with capture_logs() as logs:
         async with served.serving() as client:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -153,7 +152,7 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
             await client.health()
         for _ in range(100_000):
             tell(served.events, served_one)
-        assert served.events.cut_off == 1
+        assert served.events.overflows == 1
         assert served.events.subscribers == 0
         with pytest.raises(grpc.aio.AioRpcError) as error:
             async for _ in stuck:
@@ -172,7 +171,7 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
         await client.process_create(pb.ProcessSpec(name="a", binary="/bin/true", args=["x" * 100_000]))
         stuck = await client.process_watch().begun()
         process = served.supervisor.get("a")
-        while served.events.cut_off == 0:
+        while served.events.overflows == 0:
             tell(served.events, process)
             await client.health()
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -219,7 +218,7 @@ async def test_watchers_are_told_everything_before_the_streams_end(served: Serve
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
         stream = await client.process_watch().begun()
-        await Shutdown(served.supervisor, served.clock).run(grace=1)
+        await served.supervisor.shutdown(grace=1)
         served.events.close()
         told = ["deleted" if c.deleted else c.status.state async for c in stream]
         assert told == ["stopping", "stopped", "deleted"]
@@ -238,7 +237,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("a"))
         with capture_logs():
-            served.supervisor.actions._spawner = BrokenSpawner()
+            served.supervisor._actions._spawner = BrokenSpawner()
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]
@@ -273,6 +272,7 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
         await stream.begun()
         process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
-            served.events.publish(served.events.prepare(process, None, [False]))
+            for change in served.events.prepare(process, None, [False]):
+                served.events.publish(change)
         await watch.over.wait()
         assert watch.codes == ["RESOURCE_EXHAUSTED"]

@@ -16,7 +16,7 @@ async def test_a_list_that_nobody_asks_for_does_not_remember_every_name_there_ha
     served = SerializedList(world.supervisor, lambda process: f"{process.name} {process.state};".encode())
     await world.running("kept")
     for number in range(10_000):
-        world.supervisor._notify(f"gone-{number}")
+        world.supervisor.changed.publish(f"gone-{number}")
     await world.running("late")
     assert len(served._changed) < 2_000
     assert sorted(served.get().split(b";")) == [b"", b"kept running", b"late running"]
@@ -30,7 +30,7 @@ async def test_what_was_listed_and_is_gone_is_not_forgotten() -> None:
     world.supervisor.delete("brief")
     await world.told(process, "deleted")
     for number in range(10_000):
-        world.supervisor._notify(f"gone-{number}")
+        world.supervisor.changed.publish(f"gone-{number}")
     assert served.get() == b""
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from instance_manager.app.events import EventLog, LaggedError, Subscription
+from instance_manager.app.broadcast import LaggedError, Subscription
+from instance_manager.app.events import EventLog
 from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 from instance_manager.core.spec import ProcessSpec
@@ -29,10 +30,11 @@ def log(clock: FakeClock) -> EventLog:
 
 def tell(log: EventLog, process: Process, *, deleted: bool = False) -> None:
     """Tell one change of a process."""
-    log.publish(log.prepare(process, None, [deleted]))
+    for change in log.prepare(process, None, [deleted]):
+        log.publish(change)
 
 
-async def rest(subscription: Subscription) -> list[Change]:
+async def rest(subscription: Subscription[Change]) -> list[Change]:
     """Return everything until the end of the subscription."""
     return [change async for change in subscription]
 
@@ -92,7 +94,7 @@ async def test_what_is_read_late_is_what_it_was_then(log: EventLog) -> None:
 async def test_revisions_go_on_while_nobody_listens(log: EventLog) -> None:
     for _ in range(3):
         tell(log, PROCESS)
-    assert (log.revision, log.subscribers, log.cut_off) == (3, 0, 0)
+    assert (log.revision, log.subscribers, log.overflows) == (3, 0, 0)
 
 
 async def test_a_subscriber_may_lag_behind_by_exactly_the_backlog(log: EventLog) -> None:
@@ -101,7 +103,7 @@ async def test_a_subscriber_may_lag_behind_by_exactly_the_backlog(log: EventLog)
             tell(log, PROCESS)
         log.close()
         assert [change.revision for change in await rest(slow)] == [1, 2, 3, 4, 5]
-    assert log.cut_off == 0
+    assert log.overflows == 0
 
 
 async def test_a_subscriber_that_does_not_read_is_cut_off_and_told_so_once(log: EventLog) -> None:
@@ -110,12 +112,12 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_told_so_once(log: 
     slow.on_lag = lambda: woken.append("slow")
     for _ in range(BACKLOG):
         tell(log, PROCESS)
-    assert (woken, slow.lagged, log.cut_off, log.subscribers) == ([], False, 0, 1)
+    assert (woken, slow.lagged, log.overflows, log.subscribers) == ([], False, 0, 1)
     tell(log, PROCESS)
-    assert (woken, slow.lagged, log.cut_off, log.subscribers) == (["slow"], True, 1, 0)
+    assert (woken, slow.lagged, log.overflows, log.subscribers) == (["slow"], True, 1, 0)
     for _ in range(3):
         tell(log, PROCESS)
-    assert (woken, log.cut_off) == (["slow"], 1)
+    assert (woken, log.overflows) == (["slow"], 1)
     with pytest.raises(LaggedError):
         await rest(slow)
 
@@ -126,7 +128,7 @@ async def test_one_that_does_not_read_takes_nothing_from_one_that_does(log: Even
     for revision in range(1, 4 * BACKLOG):
         tell(log, PROCESS)
         assert (await anext(changes)).revision == revision
-    assert (slow.lagged, quick.lagged, log.cut_off, log.subscribers) == (True, False, 1, 1)
+    assert (slow.lagged, quick.lagged, log.overflows, log.subscribers) == (True, False, 1, 1)
 
 
 async def test_one_that_is_stuck_in_a_change_learns_afterwards_that_it_was_cut_off(log: EventLog) -> None:

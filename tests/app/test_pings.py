@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from instance_manager.app.pings import Pings, PingSubscription
+from instance_manager.app.broadcast import Pings, Subscription
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def pings() -> Pings:
     return Pings()
 
 
-def reading(subscription: PingSubscription) -> asyncio.Task[None]:
+def reading(subscription: Subscription[None]) -> asyncio.Task[None]:
     async def read(stream: AsyncIterator[None]) -> None:
         await anext(stream)
 
@@ -26,7 +26,7 @@ async def test_a_watcher_is_pinged_once_for_all_that_it_has_not_read(pings: Ping
         for _ in range(3):
             pings.ping()
         await anext(stream)
-        assert pings.merged == 2
+        assert pings.overflows == 2
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         assert not waiting.done(), "nothing has happened since"

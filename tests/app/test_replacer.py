@@ -176,7 +176,7 @@ async def test_without_ports_for_both_nothing_is_replaced(world: World, old: Pro
 
 
 async def test_while_the_daemon_ends_nothing_is_replaced(world: World, old: Process) -> None:
-    ending = asyncio.create_task(world.shutdown.run(20))
+    ending = asyncio.create_task(world.supervisor.shutdown(20))
     await world.told(old, "stopping")
     for binary in ("/bin/r", NEW):
         with pytest.raises(UnavailableError, match="cannot replace r: the instance manager is ending"):

@@ -13,12 +13,12 @@ from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 def shut_down(world: World, grace: float) -> "asyncio.Task[list[Process]]":
     """Begin a shutdown and go on once it has begun."""
-    return asyncio.get_running_loop().create_task(world.shutdown.run(grace))
+    return asyncio.get_running_loop().create_task(world.supervisor.shutdown(grace))
 
 
 async def test_a_supervisor_without_processes_ends_at_once(world: World) -> None:
     draining = [world.supervisor.draining]
-    assert await world.shutdown.run(60) == []
+    assert await world.supervisor.shutdown(60) == []
     draining.append(world.supervisor.draining)
     assert draining == [False, True]
     assert world.clock.timers == set()
@@ -45,7 +45,7 @@ async def test_processes_that_obey_end_by_themselves(make_world: Callable[..., W
     world = make_world(obeys={"SIGINT"})
     for name in ("a", "b", "c"):
         await world.running(name, ports=1)
-    assert await world.shutdown.run(20) == []
+    assert await world.supervisor.shutdown(20) == []
     assert world.supervisor.remaining == []
 
 
@@ -97,7 +97,7 @@ async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
     first, second = await world.running("a"), await world.running("b")
     ending = shut_down(world, 600)
     await world.told(second, "stopping")
-    world.shutdown.force()
+    world.supervisor.force_shutdown()
     for process in (first, second):
         assert world.child(process).signals == [("SIGINT", False)]
     world.clock.advance(0)
@@ -109,7 +109,7 @@ async def test_hurry_kills_without_waiting_for_the_grace(world: World) -> None:
 
 async def test_hurry_just_before_a_shutdown_takes_its_grace_away(world: World) -> None:
     process = await world.running("r")
-    world.shutdown.force()
+    world.supervisor.force_shutdown()
     ending = shut_down(world, 600)
     await world.told(process, "stopping")
     world.clock.advance(0)

@@ -133,9 +133,9 @@ class SupervisionMachine(RuleBasedStateMachine):
     def shut_down(self, grace: float | None, together: bool) -> None:
         def action() -> None:
             if grace is not None and not self.endings:
-                self.endings.append(self.loop.create_task(self.world.shutdown.run(grace)))
+                self.endings.append(self.loop.create_task(self.world.supervisor.shutdown(grace)))
             elif self.endings:
-                self.world.shutdown.force()
+                self.world.supervisor.force_shutdown()
 
         self.perform(action, together=together)
 

@@ -1,8 +1,9 @@
-"""What a process goes through: states, messages and effects, one story per test."""
+"""What a process goes through: states, messages and actions, one story per test."""
 
 import pytest
 
-from instance_manager.core.lifecycle import IllegalTransitionError, begin, step
+from instance_manager.core import lifecycle
+from instance_manager.core.lifecycle import IllegalTransitionError, begin
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
     Action,
@@ -16,7 +17,6 @@ from instance_manager.core.process import (
     KillTree,
     NotReady,
     Process,
-    Publish,
     Ready,
     Remove,
     Signal,
@@ -38,17 +38,29 @@ STOP_AND_ARM = (Signal("SIGINT"), StartTimer(Timer.GRACE))
 KILL_AND_ARM = (Signal("SIGKILL", session=True), StartTimer(Timer.RETRY))
 
 
-def after(*events: Event) -> tuple[Process, tuple[Action, ...]]:
-    """Return a process after these events and the effects of the last one."""
+PUBLISHED = "published"
+"""Stands before the actions of a transition that watchers see."""
+Taken = tuple[Process, tuple[str | Action, ...]]
+
+
+def step(process: Process, event: Event) -> Taken:
+    """Return a process after an event, and what follows, publishing included."""
+    after, actions = lifecycle.step(process, event)
+    return after, actions if after.visible == process.visible else (PUBLISHED, *actions)
+
+
+def after(*events: Event) -> Taken:
+    """Return a process after these events, and what follows the last one."""
+    actions: tuple[str | Action, ...]
     process, actions = begin(ProcessSpec(name="r", binary="/bin/r"), "u", PortRange(10000, 10001))
     for event in events:
         process, actions = step(process, event)
     return process, actions
 
 
-def test_a_new_process_is_starting_and_is_published_before_it_is_spawned() -> None:
+def test_a_new_process_is_starting_and_is_spawned() -> None:
     process, actions = begin(ProcessSpec(name="r", binary="/bin/r"), "u", None, {"Full": True})
-    assert actions == (Publish(), Spawn())
+    assert actions == (Spawn(),)
     assert process.state is State.STARTING
     assert (process.name, process.uuid, process.conditions) == ("r", "u", {"Full": True})
     assert process.error_msg == ""
@@ -58,21 +70,21 @@ def test_a_spawned_process_runs_as_soon_as_it_is_ready() -> None:
     process, actions = after(SPAWNED)
     assert (process.state, process.identity, actions) == (State.STARTING, SPAWNED.identity, (AwaitReady(),))
     process, actions = step(process, Ready())
-    assert (process.state, actions) == (State.RUNNING, (Publish(),))
+    assert (process.state, actions) == (State.RUNNING, (PUBLISHED,))
 
 
 def test_a_process_that_cannot_be_executed_is_an_error_and_stays_listed() -> None:
     process, actions = after(SpawnFailed("no such file"))
     assert (process.state, process.body, process.error_msg) == (State.ERROR, Body.GONE, "no such file")
-    assert actions == (Publish(),)
+    assert actions == (PUBLISHED,)
 
 
 def test_a_process_that_is_not_ready_in_time_is_an_error_and_is_ended() -> None:
     process, actions = after(SPAWNED, NotReady("no answer"))
     assert (process.state, process.error_msg) == (State.ERROR, "no answer")
-    assert actions == (Publish(), *STOP_AND_ARM)
+    assert actions == (PUBLISHED, *STOP_AND_ARM)
     _, actions = step(process, StopTimedOut("pid 7 sleeps"))
-    assert actions == (Publish(), *KILL_AND_ARM)
+    assert actions == (PUBLISHED, *KILL_AND_ARM)
 
 
 @pytest.mark.parametrize("ready", [(), (Ready(),)], ids=["starting", "running"])
@@ -91,14 +103,14 @@ def test_a_process_that_ends_by_itself_tells_how(
     process, actions = after(SPAWNED, *ready, Exited(status))
     assert (process.state, process.error_msg, process.exit) == (state, message, status)
     assert process.body is Body.LEADER_EXITED
-    assert actions == (Publish(), KillTree())
+    assert actions == (PUBLISHED, KillTree())
 
 
 @pytest.mark.parametrize("ready", [(), (Ready(),)], ids=["starting", "running"])
 def test_a_stop_begins_with_the_signal_asked_for_and_a_timer(ready: tuple[Ready, ...]) -> None:
     process, actions = after(SPAWNED, *ready, StopRequested(signal="SIGHUP"))
     assert process.state is State.STOPPING
-    assert actions == (Publish(), Signal("SIGHUP"), StartTimer(Timer.GRACE))
+    assert actions == (PUBLISHED, Signal("SIGHUP"), StartTimer(Timer.GRACE))
 
 
 @pytest.mark.parametrize("status", [ExitStatus(), ExitStatus(code=3), ExitStatus(signal="SIGKILL")], ids=str)
@@ -107,27 +119,19 @@ def test_a_process_that_ends_while_stopping_is_stopped_however_it_ends(status: E
     assert (process.state, actions) == (State.STOPPING, (KillTree(),))
     process, actions = step(process, TreeGone())
     assert (process.state, process.error_msg) == (State.STOPPED, "")
-    assert actions == (Publish(), Remove())
-
-
-def test_a_stop_without_delete_keeps_the_process_until_a_delete_comes() -> None:
-    process, actions = after(SPAWNED, Ready(), StopRequested(delete=False), Exited(ExitStatus()), TreeGone())
-    assert actions == (Publish(),)
-    assert step(process, StopRequested(delete=False))[1] == ()
-    process, actions = step(process, StopRequested())
-    assert (process.deletion_requested, actions) == (True, (Remove(),))
+    assert actions == (PUBLISHED, Remove())
 
 
 def test_a_delete_of_a_process_that_is_being_stopped_sends_no_second_signal() -> None:
-    process, actions = after(SPAWNED, Ready(), StopRequested(delete=False), StopRequested())
+    process, actions = after(SPAWNED, Ready(), StopRequested(), StopRequested())
     assert (process.deletion_requested, actions) == (True, ())
-    process, actions = step(process, StopRequested(delete=False))
+    process, actions = step(process, StopRequested())
     assert (process.deletion_requested, actions) == (True, ())
 
 
 def test_a_process_stopped_before_it_was_spawned_is_signalled_once_it_is() -> None:
     process, actions = after(StopRequested(signal="SIGHUP"))
-    assert (process.state, actions) == (State.STOPPING, (Publish(),))
+    assert (process.state, actions) == (State.STOPPING, (PUBLISHED,))
     process, actions = step(process, SPAWNED)
     assert process.state is State.STOPPING
     assert actions == (Signal("SIGHUP"), StartTimer(Timer.GRACE))
@@ -135,12 +139,12 @@ def test_a_process_stopped_before_it_was_spawned_is_signalled_once_it_is() -> No
 
 def test_a_process_stopped_before_it_was_spawned_is_forgotten_if_it_never_is() -> None:
     process, actions = after(StopRequested(), SpawnFailed("no room"))
-    assert (process.state, actions) == (State.ERROR, (Publish(), Remove()))
+    assert (process.state, actions) == (State.ERROR, (PUBLISHED, Remove()))
 
 
 def test_a_process_that_ignores_the_signal_is_killed_with_its_session_and_says_so() -> None:
     process, actions = after(SPAWNED, Ready(), StopRequested(), StopTimedOut("pid 7 sleeps"))
-    assert actions == (Publish(), *KILL_AND_ARM)
+    assert actions == (PUBLISHED, *KILL_AND_ARM)
     assert (process.state, process.killed) == (State.STOPPING, True)
     assert process.error_msg == "did not end after SIGINT, killed"
 
@@ -151,7 +155,7 @@ def test_a_process_that_cannot_be_killed_stays_stopping_and_says_why_once() -> N
     )
     assert process.state is State.STOPPING
     assert process.error_msg == "cannot be killed, trying again: pid 7 is in state D"
-    assert actions == (Publish(), *KILL_AND_ARM)
+    assert actions == (PUBLISHED, *KILL_AND_ARM)
     again, actions = step(process, StopTimedOut("pid 7 is in state D"))
     assert (again, actions) == (process, KILL_AND_ARM)
 
@@ -160,7 +164,7 @@ def test_what_a_process_leaves_behind_is_ended_again_and_again() -> None:
     process, actions = after(SPAWNED, StopRequested(), Exited(ExitStatus()), TreeRemains("pid 8 lives on"))
     assert (process.state, process.body) == (State.STOPPING, Body.LEADER_EXITED)
     assert process.error_msg == "cannot end what it left behind, trying again: pid 8 lives on"
-    assert actions == (Publish(), KillTree(retry=True))
+    assert actions == (PUBLISHED, KillTree(retry=True))
     assert step(process, TreeRemains("pid 8 lives on")) == (process, (KillTree(retry=True),))
 
 
@@ -188,10 +192,10 @@ def test_a_second_delete_of_a_forgotten_process_does_nothing() -> None:
 
 def test_a_condition_is_published_when_it_is_new_or_changed_and_only_then() -> None:
     process, actions = after(SPAWNED, ConditionObserved("Full", value=False))
-    assert (process.conditions, actions) == ({"Full": False}, (Publish(),))
+    assert (process.conditions, actions) == ({"Full": False}, (PUBLISHED,))
     assert step(process, ConditionObserved("Full", value=False)) == (process, ())
     changed, actions = step(process, ConditionObserved("Full", value=True))
-    assert (changed.conditions, actions) == ({"Full": True}, (Publish(),))
+    assert (changed.conditions, actions) == ({"Full": True}, (PUBLISHED,))
     assert process.conditions == {"Full": False}
 
 

@@ -20,7 +20,6 @@ from instance_manager.core.process import (
     KillTree,
     NotReady,
     Process,
-    Publish,
     Ready,
     Remove,
     Signal,
@@ -45,7 +44,7 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     SpawnFailed: st.builds(SpawnFailed, WORDS),
     Ready: st.builds(Ready),
     NotReady: st.builds(NotReady, WORDS),
-    StopRequested: st.builds(StopRequested, st.sampled_from(["SIGINT", "SIGHUP"]), st.booleans()),
+    StopRequested: st.builds(StopRequested, st.sampled_from(["SIGINT", "SIGHUP"])),
     Exited: st.builds(Exited, STATUSES),
     StopTimedOut: st.builds(StopTimedOut, WORDS),
     TreeGone: st.builds(TreeGone),
@@ -88,7 +87,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @initialize(ports=st.none() | st.just(PortRange(10000, 10002)))
     def begin(self, ports: PortRange | None) -> None:
         self.process, actions = begin(ProcessSpec(name="p", binary="/bin/p"), "u", ports)
-        self.told: list[Process] = []
+        self.published = [self.process]
         self.forgotten = 0
         self.stopped_by_request = False
         self.signals: list[str] = []
@@ -130,6 +129,8 @@ class LifecycleMachine(RuleBasedStateMachine):
             before.ports,
         )
         self.check(before, event, actions)
+        if self.process.visible != before.visible:
+            self.published.append(self.process)
         if isinstance(event, Exited | StopTimedOut):
             self.armed = None
         self.run(actions)
@@ -157,8 +158,6 @@ class LifecycleMachine(RuleBasedStateMachine):
     def run(self, actions: tuple[Action, ...]) -> None:
         for action, following in itertools.zip_longest(actions, actions[1:]):
             match action:
-                case Publish():
-                    self.told.append(self.process)
                 case Signal(name):
                     self.signals.append(name)
                     timer = Timer.RETRY if name == "SIGKILL" else Timer.GRACE
@@ -175,7 +174,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @invariant()
     def watchers_know_what_there_is_to_see(self) -> None:
-        last = self.told[-1]
+        last = self.published[-1]
         assert (last.state, last.error_msg, last.conditions) == (
             self.process.state,
             self.process.error_msg,
@@ -184,7 +183,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_states_told_are_a_path_with_each_state_once(self) -> None:
-        path = [state for state, _ in itertools.groupby(p.state for p in self.told)]
+        path = [state for state, _ in itertools.groupby(p.state for p in self.published)]
         assert path[0] is State.STARTING
         assert all(after in NEXT[before] for before, after in itertools.pairwise(path))
         assert len(path) == len(set(path))

@@ -35,7 +35,7 @@ EVENTS: tuple[Event, ...] = (
     Ready(),
     NotReady("no answer"),
     StopRequested(),
-    StopRequested(signal="SIGHUP", delete=False),
+    StopRequested(signal="SIGHUP"),
     Exited(ExitStatus()),
     Exited(ExitStatus(code=3)),
     Exited(ExitStatus(signal="SIGSEGV")),

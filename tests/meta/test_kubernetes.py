@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, listen_address
-from instance_manager.app.shutdown import LAST_WAIT
+from instance_manager.app.supervisor import GIVE_UP_DELAY
 from instance_manager.cli.daemon import cli as daemon_command
 from instance_manager.cli.root import root
 from instance_manager.daemon.run import _RPC_GRACE
@@ -110,7 +110,7 @@ def test_the_guard_is_the_first_process_of_a_namespace_of_its_own() -> None:
 
 
 def test_kubernetes_waits_until_the_daemon_has_ended_everything(options: dict[str, Any]) -> None:
-    assert POD["terminationGracePeriodSeconds"] > options["shutdown_grace"] + LAST_WAIT + _RPC_GRACE
+    assert POD["terminationGracePeriodSeconds"] > options["shutdown_grace"] + GIVE_UP_DELAY + _RPC_GRACE
 
 
 def test_each_directory_that_the_daemon_uses_is_mounted(options: dict[str, Any]) -> None:

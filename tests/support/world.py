@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
-from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.change import Change
 from instance_manager.core.ports import PortRange
@@ -34,10 +33,9 @@ class RecordedEvents(EventLog):
         self.changes: list[Change] = []
         self._notices = notices
 
-    def publish(self, changes: Iterable[Change]) -> None:
-        told = list(changes)
-        super().publish(told)
-        self.changes += told
+    def publish(self, change: Change) -> None:
+        super().publish(change)
+        self.changes.append(change)
         self._notices.post()
 
     def states(self, uuid: str) -> list[str]:
@@ -76,7 +74,6 @@ class World:
             new_uuid=lambda: next(uuids),
         )
         self.replacer = Replacer(self.supervisor)
-        self.shutdown = Shutdown(self.supervisor, self.clock)
 
     def child(self, process: Process) -> FakeChild:
         """Return what was spawned for a process."""

@@ -141,7 +141,7 @@ class DaemonCollector:
         yield CounterMetricFamily(
             "instance_manager_subscribers_cut_off",
             "Watchers that were cut off because they did not read.",
-            value=events.cut_off,
+            value=events.overflows,
         )
         yield CounterMetricFamily(
             "instance_manager_pings_merged",
