@@ -1,4 +1,4 @@
-"""Recovery: taking over the processes of an earlier daemon, before the ports open.
+"""Adoption: taking over the processes of an earlier daemon, before the ports open.
 
 The journal says which processes there were; /proc says which are alive. For a process in the journal,
 `core.adoption` decides how to continue; any other is recovered from what it carries in its environment.
@@ -30,44 +30,54 @@ class Adoption:
     ) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._survivors = adopter
+        self._adopter = adopter
         self._readiness = readiness
         self._ready_timeout = supervisor.settings.ready_timeout
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
         """Take over everything; afterwards list, get and watch are as if the daemon had never stopped."""
-        found = {adoptable.uuid: adoptable for adoptable in self._survivors.find()}
+        found = {adoptable.uuid: adoptable for adoptable in self._adopter.find()}
         journaled = {record.process.uuid for record in records}
-        strangers = [s for uuid, s in found.items() if uuid not in journaled]
-        recovered = await asyncio.gather(*(self._from_envelope(s, found.keys()) for s in strangers))
-        for record in (*records, *(r for r in recovered if r is not None)):
-            self._take_over(record, found.get(record.process.uuid))
+        unjournaled = [s for uuid, s in found.items() if uuid not in journaled]
+        restored = await asyncio.gather(*(self._from_environment(s, found.keys()) for s in unjournaled))
+        for record in (*records, *(r for r in restored if r is not None)):
+            self._adopt(record, found.get(record.process.uuid))
         self._resume_replacements()
-        if records or strangers:
+        if records or unjournaled:
             log.info(
-                "recovered",
+                "adopted",
                 journaled=len(records),
                 living=len(found),
-                from_environment=len(strangers),
+                from_environment=len(unjournaled),
                 listed=len(self._supervisor.processes()),
             )
 
-    def _take_over(self, record: JournalRecord, adoptable: Adoptable | None) -> None:
+    def _adopt(self, record: JournalRecord, adoptable: Adoptable | None) -> None:
         process = record.process
         identity = adoptable.identity if process.identity is None and adoptable else process.identity
         entry = self._supervisor.registry.take_over(record)
         if process.body in {Body.ABSENT, Body.ALIVE} and identity is not None:
-            entry.child = self._survivors.adopt(
+            entry.child = self._adopter.adopt(
                 identity, process.uuid, lambda status: self._supervisor.handle(entry, Exited(status))
             )
         alive = identity if entry.child is not None else None
         if entry.child is None and identity is not None and process.body is not Body.GONE:
-            entry.child = self._survivors.leftover_descendants(identity, process.uuid)
-        exit_status = self._survivors.exit_status(identity) if identity and not alive else None
+            entry.child = self._adopter.leftover_descendants(identity, process.uuid)
+        exit_status = self._adopter.exit_status(identity) if identity and not alive else None
         actions, events = plan_adoption(process, alive, exit_status)
+        log.debug(
+            "adopt",
+            name=process.name,
+            uuid=process.uuid,
+            recorded=process.state,
+            alive=alive is not None,
+            exit=str(exit_status or ""),
+            actions=actions,
+            events=events,
+        )
         self._supervisor.resume(entry, actions, events)
 
-    async def _from_envelope(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:
+    async def _from_environment(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:
         try:
             process, replaces = parse_recovery_metadata(
                 adoptable.name,
@@ -78,7 +88,7 @@ class Adoption:
             )
         except ValueError as error:
             log.warning(
-                "cannot take over a process that carries an identity; end it by hand if it is stray",
+                "cannot adopt a process that carries our recovery metadata; end it by hand if it is stray",
                 name=adoptable.name,
                 uuid=adoptable.uuid,
                 pid=adoptable.identity.pid,
@@ -88,7 +98,7 @@ class Adoption:
         # While the process to be replaced lives, this one may have failed to replace it.
         replacing = replaces in living
         state = await self._state_of(process, asked=replacing or adoptable.age < self._ready_timeout)
-        log.warning("recovered without journal", name=process.name, uuid=process.uuid, state=state)
+        log.warning("adopted without journal", name=process.name, uuid=process.uuid, state=state)
         return JournalRecord(
             process=Process(
                 spec=process.spec,

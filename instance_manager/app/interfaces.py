@@ -116,7 +116,7 @@ class Journal(Protocol):
     """Storage that survives the daemon. Writing never raises; failures are counted and logged."""
 
     def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
-        """Write a process as it is now, before its effects are carried out.
+        """Write a process as it is now, before its actions are run.
 
         Args:
             record: the record to write.
@@ -166,7 +166,7 @@ class ProcessAdopter(Protocol):
         """Take over exactly this process, and call `on_exit` once when it ends; None if it has ended."""
 
     def leftover_descendants(self, identity: Identity, uuid: str) -> Child | None:
-        """Return what a process that has ended has left behind, in its stead; None if it left nothing."""
+        """Return a handle for the descendants that outlived a process, None if there are none."""
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended while no daemon was running, None if unknown."""

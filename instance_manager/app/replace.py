@@ -28,7 +28,7 @@ class Replacer:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._under_way: set[str] = set()
+        self._in_flight: set[str] = set()
 
     async def replace(self, spec: ProcessSpec, terminate_signal: str) -> Process:
         """Start the new process, wait until it runs, give it the name and stop the old one.
@@ -59,7 +59,7 @@ class Replacer:
             raise FailedPreconditionError(f"cannot replace {spec.name}: it is being deleted")
         if old.process.spec.binary == spec.binary:
             return old.process
-        if spec.name in self._under_way:
+        if spec.name in self._in_flight:
             raise AlreadyExistsError(
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
@@ -69,13 +69,13 @@ class Replacer:
     def resume(self, old: SupervisedProcess, new: SupervisedProcess) -> asyncio.Task[Process]:
         """Complete a replacement whose new process has been started, in a task."""
         name = new.process.name
-        self._under_way.add(name)
+        self._in_flight.add(name)
         task = asyncio.get_running_loop().create_task(self._carry_through(old, new))
         task.add_done_callback(lambda task: self._done(name, task))
         return task
 
     def _done(self, name: str, task: asyncio.Task[Process]) -> None:
-        self._under_way.discard(name)
+        self._in_flight.discard(name)
         # The caller may be gone: log the outcome here too, and mark its error as retrieved.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("replacement failed", name=name, reason=str(error))

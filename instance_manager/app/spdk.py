@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 LIST_PATIENCE = 5.0
 """Seconds that a list waits for the SPDK service; v1 instances wait with it."""
-LIST_PATIENCE_IN_TROUBLE = 0.5
+LIST_PATIENCE_AFTER_ERROR = 0.5
 """Seconds that it waits if the last list was not answered."""
 TURN_PATIENCE = 60.0
 """Seconds that a create or delete waits for another one of the same name."""
@@ -92,9 +92,9 @@ class SpdkInstances:
     def __init__(self, spdk: Spdk) -> None:
         self._spdk = spdk
         self._known: dict[InstanceType, dict[str, SpdkInstance]] = {kind: {} for kind in InstanceType}
-        self._trouble: dict[InstanceType, str] = {}
+        self._last_error: dict[InstanceType, str] = {}
         self._turns: WeakValueDictionary[tuple[InstanceType, str], asyncio.Lock] = WeakValueDictionary()
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self._hidden: set[str] = set()
 
     async def create(self, spec: SpdkSpec) -> SpdkInstance:
@@ -161,18 +161,18 @@ class SpdkInstances:
         return instances
 
     async def _list(self, kind: InstanceType) -> Sequence[SpdkInstance]:
-        within = LIST_PATIENCE_IN_TROUBLE if kind in self._trouble else LIST_PATIENCE
+        within = LIST_PATIENCE_AFTER_ERROR if kind in self._last_error else LIST_PATIENCE
         try:
             instances = await self._spdk.list(kind, within)
         except UpstreamError as error:
             if error.code == "UNIMPLEMENTED" and kind not in _EVER_KNOWN:
                 # An SPDK service older than this type has none of them.
                 return ()
-            if kind not in self._trouble:
+            if kind not in self._last_error:
                 log.warning("v2 instances are listed as they were known last", type=kind, reason=str(error))
-            self._trouble[kind] = str(error)
+            self._last_error[kind] = str(error)
             return [last_known(instance, str(error)) for instance in self._known[kind].values()]
-        if self._trouble.pop(kind, None) is not None:
+        if self._last_error.pop(kind, None) is not None:
             log.info("v2 instances are listed as they are again", type=kind)
         self._known[kind] = {instance.name: instance for instance in instances}
         return instances
@@ -240,11 +240,11 @@ class SpdkInstances:
                 f"request for it for {TURN_PATIENCE:g} s; try again later"
             ) from None
         task = asyncio.get_running_loop().create_task(work())
-        self._under_way.add(task)
+        self._in_flight.add(task)
 
         def over(done: asyncio.Task[Any]) -> None:
             turn.release()
-            self._under_way.discard(done)
+            self._in_flight.discard(done)
             if not done.cancelled():
                 # Mark the error as retrieved, in case the caller is gone.
                 done.exception()
@@ -254,7 +254,7 @@ class SpdkInstances:
 
     async def close(self) -> None:
         """Cancel the requests that are still in progress."""
-        for task in tuple(self._under_way):
+        for task in tuple(self._in_flight):
             task.cancel()
             with suppress(asyncio.CancelledError, InstanceManagerError):
                 await task
@@ -265,6 +265,6 @@ def _validate(
 ) -> None:
     if kind not in allowed:
         raise InvalidArgumentError(
-            f"cannot {verb} a {kind}: only {' and '.join(sorted(allowed))} instances can be told to"
+            f"cannot {verb} a {kind}: only {' and '.join(sorted(allowed))} instances support it"
         )
     validate_spdk_name(name)

@@ -170,7 +170,7 @@ def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedErro
             return _unreachable(details, url)
         if status == "DEADLINE_EXCEEDED":
             return _no_answer(url)
-    return Failure(f"{details or 'cannot tell why the call failed'} ({status})", of_status(status))
+    return Failure(f"{details or 'the call failed for an unknown reason'} ({status})", of_status(status))
 
 
 def _unreachable(reason: str, url: str) -> Failure:

@@ -109,11 +109,11 @@ async def follow(
     since = Position(history.revision, history.epoch)
     stream = await client.events(since=since, names=names, types=types, on_lost=_tell_lost).begun()
     announce(client)
-    async for told in stream:
-        if isinstance(told, Gap):
-            click.echo(f"Notice: {gap_in_words(told)}", err=True)
-        elif isinstance(told, Event):
-            lines.show([told])
+    async for item in stream:
+        if isinstance(item, Gap):
+            click.echo(f"Notice: {gap_in_words(item)}", err=True)
+        elif isinstance(item, Event):
+            lines.show([item])
 
 
 def _tell_lost(reason: str) -> None:

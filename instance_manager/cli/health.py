@@ -52,7 +52,7 @@ async def cli(client: "Client", service: str, timeout: float) -> None:  # noqa: 
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
         raise Failure(
-            f"cannot tell the health of {service}: the daemon has no such service (NOT_FOUND)",
+            f"cannot report the health of {service}: the daemon has no such service (NOT_FOUND)",
             ExitCode.NOT_FOUND,
         ) from error
     click.echo(status)

@@ -45,7 +45,8 @@ def name_parameters(what: str, complete: Complete) -> Decorator:
         def with_name(*, argument: str | None, name: str | None, **others: Any) -> None:
             given = {each for each in (argument, name) if each is not None}
             if len(given) != 1:
-                raise click.UsageError(f"cannot tell which {what} is meant: give one NAME, or --name NAME")
+                found = "more than one" if given else "no"
+                raise click.UsageError(f"{found} {what} name given: give one NAME, or --name NAME")
             command(name=given.pop(), **others)
 
         return with_name

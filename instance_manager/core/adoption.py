@@ -1,7 +1,7 @@
-"""Taking over the processes of an earlier daemon: what to do with each, given what was found.
+"""Adoption of the processes of an earlier daemon: what to do with each, given what was found.
 
-Also the envelope: what a process carries in its environment, so that it can be taken over even if the journal
-is lost.
+Also the recovery metadata: what a process carries in its environment, so that it can be adopted even if the
+journal is lost.
 """
 
 import json
@@ -31,7 +31,7 @@ from instance_manager.core.process import (
 )
 from instance_manager.core.spec import ProcessSpec, command_line
 
-_LONGEST_ENVELOPE = 100_000
+_LONGEST_METADATA = 100_000
 """Bytes; the kernel allows 128 KiB for one variable."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -51,7 +51,7 @@ def plan_adoption(
         exit_status: how it ended, None if unknown.
 
     Returns:
-        Effects to carry out and events to apply.
+        Actions to run and events to apply.
     """
     match process.body:
         case Body.ABSENT:
@@ -90,23 +90,23 @@ def recovery_metadata(process: Process, replaces: str) -> str:
             "volume": spec.volume_name,
         }
     )
-    return text if len(text.encode()) <= _LONGEST_ENVELOPE else ""
+    return text if len(text.encode()) <= _LONGEST_METADATA else ""
 
 
 def parse_recovery_metadata(
     name: str, uuid: str, text: str, words: Sequence[str], identity: Identity
 ) -> tuple[Process, str]:
-    """Return the process that carries an envelope, as running, and the UUID of the process it replaces.
+    """Return the process that carries the metadata, as running, and the UUID of the process it replaces.
 
     Args:
         name: the name in its environment.
         uuid: the UUID in its environment.
-        text: the envelope.
+        text: the metadata.
         words: its command line. An interpreter may precede the requested program.
         identity: identity of the OS process.
 
     Raises:
-        ValueError: if the envelope is malformed, or the command line is not the one it was started with.
+        ValueError: if the metadata is malformed, or the command line is not the one it was started with.
     """
     try:
         validate_name(name)
@@ -122,7 +122,7 @@ def parse_recovery_metadata(
         )
         count, replaces = int(data["args"]), str(data["replaces"])
     except MALFORMED as error:
-        raise ValueError(f"no envelope: {error!r}") from error
+        raise ValueError(f"no recovery metadata: {error!r}") from error
     tail = command_line(spec, ports)[1:]
     end = len(words) - len(tail)
     if tuple(words[end:]) != tail or end - count < 1:

@@ -28,9 +28,7 @@ def parse_instance_type(text: str) -> InstanceType:
         InvalidArgumentError: if there is no such type.
     """
     if not text:
-        raise InvalidArgumentError(
-            f"cannot tell which instance is meant without its type: set one of {', '.join(InstanceType)}"
-        )
+        raise InvalidArgumentError(f"no instance type given: set one of {', '.join(InstanceType)}")
     try:
         return InstanceType(text)
     except ValueError:

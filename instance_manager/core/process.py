@@ -1,4 +1,4 @@
-"""One process as a value, the events that happen to it, and the effects that follow.
+"""One process as a value, the events that happen to it, and the actions that follow.
 
 The rules that connect the three are in `lifecycle`.
 """

@@ -233,5 +233,5 @@ def last_known(instance: SpdkInstance, reason: str) -> SpdkInstance:
 
     The state is kept: controllers take an unknown state for a crash, and would stop healthy instances.
     """
-    told = f"; it was told: {instance.error_msg}" if instance.error_msg else ""
-    return replace(instance, error_msg=f"this is what was known last: {reason}{told}")
+    reported = f"; reported by it: {instance.error_msg}" if instance.error_msg else ""
+    return replace(instance, error_msg=f"last known state: {reason}{reported}")

@@ -14,7 +14,7 @@ from instance_manager.adapters.spdk import SpdkChannel, SpdkService, SpdkWatch, 
 from instance_manager.core.errors import UpstreamError
 from instance_manager.core.instance import InstanceType
 from instance_manager.core.spdk import ShardGroupSpec, SpdkSpec
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 
 WITHIN = 30.0
 SPECS = {

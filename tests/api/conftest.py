@@ -6,7 +6,7 @@ import pytest
 
 from instance_manager.adapters.spdk import SpdkConnection, Timeouts
 from instance_manager.api.instance_v2 import InstanceV2
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 from tests.support.v2_requests import WITHIN
 
 

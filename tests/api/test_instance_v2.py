@@ -8,7 +8,7 @@ from instance_manager.core.errors import (
 )
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 from tests.support.v2_requests import KINDS, SPECS, V2, create_request, delete_request, get_request
 
 

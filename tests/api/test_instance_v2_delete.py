@@ -13,7 +13,7 @@ from instance_manager.core.errors import (
     UpstreamError,
 )
 from instance_manager.pb.imrpc import instance_pb2 as pb
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 from tests.support.v2_requests import (
     IDENTIFIED,
     KINDS,
@@ -137,7 +137,7 @@ async def test_requests_that_are_answered_leave_nothing_behind(v2: InstanceV2) -
     for _ in range(3):
         await v2.create(create_request("replica"))
         await v2.delete(delete_request("replica"))
-    assert (len(v2._instances._under_way), len(v2._instances._turns)) == (0, 0)
+    assert (len(v2._instances._in_flight), len(v2._instances._turns)) == (0, 0)
 
 
 async def test_who_waits_too_long_for_another_request_is_told(

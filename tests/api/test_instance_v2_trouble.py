@@ -15,7 +15,7 @@ from instance_manager.core.errors import (
     UpstreamError,
 )
 from instance_manager.core.instance import InstanceType
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 from tests.support.v2_requests import KINDS, WITHIN, create_request, delete_request, get_request
 
 
@@ -66,7 +66,7 @@ async def test_while_the_service_is_away_instances_are_listed_as_they_were_known
     for name, instance in away.items():
         assert instance.status.state == before[name].status.state == "running"
         assert instance.status.uuid == before[name].status.uuid
-        assert instance.status.error_msg.startswith("this is what was known last: ")
+        assert instance.status.error_msg.startswith("last known state: ")
         assert "is unavailable" in instance.status.error_msg
     await spdk.start()
     async with asyncio.timeout(WITHIN):
@@ -79,14 +79,14 @@ async def test_a_list_does_not_wait_long_for_a_service_that_hangs(
     spdk: SpdkProcess, v2: InstanceV2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(use_cases, "LIST_PATIENCE", 0.5)
-    monkeypatch.setattr(use_cases, "LIST_PATIENCE_IN_TROUBLE", 0.1)
+    monkeypatch.setattr(use_cases, "LIST_PATIENCE_AFTER_ERROR", 0.1)
     await v2.create(create_request("shard"))
     await spdk.tell(hang="*")
     for patience in ("0.5 s", "0.1 s"):
         (instance,) = (await v2.list()).values()
         assert patience in instance.status.error_msg
     await spdk.tell(work="*")
-    monkeypatch.setattr(use_cases, "LIST_PATIENCE_IN_TROUBLE", WITHIN)
+    monkeypatch.setattr(use_cases, "LIST_PATIENCE_AFTER_ERROR", WITHIN)
     (instance,) = (await v2.list()).values()
     assert instance.status.error_msg == ""
 

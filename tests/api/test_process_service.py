@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -115,20 +114,10 @@ async def served(tmp_path: Path) -> Served:
     return Served(tmp_path, backlog=50)
 
 
-class BrokenSpawner:
-    """Fails in a way that nobody has foreseen."""
-
-    def check_allowed(self, program: str) -> None:
-        pass
-
-    def spawn(self, *_: Any) -> Any:
-        raise KeyError("a defect")
-
-
 async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server_goes_on(
     served: Served,
 ) -> None:
-    served.supervisor._actions._spawner = BrokenSpawner()
+    served.spawner.failures.append(KeyError("a defect"))
     with capture_logs() as logs:
         async with served.serving() as client:
             with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -237,7 +226,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("a"))
         with capture_logs():
-            served.supervisor._actions._spawner = BrokenSpawner()
+            served.spawner.failures.append(KeyError("a defect"))
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import Result, executed, run
 from tests.support.daemon import BIN, Daemon, sleeper
 from tests.support.fake_daemon import fake_daemon, process
-from tests.support.program import Result, executed, run
 
 VARIABLE = "_INSTANCE_MANAGER_COMPLETE"
 

@@ -8,8 +8,8 @@ import pytest
 from instance_manager.cli.config import read_defaults
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import root
+from tests.support.cli import run
 from tests.support.fake_daemon import fake_daemon, process
-from tests.support.program import run
 
 
 async def test_a_flag_comes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from instance_manager.cli.exit_codes import MEANINGS
 from instance_manager.cli.root import COMMANDS
+from tests.support.cli import executed
 from tests.support.daemon import Daemon
 from tests.support.examples import Example, examples, examples_in
-from tests.support.program import executed
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tests.support.certificates import DAY, Authority, fill, today
+from tests.support.cli import run
 from tests.support.daemon import Daemon, Watch, sleeper
-from tests.support.program import run
 
 
 def options(daemon: Daemon) -> list[str]:

@@ -15,10 +15,10 @@ from instance_manager.client import Gap, Position
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.cli.test_completion import completed
 from tests.integration.test_adoption import Node, node
+from tests.support.cli import interrupted, ok, on_terminal, run, started
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_events import FakeEvents
-from tests.support.program import interrupted, ok, on_terminal, run, started
 
 __all__ = ["node"]
 

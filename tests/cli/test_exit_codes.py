@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from instance_manager.cli.exit_codes import MEANINGS, ExitCode, of_status
+from tests.support.cli import on_terminal, run
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.fake_daemon import fake_daemon
-from tests.support.program import on_terminal, run
 
 CREATE = ("process", "create", "--binary", "/bin/sleep", "--name")
 
@@ -157,7 +157,7 @@ async def test_no_answer_in_time_is_exit_code_6(tmp_path: Path) -> None:
         ("OUT_OF_RANGE", "cannot resume", 8, r"cannot resume \(OUT_OF_RANGE\)"),
         ("UNIMPLEMENTED", "cannot suspend", 2, r"cannot suspend \(UNIMPLEMENTED\)"),
         ("INTERNAL", "internal error 1", 1, r"internal error 1 \(INTERNAL\)"),
-        ("UNKNOWN", "", 1, r"cannot tell why the call failed \(UNKNOWN\)"),
+        ("UNKNOWN", "", 1, r"the call failed for an unknown reason \(UNKNOWN\)"),
     ],
 )
 async def test_what_the_daemon_says_is_told_in_its_words(

@@ -11,11 +11,11 @@ import pytest
 from instance_manager.cli.exit_codes import MEANINGS
 from instance_manager.cli.root import COMMANDS as ROOT_COMMANDS
 from instance_manager.cli.root import root
+from tests.support.cli import executed, run
 from tests.support.daemon import BIN
 from tests.support.fake_daemon import fake_daemon, process
 from tests.support.fake_events import FakeEvents
 from tests.support.fake_instances import FakeInstances, instance
-from tests.support.program import executed, run
 
 OWN_PARSER = {"guard", "stub"}
 """Commands that click does not parse; they have tests of their own."""

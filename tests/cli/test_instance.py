@@ -12,10 +12,10 @@ import yaml
 from instance_manager.cli.watch import differences
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import instance_pb2 as pb
+from tests.support.cli import Result, ok, on_terminal, run, started
 from tests.support.daemon import Daemon, Watch
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_instances import FakeInstances, instance
-from tests.support.program import Result, ok, on_terminal, run, started
 
 CREATE = ("instance", "create", "--type", "replica", "--binary", "/bin/sleep", "--name")
 CREATE_V2 = ("create", "--name", "r1", "--type", "replica", "--data-engine", "v2")
@@ -164,7 +164,7 @@ async def test_the_log_level_is_shown_and_set(daemon: Daemon) -> None:
         ([*CREATE_V2, "--shard", "a=h:1"], 2, "cannot use 'a=h:1': write NAME=HOST:PORT,SLOT"),
         ([*CREATE_V2, "--shard", "a=h:1,0", "--shard", "a=h:1,1"], 2, "cannot use the shard 'a' twice"),
         ([*CREATE_V2, "--data-chunks", "2"], 2, "cannot lay the shards of a replica out"),
-        (["get"], 2, "cannot tell which instance is meant"),
+        (["get"], 2, "no instance name given"),
         (["suspend", "e1"], 2, "Missing option '--type'"),
         (["suspend", "e1", "--type", "engine", "--data-engine", "v1"], 2, "cannot suspend a v1 instance"),
     ],

@@ -12,9 +12,9 @@ import yaml
 
 from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
 from instance_manager.orphans.records import Sources, SqliteRecords
+from tests.support.cli import ESCAPES, Result, executed, on_terminal, run
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.owner_files import replica, write
-from tests.support.program import ESCAPES, Result, executed, on_terminal, run
 
 NOWHERE = "unix:///nonexistent/im.sock"
 

@@ -5,8 +5,8 @@ import json
 
 import yaml
 
+from tests.support.cli import Result, executed, ok, on_terminal, run, started
 from tests.support.daemon import BIN, Daemon, Watch, shell, sleeper
-from tests.support.program import Result, executed, ok, on_terminal, run, started
 
 EVERY_FIELD = {
     "spec": {"name", "binary", "args", "port_count", "port_args"},
@@ -89,7 +89,7 @@ async def test_a_name_is_an_argument_or_an_option_but_one_name(daemon: Daemon) -
     for way in ([], ["--name", "r1", "r2"]):
         refused = await run("--url", daemon.url, "process", "get", *way)
         assert (refused.code, refused.out) == (2, "")
-        assert "Error: cannot tell which process is meant" in refused.err
+        assert "process name given: give one NAME" in refused.err
 
 
 async def test_every_form_shows_the_same_processes(daemon: Daemon) -> None:

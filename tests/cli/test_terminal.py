@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import ESCAPES, interrupted, on_terminal, shown
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon, process
-from tests.support.program import ESCAPES, interrupted, on_terminal, shown
 
 GREEN, RED = "\x1b[32m", "\x1b[31m"
 UUID = "0e2cbdd9-1c57-4b1f-a7a7-6a9e7d9e9a0{}"

@@ -11,8 +11,8 @@ import pytest
 
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from tests.support.certificates import CLIENT_ONLY, Authority, expired, fill, not_yet_valid
+from tests.support.cli import run
 from tests.support.daemon import Daemon, running_daemon
-from tests.support.program import run
 
 OURS = Authority()
 FOREIGN = Authority()

@@ -3,9 +3,9 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.support.cli import ok, run
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.fake_daemon import fake_daemon
-from tests.support.program import ok, run
 
 OWN = version("instance-manager")
 

@@ -11,9 +11,9 @@ from instance_manager.cli import wait as wait_module
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.wait import Goal, Waiter
 from instance_manager.client import Client
+from tests.support.cli import Result, ok, run
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon, process
-from tests.support.program import Result, ok, run
 
 WITHIN = 20.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import BIN
-from tests.support.guarding import STUB, Guard, guarding, strings
+from tests.support.guard import STUB, Guard, guarding, strings
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import Watch, marked, port_span, sleeper
-from tests.support.guarding import Arrivals, Guard, children_of, guarding, record_name
+from tests.support.guard import Arrivals, Guard, children_of, guarding, record_name
 
 
 async def serving(guard: Guard, count: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guarding import PROGRAM, Guard, children_of, gone, guarding
+from tests.support.guard import PROGRAM, Guard, children_of, gone, guarding
 
 INSTANCE = {"INSTANCE_MANAGER_UUID": "0f1e2d3c-0000-4000-8000-000000000001"}
 """What an orphan carries to be taken for an instance."""

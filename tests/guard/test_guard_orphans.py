@@ -15,7 +15,7 @@ from instance_manager.guard.log import Log
 from instance_manager.guard.records import MOST, ExitRecords
 from instance_manager.guard.status import Status
 from instance_manager.platform.linux import boot_id
-from tests.support.guarding import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
+from tests.support.guard import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
 
 LIMIT_KIB = 15 * 1024
 

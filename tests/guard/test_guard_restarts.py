@@ -8,7 +8,7 @@ import pytest
 
 from instance_manager.guard.restarts import FIRST_DELAY, LONGEST_DELAY, RECOVERED, Restarts
 from tests.support.daemon import marked, unique
-from tests.support.guarding import PROGRAM, STUB, gone, guarding
+from tests.support.guard import PROGRAM, STUB, gone, guarding
 
 
 async def test_what_dies_is_started_again_after_a_delay_that_doubles(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from instance_manager.guard import log
 from tests.support.daemon import BIN
-from tests.support.guarding import PROGRAM, STUB, children_of, guarding, status, strings
+from tests.support.guard import PROGRAM, STUB, children_of, guarding, status, strings
 
 FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT]
 

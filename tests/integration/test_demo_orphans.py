@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import ESCAPES, Terminal, environment
 from tests.support.daemon import port_span
-from tests.support.program import ESCAPES, Terminal, environment
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo-orphans"
 WITHIN = 240

@@ -9,8 +9,8 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.core.certificates import CertificateSet
+from tests.support.cli import run
 from tests.support.daemon import running_daemon
-from tests.support.program import run
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
 

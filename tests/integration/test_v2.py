@@ -14,7 +14,7 @@ from instance_manager.client import Client
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
-from tests.support.spdk.harness import SpdkProcess
+from tests.support.spdk.process import SpdkProcess
 
 WITHIN = 30.0
 REPLICA = pb.InstanceSpec(

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.cli import Result, run, started
 from tests.support.daemon import log_line
-from tests.support.program import Result, run, started
 
 WAIT = "0.2"
 """Seconds from a suspicion to its judgement: short, so that whatever is judged wrongly is seen."""
