@@ -2,17 +2,16 @@
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import json
 import os
 import signal
+import socket
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, Self, TypeVar
 
 from instance_manager.client import Client
 from instance_manager.core.certificates import CertificateSet
@@ -24,7 +23,9 @@ SLEEP = "/bin/sleep"
 
 Line = TypeVar("Line")
 
-LOCKS: list[TextIO] = []
+SPAN = 1_500
+"""Ports of one test process."""
+LOCKS: list[socket.socket] = []
 """Held as long as this process lives."""
 
 
@@ -32,22 +33,22 @@ LOCKS: list[TextIO] = []
 def port_span() -> tuple[int, int]:
     """Return ports that no other test process on this machine uses: they are locked while this one lives.
 
-    What a run that was interrupted has left may still listen on some.
+    The lock is an abstract socket: it leaves no file, and belongs to no user. What a run that was interrupted
+    has left, or another service, may listen on some; such a span is left out.
     """
     taken = listening()
-    for first in range(10_000, 31_000, 3_000):
-        lock = Path(tempfile.gettempdir(), f"instance-manager-test-ports-{first}").open("w")  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
+    for first in range(10_000, 31_000, SPAN):
+        if taken.intersection(range(first, first + SPAN)):
             continue
-        if taken.intersection(range(first, first + 3_000)):
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(f"\0instance-manager-test-ports-{first}")
+        except OSError:
             lock.close()
             continue
         LOCKS.append(lock)
-        return first, first + 2_999
-    raise RuntimeError("every span of ports is used by another test process")
+        return first, first + SPAN - 1
+    raise RuntimeError("every span of ports is used by another test process or service")
 
 
 def listening() -> set[int]:
