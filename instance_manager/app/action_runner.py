@@ -61,15 +61,22 @@ class ActionRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, entry: SupervisedProcess, action: Action) -> None:
-        """Run one action.
+        """Run one action. If it fails unexpectedly, the ones after it are run all the same.
 
         Raises:
-            PermissionDeniedError: if the program may not be started.
-            ResourceExhaustedError: if the machine has no resources for a process.
+            Exception: for `Spawn`, whatever the spawn raises; its caller hears of it.
         """
+        if isinstance(action, Spawn):
+            self._spawn(entry)
+            return
+        try:
+            self._run_action(entry, action)
+        except Exception:
+            name, uuid = entry.process.name, entry.process.uuid
+            log.exception("action failed", name=name, uuid=uuid, action=action)
+
+    def _run_action(self, entry: SupervisedProcess, action: Action) -> None:
         match action:
-            case Spawn():
-                self._spawn(entry)
             case AwaitReady():
                 self._await_ready(entry)
             case Signal(name, session):
@@ -112,7 +119,11 @@ class ActionRunner:
             entry.readiness = self._run(self._probe(entry, ports.start))
 
     async def _probe(self, entry: SupervisedProcess, port: int) -> None:
-        reason = await self._readiness.wait(port, self._ready_timeout)
+        try:
+            reason = await self._readiness.wait(port, self._ready_timeout)
+        except Exception as error:
+            log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
+            reason = f"readiness check failed: {error}"
         self._report(entry, Ready() if reason is None else NotReady(reason))
 
     def _stop_timed_out(self, entry: SupervisedProcess) -> None:
@@ -127,7 +138,9 @@ class ActionRunner:
             await waited.wait()
         try:
             remains = await entry.child.end_tree() if entry.child is not None else None
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError):
+                log.exception("search for descendants failed", name=entry.process.name)
             remains = f"looking for descendants failed: {error}"
         self._report(entry, TreeGone() if remains is None else TreeRemains(remains))
 

@@ -23,14 +23,13 @@ from instance_manager.core import conditions
 from instance_manager.core.errors import (
     AlreadyExistsError,
     NotFoundError,
-    PermissionDeniedError,
-    ResourceExhaustedError,
     UnavailableError,
 )
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import (
     Action,
+    Body,
     ConditionObserved,
     Event,
     Process,
@@ -256,9 +255,11 @@ class Supervisor:
         try:
             # The intent is in the journal before there is a process to lose.
             self._apply(entry, None, process, actions)
-        except (PermissionDeniedError, ResourceExhaustedError) as error:
+        except Exception as error:
+            # Whatever it was: the name and the ports must not stay taken by nothing.
             self.handle(entry, StopRequested())
-            self.handle(entry, SpawnFailed(str(error)))
+            if entry.process.body is Body.ABSENT:
+                self.handle(entry, SpawnFailed(str(error)))
             raise
         return entry
 

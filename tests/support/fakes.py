@@ -119,8 +119,10 @@ class FakeChild:
         self.gone = False
         """`end_tree` has said that nothing is left."""
         self.description = f"pid {identity.pid} is in state D"
-        self.remains: deque[str | OSError] = deque()
+        self.remains: deque[str | Exception] = deque()
         """What the next calls of `end_tree` tell or raise, one each; after that nothing is left."""
+        self.signal_failures: deque[Exception] = deque()
+        """What the next signals raise, one each."""
         self.trees_asked = 0  # how often `end_tree` was called
         self.tree = asyncio.Event()
         """While it is cleared, `end_tree` does not come back."""
@@ -131,6 +133,8 @@ class FakeChild:
         """Remember the signal, and end soon if it is one that is obeyed."""
         if self.ended:
             return
+        if self.signal_failures:
+            raise self.signal_failures.popleft()
         self.signals.append((name, session))
         if name in self.obeys:
             asyncio.get_running_loop().call_soon(self._end, ExitStatus(signal=name))
@@ -147,7 +151,7 @@ class FakeChild:
         await self.tree.wait()
         if self.remains:
             told = self.remains.popleft()
-            if isinstance(told, OSError):
+            if isinstance(told, Exception):
                 raise told
             return told
         self.gone = True
@@ -223,6 +227,10 @@ class FakeReadiness:
         finally:
             if self.waiting.get(port) is future:
                 del self.waiting[port]
+
+    def fail(self, port: int, error: Exception) -> None:
+        """Let the check of a port end with an error."""
+        self.waiting[port].set_exception(error)
 
     def answer(self, port: int, reason: str | None = None) -> None:
         """Say that the process on a port serves, or why it does not."""
