@@ -6,16 +6,28 @@ from instance_manager.app.interfaces import JournalRecord
 from instance_manager.app.supervised_process import SupervisedProcess
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.ports import PortPool, PortRange
-from instance_manager.core.process import Process
+from instance_manager.core.process import MAX_ERROR_BYTES, Process
 from instance_manager.core.spec import ProcessSpec, command_bytes
 
 DEFAULT_MAX_PROCESSES = 4096
 """Far more than a node needs; each takes a PID, a descriptor and space in every list."""
 
-MAX_ALL_COMMAND_BYTES = 2 << 20
-"""Bytes of all command lines together: they are in every list, and clients accept at most 4 MiB."""
+MAX_LIST_BYTES = 4 << 20
+"""Largest list of all processes: clients accept no longer message."""
+_LIST_ENTRY_BYTES = 200 + MAX_ERROR_BYTES
+"""What a process takes in a list beside its names and words, even if it fails: state, UUID, ports, error."""
+_WORD_BYTES = 4
+"""What each word takes in addition to its characters."""
 
 log = structlog.get_logger(__name__)
+
+
+def list_bytes(spec: ProcessSpec) -> int:
+    """Return how many bytes a process takes at most in a list of InstanceService, the longer one."""
+    words = 2 + len(spec.args) + len(spec.port_args)
+    # The name is the key of the entry, too.
+    names = 2 * len(spec.name) + len(spec.volume_name.encode()) + len(spec.instance_type)
+    return names + command_bytes(spec) + _WORD_BYTES * words + _LIST_ENTRY_BYTES
 
 
 class Registry:
@@ -24,7 +36,7 @@ class Registry:
     def __init__(self, span: PortRange, max_processes: int = DEFAULT_MAX_PROCESSES) -> None:
         self._max_processes = max_processes
         self._pool = PortPool.of(span)
-        self._command_bytes = 0
+        self._list_bytes = 0
         self._entries: dict[str, SupervisedProcess] = {}
         """By UUID."""
         self._listed: dict[str, SupervisedProcess] = {}
@@ -72,19 +84,19 @@ class Registry:
         """Check that one more process may be added.
 
         Raises:
-            ResourceExhaustedError: if there are too many, or their command lines are too long.
+            ResourceExhaustedError: if there are too many, or the list of them would be too long for clients.
         """
         if len(self._entries) >= self._max_processes:
             raise ResourceExhaustedError(
                 f"cannot create {spec.name}: there are {len(self._entries)} processes and --max-processes is "
                 f"{self._max_processes}; delete processes that are no longer needed or raise it"
             )
-        size = self._command_bytes + command_bytes(spec)
-        if size > MAX_ALL_COMMAND_BYTES:
+        size = self._list_bytes + list_bytes(spec)
+        if size > MAX_LIST_BYTES:
             raise ResourceExhaustedError(
-                f"cannot create {spec.name}: the command lines of all processes would have {size} bytes and "
-                f"{MAX_ALL_COMMAND_BYTES} is the most there may be, or no client could list them; delete "
-                "processes that are no longer needed or shorten args and port_args"
+                f"cannot create {spec.name}: a list of all processes could have {size} bytes then, "
+                f"and clients accept {MAX_LIST_BYTES}; delete processes that are no longer needed, or "
+                "shorten their names, args and port_args"
             )
 
     def allocate(self, count: int) -> PortRange | None:
@@ -101,7 +113,7 @@ class Registry:
     def add(self, entry: SupervisedProcess, *, listed: bool) -> None:
         """Add an entry whose ports are allocated, under its name or, unlisted, beside the one that has it."""
         self._entries[entry.process.uuid] = entry
-        self._command_bytes += command_bytes(entry.process.spec)
+        self._list_bytes += list_bytes(entry.process.spec)
         if listed:
             self._listed[entry.process.name] = entry
 
@@ -138,7 +150,7 @@ class Registry:
         """Remove an entry, and free its ports and, if it is listed, its name."""
         process = entry.process
         del self._entries[process.uuid]
-        self._command_bytes -= command_bytes(process.spec)
+        self._list_bytes -= list_bytes(process.spec)
         if self.is_listed(entry):
             del self._listed[process.name]
         if process.ports in self._pool.taken:

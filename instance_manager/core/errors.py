@@ -57,6 +57,16 @@ class UpstreamError(InstanceManagerError):
         """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""
 
 
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most `most` bytes in UTF-8; what is too long loses its middle, for an ellipsis."""
+    data = text.encode(errors="backslashreplace")
+    if len(data) <= most:
+        return text
+    head = (most - len("…".encode())) // 2
+    tail = most - len("…".encode()) - head
+    return f"{data[:head].decode(errors='ignore')}…{data[-tail:].decode(errors='ignore')}"
+
+
 MALFORMED = (
     ArithmeticError,
     AttributeError,

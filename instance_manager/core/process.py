@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
+from instance_manager.core.errors import shorten
 from instance_manager.core.ports import PortRange
 from instance_manager.core.spec import ProcessSpec
+
+MAX_ERROR_BYTES = 384
+"""Longest error message: lists hold those of all processes, and a failed spawn names a path."""
 
 
 class State(StrEnum):
@@ -94,8 +98,8 @@ class Process:
 
     @property
     def error_msg(self) -> str:
-        """The error message for clients: why it failed, and why it does not stop."""
-        return "; ".join(filter(None, (self.failure, self.stop_error)))
+        """The message for clients, at most `MAX_ERROR_BYTES`: why it failed, and why it does not stop."""
+        return shorten("; ".join(filter(None, (self.failure, self.stop_error))), MAX_ERROR_BYTES)
 
     @property
     def visible(self) -> tuple[object, ...]:

@@ -1,0 +1,26 @@
+"""Texts that are cut where they are too long."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instance_manager.core.errors import shorten
+
+
+@given(text=st.text(), most=st.integers(8, 64))
+def test_a_shortened_text_fits_and_keeps_both_ends(text: str, most: int) -> None:
+    short = shorten(text, most)
+    size = len(text.encode(errors="backslashreplace"))
+    assert len(short.encode(errors="backslashreplace")) <= max(most, 0)
+    assert (short == text) == (size <= most)
+    if size > most:
+        head, _, tail = short.partition("…")
+        whole = text.encode(errors="backslashreplace").decode()
+        assert whole.startswith(head)
+        assert whole.endswith(tail)
+
+
+def test_a_long_path_keeps_what_was_tried_and_why_it_failed() -> None:
+    text = "cannot execute /" + "p" * 4000 + ": No such file or directory"
+    short = shorten(text, 100)
+    assert short.startswith("cannot execute /ppp")
+    assert short.endswith("ppp: No such file or directory")
