@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.fakes import FakeChild
 from tests.support.world import READY_TIMEOUT, World
 
 
-class FakeSurvivors:
+class FakeAdopter:
     """Processes that live on, as a test says."""
 
     def __init__(self, world: World) -> None:
@@ -83,23 +84,38 @@ NEW = process(1, State.RUNNING, Body.ALIVE)
 
 
 @pytest.fixture
-def adopter(world: World) -> FakeSurvivors:
-    return FakeSurvivors(world)
+def adopter(world: World) -> FakeAdopter:
+    return FakeAdopter(world)
 
 
-async def recover(world: World, adopter: FakeSurvivors, *records: JournalRecord) -> None:
+async def recover(world: World, adopter: FakeAdopter, *records: JournalRecord) -> None:
     recovery = Adoption(world.supervisor, world.replacer, adopter=adopter, readiness=world.readiness)
     await recovery.run(records)
 
 
-async def test_a_running_process_is_as_it_was_and_nothing_is_told(
-    world: World, adopter: FakeSurvivors
-) -> None:
+async def test_a_running_process_is_as_it_was_and_nothing_is_told(world: World, adopter: FakeAdopter) -> None:
     adopter.add(OLD)
     await recover(world, adopter, JournalRecord(OLD, listed=True))
     assert world.supervisor.processes() == {"r": OLD}
     assert world.events.changes == []
     assert world.supervisor.registry.free_ports == 9
+
+
+async def test_a_process_whose_spawn_was_never_recorded_is_found_by_what_it_carries(
+    world: World, adopter: FakeAdopter
+) -> None:
+    """The daemon died between the spawn and writing down which OS process it is."""
+    intent = replace(OLD, state=State.STARTING, body=Body.ABSENT, identity=None)
+    adopter.add(OLD)
+    await recover(world, adopter, JournalRecord(intent, listed=True))
+    adopted = world.supervisor.get("r")
+    assert (adopted.state, adopted.body, adopted.identity) == (State.STARTING, Body.ALIVE, OLD.identity)
+    await world.until(lambda: 10000 in world.readiness.waiting)
+    world.readiness.answer(10000)
+    await world.told(intent, "running")
+    world.supervisor.delete("r")
+    await world.told(intent, "deleted")
+    assert adopter.children[OLD.uuid].signals == [("SIGINT", False)]
 
 
 async def test_a_crash_in_the_middle_of_a_swap_ends_the_old_process_and_keeps_the_new_one(
@@ -109,7 +125,7 @@ async def test_a_crash_in_the_middle_of_a_swap_ends_the_old_process_and_keeps_th
     records = [JournalRecord(OLD, listed=True), JournalRecord(NEW, listed=True, replaces=OLD.uuid)]
     for order in (records, records[::-1]):
         again = make_world()
-        found = FakeSurvivors(again)
+        found = FakeAdopter(again)
         found.add(OLD)
         found.add(NEW, replaces=OLD.uuid)
         await recover(again, found, *order)
@@ -120,7 +136,7 @@ async def test_a_crash_in_the_middle_of_a_swap_ends_the_old_process_and_keeps_th
 
 
 async def test_a_replacement_that_had_not_swapped_is_carried_through(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     starting = process(1, State.STARTING, Body.ALIVE)
     adopter.add(OLD)
@@ -139,7 +155,7 @@ async def test_a_replacement_that_had_not_swapped_is_carried_through(
 
 
 async def test_a_replacement_whose_old_process_was_deleted_is_ended(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     adopter.add(NEW, replaces="gone")
     await recover(world, adopter, JournalRecord(NEW, listed=False, replaces="gone"))
@@ -149,7 +165,7 @@ async def test_a_replacement_whose_old_process_was_deleted_is_ended(
 
 
 async def test_the_shadow_of_a_replaced_process_ends_and_leaves_the_new_one_alone(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     shadow = process(0, State.STOPPING, Body.ALIVE, deletion_requested=True)
     adopter.add(shadow)
@@ -165,7 +181,7 @@ async def test_the_shadow_of_a_replaced_process_ends_and_leaves_the_new_one_alon
 
 
 async def test_without_a_journal_a_replacement_that_serves_has_the_name(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     adopter.add(OLD)
     adopter.add(NEW, replaces=OLD.uuid)
@@ -179,7 +195,7 @@ async def test_without_a_journal_a_replacement_that_serves_has_the_name(
 
 
 async def test_without_a_journal_a_process_older_than_any_start_runs_and_is_not_asked(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     adopter.add(OLD, age=READY_TIMEOUT)
     await recover(world, adopter)
@@ -188,7 +204,7 @@ async def test_without_a_journal_a_process_older_than_any_start_runs_and_is_not_
 
 
 async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_it_has_taken(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     adopter.add(NEW, replaces="gone")
     task = asyncio.ensure_future(recover(world, adopter))
@@ -203,7 +219,7 @@ async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_
 
 
 async def test_without_a_journal_an_old_replacement_is_asked_while_what_it_replaces_lives(
-    world: World, adopter: FakeSurvivors
+    world: World, adopter: FakeAdopter
 ) -> None:
     adopter.add(OLD, age=READY_TIMEOUT)
     adopter.add(NEW, replaces=OLD.uuid, age=READY_TIMEOUT)
@@ -214,7 +230,7 @@ async def test_without_a_journal_an_old_replacement_is_asked_while_what_it_repla
     assert world.supervisor.get("r").uuid == OLD.uuid
 
 
-async def test_an_end_that_the_guard_saw_is_told_once(world: World, adopter: FakeSurvivors) -> None:
+async def test_an_end_that_the_guard_saw_is_told_once(world: World, adopter: FakeAdopter) -> None:
     assert OLD.identity is not None
     adopter.exits[OLD.identity] = ExitStatus(code=3)
     await recover(world, adopter, JournalRecord(OLD, listed=True))
@@ -225,7 +241,7 @@ async def test_an_end_that_the_guard_saw_is_told_once(world: World, adopter: Fak
 
 @pytest.mark.parametrize("body", [Body.ALIVE, Body.LEADER_EXITED])
 async def test_what_a_process_that_ended_meanwhile_has_left_behind_is_ended(
-    world: World, adopter: FakeSurvivors, body: Body
+    world: World, adopter: FakeAdopter, body: Body
 ) -> None:
     ended = dataclasses.replace(OLD, body=body, state=State.STOPPING, deletion_requested=True)
     assert ended.identity is not None
@@ -240,7 +256,7 @@ async def test_what_a_process_that_ended_meanwhile_has_left_behind_is_ended(
     await world.told(OLD, "deleted")
 
 
-async def test_a_process_with_another_start_time_is_not_the_one(world: World, adopter: FakeSurvivors) -> None:
+async def test_a_process_with_another_start_time_is_not_the_one(world: World, adopter: FakeAdopter) -> None:
     adopter.add(OLD)
     recycled = adopter.living[OLD.uuid]
     adopter.living[OLD.uuid] = dataclasses.replace(recycled, identity=Identity(100, 2000))
@@ -249,7 +265,7 @@ async def test_a_process_with_another_start_time_is_not_the_one(world: World, ad
     assert adopter.children == {}
 
 
-async def test_what_is_taken_over_is_in_the_journal_again(world: World, adopter: FakeSurvivors) -> None:
+async def test_what_is_taken_over_is_in_the_journal_again(world: World, adopter: FakeAdopter) -> None:
     adopter.add(OLD)
     await recover(world, adopter, JournalRecord(OLD, listed=True))
     assert list(world.journal.records.values()) == world.supervisor.records()
