@@ -29,6 +29,7 @@ from instance_manager.app.shutdown import Shutdown
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.clock import LoopClock
+from instance_manager.platform.contract import GUARD_VARIABLE
 from instance_manager.platform.logging import control as log_control
 
 
@@ -118,5 +119,5 @@ def assemble(
 
 def _guard() -> int | None:
     """Return the PID of the guard that started this daemon, None without one."""
-    text = os.environ.get("INSTANCE_MANAGER_GUARD", "")
+    text = os.environ.get(GUARD_VARIABLE, "")
     return int(text) if text.isdecimal() and int(text) == os.getppid() else None

@@ -2,8 +2,10 @@
 
 import os
 
+from instance_manager.platform.contract import UUID_VARIABLE
+
 _CHUNK = 65536
-_IDENTITY = "\0INSTANCE_MANAGER_UUID="
+_IDENTITY = f"\0{UUID_VARIABLE}="
 """How the variable begins that the daemon gives to every instance, among all of an environment."""
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instance_manager.platform.contract import NAME_VARIABLE
 from instance_manager.stub.helpers import start_helper
 from instance_manager.stub.instance import Instance
 from instance_manager.stub.listener import AddressError, split_address
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _live(argv: Sequence[str]) -> int:
     options = parse(argv)
-    name = os.environ.get("INSTANCE_MANAGER_NAME", "unnamed")
+    name = os.environ.get(NAME_VARIABLE, "unnamed")
     try:
         split_address(options.listen)
         helpers = [start_helper() for _ in range(options.helpers)]

@@ -12,6 +12,7 @@ import pytest
 
 from instance_manager.adapters.process import OsProcessAdopter, proc
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -24,7 +25,11 @@ def carry() -> Iterator[Carry]:
 
     def start(user: int | None = None, identity: str = "") -> tuple[int, str]:
         identity = identity or str(uuid.uuid4())
-        environment = {proc.OWNER_VARIABLE: OWNER, proc.NAME_VARIABLE: "a", proc.UUID_VARIABLE: identity}
+        environment = {
+            contract.OWNER_VARIABLE: OWNER,
+            contract.NAME_VARIABLE: "a",
+            contract.UUID_VARIABLE: identity,
+        }
         process = subprocess.Popen(
             ["/bin/sh", "-c", "echo; exec sleep 1000"],
             env=environment,

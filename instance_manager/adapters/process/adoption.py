@@ -17,6 +17,7 @@ from instance_manager.adapters.process.remnants import Remnants
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts to read the record of a process that has just ended."""
@@ -93,18 +94,14 @@ class OsProcessAdopter:
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record soon."""
-        path = self._exits / f"{identity.pid}.{identity.start_time}"
+        path = self._exits / contract.exit_record_name(identity.pid, identity.start_time)
         try:
-            kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
+            found = contract.parse_exit(path.read_text(encoding="ascii"))
         except (OSError, UnicodeDecodeError):
             return None
         # Not before the caller has written it down, or a daemon that dies in between takes it along.
         asyncio.get_running_loop().call_soon(_remove, path)
-        if kind == "signal" and value:
-            return ExitStatus(signal=value)
-        if kind == "code" and value.isdecimal():
-            return ExitStatus(code=int(value))
-        return None
+        return ExitStatus(*found) if found else None
 
     def close(self) -> None:
         """Close the pidfds of all processes and leave the processes alone."""
@@ -136,9 +133,9 @@ class OsProcessAdopter:
             environment = proc.read_environment(pid)
             if not environment and (marks := _settled_marks(pid)) and marks.uuid:
                 environment = proc.read_environment(pid)
-            if environment.get(proc.OWNER_VARIABLE) != self._owner or pid == os.getpid():
+            if environment.get(contract.OWNER_VARIABLE) != self._owner or pid == os.getpid():
                 continue
-            self._carried.add(environment.get(proc.UUID_VARIABLE, ""))
+            self._carried.add(environment.get(contract.UUID_VARIABLE, ""))
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
                 continue
@@ -146,9 +143,9 @@ class OsProcessAdopter:
             if proc.read_user(pid) != os.getuid():
                 continue
             yield Adoptable(
-                name=environment.get(proc.NAME_VARIABLE, ""),
-                uuid=environment.get(proc.UUID_VARIABLE, ""),
-                recovery_metadata=environment.get(proc.ENVELOPE_VARIABLE, ""),
+                name=environment.get(contract.NAME_VARIABLE, ""),
+                uuid=environment.get(contract.UUID_VARIABLE, ""),
+                recovery_metadata=environment.get(contract.RECOVERY_METADATA_VARIABLE, ""),
                 command=proc.read_command(pid),
                 identity=Identity(pid, stat.start_time),
                 age=now - stat.start_time / _TICKS,

@@ -7,14 +7,7 @@ from pathlib import Path
 
 import psutil
 
-NAME_VARIABLE = "INSTANCE_MANAGER_NAME"
-UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
-OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
-"""Marks the processes of one state directory."""
-ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
-"""Lets a process be taken over when the journal is lost, see `core.adoption`."""
-GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
-"""PID of the guard; set only for the daemon."""
+from instance_manager.platform.contract import UUID_VARIABLE
 
 _CHUNK = 1 << 16
 _STATES = {

@@ -16,6 +16,7 @@ from instance_manager.adapters.process.strays import Strays
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
 from instance_manager.platform.linux import become_subreaper
 
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
@@ -46,8 +47,8 @@ class ProcessSpawner:
         self._search_path = os.get_exec_path(environment)
         # The library path of this program may break the one that is started.
         kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
-        kept.pop(proc.GUARD_VARIABLE, None)
-        self._environment = kept | {proc.OWNER_VARIABLE: owner}
+        kept.pop(contract.GUARD_VARIABLE, None)
+        self._environment = kept | {contract.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
         self._strays = Strays(self._reap, self._children.keys())
         self._devnull = -1
@@ -99,9 +100,9 @@ class ProcessSpawner:
         _keep_descriptors(order)
         program = order.command[0]
         identity_variables = {
-            proc.NAME_VARIABLE: order.name,
-            proc.UUID_VARIABLE: order.uuid,
-            proc.ENVELOPE_VARIABLE: order.recovery_metadata,
+            contract.NAME_VARIABLE: order.name,
+            contract.UUID_VARIABLE: order.uuid,
+            contract.RECOVERY_METADATA_VARIABLE: order.recovery_metadata,
         }
         try:
             pid = os.posix_spawnp(
