@@ -87,15 +87,15 @@ def test_a_process_in_the_middle_of_an_execve_is_found_and_taken_over(
     def blind(path: str) -> bytes:
         return b"" if path == f"/proc/{pid}/environ" and next(looks, None) is not None else read(path)
 
-    marks = proc.read_marks
+    marks = proc.read_provenance
 
-    def unsettled(pid_: int) -> proc.Marks | None:
+    def unsettled(pid_: int) -> proc.Provenance | None:
         if pid_ == pid and next(looks, None) is not None:
-            return proc.Marks(session=pid, uuid=None, settled=False, ended=False)
+            return proc.Provenance(session=pid, uuid=None, settled=False, ended=False)
         return marks(pid_)
 
     monkeypatch.setattr(proc, "_read", blind)
-    monkeypatch.setattr(proc, "read_marks", unsettled)
+    monkeypatch.setattr(proc, "read_provenance", unsettled)
     assert found(tmp_path) == {identity: pid}
     looks = iter(range(5))
 
@@ -149,7 +149,7 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     await ended(left)
     async with asyncio.timeout(20):
         assert await killing is None
-    assert proc.read_marks(foreign).ended is False  # type: ignore[union-attr]
+    assert proc.read_provenance(foreign).ended is False  # type: ignore[union-attr]
 
 
 def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:

@@ -83,12 +83,12 @@ class Workshop:
         self.marker = marker
         self.started: list[Started] = []
         self._reaped: dict[int, asyncio.Event] = {}
-        self._tell_strays = spawner._strays.reaped
-        spawner._strays.reaped = self._stray_reaped  # type: ignore[method-assign]
+        self._note_reaped = spawner._descendants.reaped
+        spawner._descendants.reaped = self._descendant_reaped  # type: ignore[method-assign]
 
-    def _stray_reaped(self, pid: int) -> None:
+    def _descendant_reaped(self, pid: int) -> None:
         self._reaped.setdefault(pid, asyncio.Event()).set()
-        self._tell_strays(pid)
+        self._note_reaped(pid)
 
     async def reaped(self, pid: int) -> None:
         """Wait until a stray has ended and nothing is left of it, not even a zombie."""
@@ -162,7 +162,7 @@ async def open_workshop(
 
 def _reap_all() -> None:
     """Kill and wait for every child, also one that hides its marker."""
-    while children := proc.own_children():
+    while children := proc.children_of(os.getpid()):
         for pid in children:
             os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_ALL, 0, os.WEXITED)

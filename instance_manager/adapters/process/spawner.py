@@ -10,16 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.allowlist import BinaryRoots
+from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.strays import Strays
+from instance_manager.adapters.process.descendants import OwnDescendantReaper
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
 from instance_manager.platform.linux import become_subreaper
 
-_NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+_OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
 DESCRIPTORS_KEPT = 64
 """Descriptors kept in reserve for calls, health checks and reading /proc."""
@@ -38,19 +38,19 @@ class ProcessSpawner:
         Args:
             environment: the environment of this process.
             owner: the mark of the state directory.
-            roots: see `BinaryRoots`; if there are none, any program may be started.
+            roots: see `BinaryAllowlist`; if there are none, any program may be started.
 
         Raises:
             InvalidArgumentError: if a root is not a directory.
         """
-        self._roots = BinaryRoots(roots)
+        self._allowlist = BinaryAllowlist(roots)
         self._search_path = os.get_exec_path(environment)
         # The library path of this program may break the one that is started.
         kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
         kept.pop(contract.GUARD_VARIABLE, None)
         self._environment = kept | {contract.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
-        self._strays = Strays(self._reap, self._children.keys())
+        self._descendants = OwnDescendantReaper(self._reap, self._children.keys())
         self._devnull = -1
 
     def open(self) -> None:
@@ -71,7 +71,7 @@ class ProcessSpawner:
         """Close the pidfds of all children and leave the children alone."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, self._sigchld)
-        self._strays.close()
+        self._descendants.close()
         for child in self._children.values():
             child.close()
         self._children.clear()
@@ -87,7 +87,7 @@ class ProcessSpawner:
         Raises:
             PermissionDeniedError: if it is not below a binary root.
         """
-        self._roots.find(program, self._search_path)
+        self._allowlist.resolve(program, self._search_path)
 
     def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
@@ -106,7 +106,7 @@ class ProcessSpawner:
         }
         try:
             pid = os.posix_spawnp(
-                self._roots.find(program, self._search_path),
+                self._allowlist.resolve(program, self._search_path),
                 order.command,
                 self._environment | identity_variables,
                 file_actions=[
@@ -120,8 +120,8 @@ class ProcessSpawner:
                 setsigdef=_ALL_SIGNALS,
             )
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise _no_room(order, error) from error
+            if error.errno in _OUT_OF_RESOURCES:
+                raise _out_of_resources(order, error) from error
             raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
         return self._watch(pid, order, on_exit)
 
@@ -132,7 +132,7 @@ class ProcessSpawner:
             # Without a pidfd it could not be supervised. It is not reaped yet, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
-            raise _no_room(order, error) from error
+            raise _out_of_resources(order, error) from error
         stat = proc.read_stat(pid)
         identity = Identity(pid, stat.start_time if stat else 0)
 
@@ -140,12 +140,12 @@ class ProcessSpawner:
             self._children.pop(child.identity.pid, None)
             on_exit(status)
 
-        child = OsChild(pidfd, identity, order.uuid, on_exit=report, strays=self._strays)
+        child = OsChild(pidfd, identity, order.uuid, on_exit=report, descendants=self._descendants)
         self._children[pid] = child
         return child
 
     def _reap(self) -> None:
-        """Reap every child that has ended; exits of strays are not reported."""
+        """Reap every child that has ended; exits of descendants are not reported."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self._children.get(ended.si_pid)
@@ -153,7 +153,7 @@ class ProcessSpawner:
                     child.collect()
                 else:
                     os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
-                    self._strays.reaped(ended.si_pid)
+                    self._descendants.reaped(ended.si_pid)
 
 
 def _keep_descriptors(order: SpawnRequest) -> None:
@@ -162,7 +162,7 @@ def _keep_descriptors(order: SpawnRequest) -> None:
     try:
         lowest_free = os.dup(order.output)
     except OSError as error:
-        raise _no_room(order, error) from error
+        raise _out_of_resources(order, error) from error
     os.close(lowest_free)
     if limit != resource.RLIM_INFINITY and lowest_free >= limit - DESCRIPTORS_KEPT:
         raise ResourceExhaustedError(
@@ -172,7 +172,7 @@ def _keep_descriptors(order: SpawnRequest) -> None:
         )
 
 
-def _no_room(order: SpawnRequest, error: OSError) -> ResourceExhaustedError:
+def _out_of_resources(order: SpawnRequest, error: OSError) -> ResourceExhaustedError:
     return ResourceExhaustedError(
         f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"
