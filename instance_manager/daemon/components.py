@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, Pages, Sources
 from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
@@ -61,9 +61,7 @@ def assemble(
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
-    logs = LogFiles(
-        settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
-    )
+    logs = LogFiles(settings.logs_dir, max_size=settings.log_max_size, echo=1 if settings.echo_logs else None)
     calls, lifecycles, lag = Calls(), Lifecycles(), LoopLag()
     supervisor = Supervisor(
         settings.supervision,

@@ -6,12 +6,8 @@ The level can be changed while the daemon runs, and areas can be set to log in d
 import asyncio
 import atexit
 import logging
-import os
-import select
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -19,7 +15,7 @@ from typing import Any
 import structlog
 
 from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.platform.linux import open_nonblocking
+from instance_manager.platform.writer import NonBlockingWriter
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -89,85 +85,42 @@ control = LogControl()
 
 
 class Sink:
-    """Writes lines without ever making the daemon wait or fail.
+    """Writes lines without ever making the daemon wait or fail; thread-safe.
 
-    Lines for which a reader is too slow wait in memory, up to `ROOM` bytes. Lines that do not fit, or that
-    cannot be written because the reader is gone or the disk is full, are dropped and counted. Thread-safe.
+    What waits for a slow reader is written by the event loop, or by the next line.
     """
 
     ROOM = 1 << 20
 
     def __init__(self, fd: int) -> None:
-        self._fd = open_nonblocking(fd)
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT)
+        self._writer = NonBlockingWriter(fd, self.ROOM)
         self._lock = threading.RLock()  # a finalizer may log in the middle of a line
-        self._waiting: deque[bytes] = deque()
-        """Lines to write; of the first one, perhaps only the rest."""
-        self._size = 0
-        """Bytes in `_waiting`."""
-        self._torn = False
-        """Whether the last byte written is in the middle of a line."""
-        self.lost = 0
+
+    @property
+    def lost(self) -> int:
         """Number of lines dropped since the last one that was accepted."""
+        return self._writer.lost
 
     def write(self, line: str) -> None:
         """Write a line, now or later, or drop it."""
-        data = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
-            self._flush()
-            if self._size + len(data) > self.ROOM:
-                self.lost += 1
-                return
-            if self._torn and not self._waiting:
-                data = b"\n" + data
-            self._waiting.append(data)
-            self._size += len(data)
-            if not self._flush():
-                return
-            self.lost = 0
-            if self._waiting:
-                self._go_on_later()
+            self._writer.write(line.encode(errors="backslashreplace") + b"\n")
+            if self._writer.pending:
+                # Without a loop in this thread, the next line is the next attempt.
+                with suppress(RuntimeError):
+                    loop = asyncio.get_running_loop()
+                    loop.add_writer(self._writer.fd, self._resume, loop)
 
     def drain(self, within: float) -> None:
         """Wait up to `within` seconds until all lines are written."""
-        deadline = time.monotonic() + within
         with self._lock:
-            while self._waiting and (left := deadline - time.monotonic()) > 0:
-                self._poll.poll(left * 1000)
-                self._flush()
-
-    def _flush(self) -> bool:
-        """Write what can be written now; return False if waiting lines had to be dropped."""
-        try:
-            while self._waiting and self._poll.poll(0):
-                line = self._waiting[0]
-                written = os.write(self._fd, line[: select.PIPE_BUF])
-                self._torn = not line.endswith(b"\n", 0, written)
-                self._size -= written
-                if written == len(line):
-                    self._waiting.popleft()
-                else:
-                    self._waiting[0] = line[written:]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.lost += len(self._waiting)
-            self._waiting.clear()
-            self._size = 0
-            return False
-        return True
-
-    def _go_on_later(self) -> None:
-        with suppress(RuntimeError):  # without a loop in this thread the next line is the next attempt
-            loop = asyncio.get_running_loop()
-            loop.add_writer(self._fd, self._resume, loop)
+            self._writer.drain(within)
 
     def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            self._flush()
-            if not self._waiting:
-                loop.remove_writer(self._fd)
+            self._writer.flush()
+            if not self._writer.pending:
+                loop.remove_writer(self._writer.fd)
 
 
 class _Logger:

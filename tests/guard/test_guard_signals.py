@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.guard import log
+from instance_manager.platform import writer as platform_writer
 from tests.support.daemon import BIN
 from tests.support.guarding import PROGRAM, STUB, children_of, guarding, status, strings
 
@@ -162,7 +163,7 @@ def test_lines_that_find_no_room_are_counted_in_the_next_one(
     own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not own:  # as if the pipe belonged to somebody else and could not be opened again
-        monkeypatch.setattr(log, "open_nonblocking", lambda fd: fd)
+        monkeypatch.setattr(platform_writer, "_open_nonblocking", lambda fd: fd)
     reader, writer = full_pipe()
     guards_log = log.Log(writer)
     for number in range(3):
@@ -176,7 +177,7 @@ def test_lines_that_find_no_room_are_counted_in_the_next_one(
     first, second = map(json.loads, os.read(reader, 65536).splitlines())
     assert (first["event"], first["level"], first["lines_lost"]) == ("first", "warning", 3)
     assert (second["event"], second.get("lines_lost")) == ("second", None)
-    for descriptor in {reader, writer, guards_log._fd}:
+    for descriptor in {reader, writer, guards_log._writer.fd}:
         os.close(descriptor)
 
 

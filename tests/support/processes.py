@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.process import ProcessSpawner, proc
 from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.process import ExitStatus
@@ -235,7 +235,7 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
 
 @contextlib.asynccontextmanager
 async def open_logs(
-    directory: Path, *, max_size: int = 8 << 20, echo: EchoSink | None = None
+    directory: Path, *, max_size: int = 8 << 20, echo: int | None = None
 ) -> AsyncIterator[LogFiles]:
     """Follow the logs in a directory for the time of the block; no descriptor may be left."""
     before = descriptors()

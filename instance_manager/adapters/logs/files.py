@@ -17,8 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.logs.console_echo import Repeater
-from instance_manager.adapters.logs.echo import EchoSink
+from instance_manager.adapters.logs.console_echo import ConsoleEcho
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
 from instance_manager.adapters.logs.probe import DirectoryProbe
@@ -50,10 +49,11 @@ class LogFiles:
     Every `writer`, even one that fails, is answered by one `release`.
     """
 
-    def __init__(self, directory: Path, *, max_size: int, echo: EchoSink | None = None) -> None:
+    def __init__(self, directory: Path, *, max_size: int, echo: int | None = None) -> None:
+        """Follow no file yet; `echo` is the descriptor on which lines are repeated, if any."""
         self._directory = directory
         self._max_size = max_size
-        self._echo = Repeater(echo, self._settle, self._echo_trouble) if echo is not None else None
+        self._echo = ConsoleEcho(echo, self._settle, self._echo_failed) if echo is not None else None
         self._writers: Counter[str] = Counter()
         """Number of processes by name that have not been released."""
         self._logs: dict[str, LogFile] = {}
@@ -195,8 +195,8 @@ class LogFiles:
     def _settle(self, each: LogFile) -> None:
         """Close a file that nobody writes, reads, cuts or echoes any more."""
         in_use = each.readers or each.trimming or each in self._dirty
-        owed = self._echo is not None and self._echo.owes(each)
-        if each.ended and not in_use and not owed and self._logs.get(each.name) is each:
+        echoing = self._echo is not None and self._echo.has_pending(each)
+        if each.ended and not in_use and not echoing and self._logs.get(each.name) is each:
             self._drop(each)
 
     def _drop(self, each: LogFile) -> None:
@@ -283,7 +283,7 @@ class LogFiles:
         if self._logs.get(each.name) is each:
             self._look_later(each)
 
-    def _echo_trouble(self, name: str, error: OSError) -> None:
+    def _echo_failed(self, name: str, error: OSError) -> None:
         self._trouble("echo", str(self._path(name)), error)
 
     def _trouble(self, kind: str, path: str, error: OSError) -> None:

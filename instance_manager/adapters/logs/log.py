@@ -93,7 +93,7 @@ class LogFile:
         while self.version == seen and not self.ended:
             await self._news()
 
-    async def untrimmed(self) -> None:
+    async def wait_trimmed(self) -> None:
         """Wait while the file is being cut."""
         while self.trimming:
             await self._news()

@@ -28,7 +28,7 @@ class EchoPosition:
         """Return whether everything has been echoed, except for an incomplete line unless `last`."""
         return (self.offset if last else self._seen) >= size
 
-    def take(self, fd: int, size: int, *, last: bool) -> bytes | None:
+    def next_lines(self, fd: int, size: int, *, last: bool) -> bytes | None:
         """Return the next lines to echo, each after the name; None if the disk must be read first.
 
         Args:
