@@ -69,7 +69,10 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
     from instance_manager.doctor import Facts, Severity, examine
+    from instance_manager.platform import logging
 
+    options: Globals = click.get_current_context().obj
+    logging.configure(debug=options.debug)
     try:
         span = parse_port_range(port_range)
     except InvalidArgumentError as error:

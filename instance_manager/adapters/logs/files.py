@@ -172,6 +172,7 @@ class LogFiles:
             each = None
         if each is None:
             each = self._logs[name] = LogFile(name, open_again(fd, os.O_RDONLY))
+            log.debug("log opened", name=name, size=each.size)
         each.ended = False
         self._look_later(each)
 
@@ -200,6 +201,7 @@ class LogFiles:
             self._drop(each)
 
     def _drop(self, each: LogFile) -> None:
+        log.debug("log closed", name=each.name, size=each.size)
         del self._logs[each.name]
         self._dirty.pop(each, None)
         if self._echo is not None:
@@ -277,6 +279,7 @@ class LogFiles:
                 count, most = each.size - self._max_size // 2, self._max_size * 7 // 8
                 cut = await loop.run_in_executor(self._trimmer, drop_head, fd, count, most)
                 each.trimmed(cut)
+                log.debug("log trimmed", name=each.name, dropped=cut.dropped, size=each.size)
         except OSError as error:
             self._trouble("trim", str(self._path(each.name)), error)
             each.not_trimmed(until=loop.time() + _TRIM_RETRY)

@@ -183,6 +183,7 @@ class AdoptedProcess(PidfdProcess):
     def _look_for_record(self, delays: Iterator[float]) -> None:
         """Report the exit once the guard has recorded it; the guard is hardly ever late."""
         status = self._adopter.exit_status(self.identity)
+        log.debug("exit record read", pid=self.identity.pid, uuid=self._uuid, status=status and str(status))
         delay = next(delays, None) if self._adopter.guarded else None
         if status is None and delay is not None:
             asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)

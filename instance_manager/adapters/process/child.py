@@ -96,6 +96,7 @@ class OsChild(PidfdProcess):
             if ended_by_itself
             else ExitStatus(signal=_signal_name(result.si_status))
         )
+        log.debug("reaped", pid=self.identity.pid, uuid=self._uuid, status=str(status))
         self._on_exit(self, status)
 
 

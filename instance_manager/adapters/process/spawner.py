@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.adapters.process.child import OsChild
@@ -18,6 +20,8 @@ from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
 from instance_manager.platform.linux import become_subreaper
+
+log = structlog.get_logger(__name__)
 
 _OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
@@ -33,11 +37,11 @@ class ProcessSpawner:
     """
 
     def __init__(self, environment: Mapping[str, str], owner: str, roots: Sequence[Path] = ()) -> None:
-        """Start processes with this environment and mark.
+        """Start processes with this environment and owner.
 
         Args:
             environment: the environment of this process.
-            owner: the mark of the state directory.
+            owner: the state directory's value of `contract.OWNER_VARIABLE`.
             roots: see `BinaryAllowlist`; if there are none, any program may be started.
 
         Raises:
@@ -89,7 +93,7 @@ class ProcessSpawner:
         """
         self._allowlist.resolve(program, self._search_path)
 
-    def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def spawn(self, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
 
         Raises:
@@ -97,22 +101,22 @@ class ProcessSpawner:
             PermissionDeniedError: if it is not below a binary root.
             ResourceExhaustedError: if there is no PID, descriptor or memory for it.
         """
-        _keep_descriptors(order)
-        program = order.command[0]
+        _keep_descriptors(request)
+        program = request.command[0]
         identity_variables = {
-            contract.NAME_VARIABLE: order.name,
-            contract.UUID_VARIABLE: order.uuid,
-            contract.RECOVERY_METADATA_VARIABLE: order.recovery_metadata,
+            contract.NAME_VARIABLE: request.name,
+            contract.UUID_VARIABLE: request.uuid,
+            contract.RECOVERY_METADATA_VARIABLE: request.recovery_metadata,
         }
         try:
             pid = os.posix_spawnp(
                 self._allowlist.resolve(program, self._search_path),
-                order.command,
+                request.command,
                 self._environment | identity_variables,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self._devnull, 0),
-                    (os.POSIX_SPAWN_DUP2, order.output, 1),
-                    (os.POSIX_SPAWN_DUP2, order.output, 2),
+                    (os.POSIX_SPAWN_DUP2, request.output, 1),
+                    (os.POSIX_SPAWN_DUP2, request.output, 2),
                 ],
                 setsid=True,
                 setsigmask=(),
@@ -121,18 +125,18 @@ class ProcessSpawner:
             )
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
-                raise _out_of_resources(order, error) from error
+                raise _out_of_resources(request, error) from error
             raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
-        return self._watch(pid, order, on_exit)
+        return self._watch(pid, request, on_exit)
 
-    def _watch(self, pid: int, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def _watch(self, pid: int, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             # Without a pidfd it could not be supervised. It is not reaped yet, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
-            raise _out_of_resources(order, error) from error
+            raise _out_of_resources(request, error) from error
         stat = proc.read_stat(pid)
         identity = Identity(pid, stat.start_time if stat else 0)
 
@@ -140,7 +144,8 @@ class ProcessSpawner:
             self._children.pop(child.identity.pid, None)
             on_exit(status)
 
-        child = OsChild(pidfd, identity, order.uuid, on_exit=report, descendants=self._descendants)
+        log.debug("spawned", name=request.name, uuid=request.uuid, pid=pid, command=request.command)
+        child = OsChild(pidfd, identity, request.uuid, on_exit=report, descendants=self._descendants)
         self._children[pid] = child
         return child
 
@@ -153,28 +158,29 @@ class ProcessSpawner:
                     child.collect()
                 else:
                     os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+                    log.debug("descendant reaped", pid=ended.si_pid, status=ended.si_status)
                     self._descendants.reaped(ended.si_pid)
 
 
-def _keep_descriptors(order: SpawnRequest) -> None:
+def _keep_descriptors(request: SpawnRequest) -> None:
     """Refuse to use up the descriptors; the lowest free one shows roughly how many are open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        lowest_free = os.dup(order.output)
+        lowest_free = os.dup(request.output)
     except OSError as error:
-        raise _out_of_resources(order, error) from error
+        raise _out_of_resources(request, error) from error
     os.close(lowest_free)
     if limit != resource.RLIM_INFINITY and lowest_free >= limit - DESCRIPTORS_KEPT:
         raise ResourceExhaustedError(
-            f"cannot start {order.name}: {lowest_free} of the {limit} descriptors this process may open "
+            f"cannot start {request.name}: {lowest_free} of the {limit} descriptors this process may open "
             f"are in use and the last {DESCRIPTORS_KEPT} are kept; raise the limit of open files "
             "(ulimit -n) or delete processes"
         )
 
 
-def _out_of_resources(order: SpawnRequest, error: OSError) -> ResourceExhaustedError:
+def _out_of_resources(request: SpawnRequest, error: OSError) -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
+        f"cannot start {request.name}: {error.strerror}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"
     )
 
