@@ -20,7 +20,7 @@ def start_time(pid: int) -> str:
 
 
 def living_instances() -> int:
-    """Return how many children of this process are instances, or cannot be told from one.
+    """Return how many children of this process are instances, or cannot be distinguished from one.
 
     Raises:
         OSError: /proc is not what it should be.

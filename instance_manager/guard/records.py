@@ -40,7 +40,7 @@ class ExitRecords:
         try:
             os.close(self._open_folder())
         except OSError as error:
-            self._tell(error)
+            self._report(error)
 
     def write(self, pid: int, status: Status) -> None:
         """Record how a process ended. Call this before it is reaped, while /proc still has its start time."""
@@ -48,13 +48,13 @@ class ExitRecords:
             self._write(contract.exit_record_name(pid, proc.start_time(pid)), f"{status}\n")
         except OSError as error:
             self.lost += 1
-            self._tell(error)
+            self._report(error)
             return
         if self._failing:
             self._failing = False
             self._log.info("exit records are written again", folder=self._path, lost=self.lost)
 
-    def _tell(self, error: OSError) -> None:
+    def _report(self, error: OSError) -> None:
         if not self._failing:
             self._failing = True
             self._log.warning(

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
         SystemExit: The arguments are wrong (2), or `--help` is among them (0).
     """
     status = _live(argv)
-    # the interpreter would take longer to tidy up than the stub takes to start; nothing is left to flush
+    # Finalizing the interpreter takes longer than the stub's start, and nothing is left to flush.
     os._exit(status)
 
 

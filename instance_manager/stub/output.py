@@ -1,7 +1,7 @@
 """What the stub writes to stdout: its own lines, and the numbered ones of `--log-rate`.
 
 Nothing here waits for a reader: a full pipe must not keep the stub from ending on a signal. Nothing here
-fails: what a broken stdout does not take is lost, as it would be with a real instance.
+fails: what cannot be written to a broken stdout is lost, as it would be with a real instance.
 """
 
 import math
@@ -47,7 +47,7 @@ class NumberedLines:
 
 
 class Output:
-    """Stdout: takes lines at any time, and passes them on as it can."""
+    """Stdout: accepts lines at any time, and writes them as it can."""
 
     def __init__(self, loop: Loop, numbered: NumberedLines, fd: int = 1) -> None:
         self._loop = loop
@@ -56,12 +56,12 @@ class Output:
         self._alarm_set = False
 
     def line(self, text: str) -> None:
-        """Write a line, at once if stdout takes it now."""
+        """Write a line, at once if possible."""
         self._writer.write(f"{text}\n".encode(errors="replace"))
         self._wait()
 
     def flush(self) -> None:
-        """Write what stdout takes now of what is pending; the end is near."""
+        """Write what can be written now, before the stub ends."""
         self._writer.flush()
 
     def _advance(self) -> None:

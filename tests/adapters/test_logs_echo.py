@@ -216,7 +216,7 @@ async def test_a_closed_pipe_ends_the_echo_and_nothing_else(tmp_path: Path, pipe
             logs.release("a")
             async with asyncio.timeout(20):
                 assert [line async for line in lines] == []
-        assert +logs.troubles == {}
+        assert +logs.failure_counts == {}
     assert echo is not None
     assert echo._writer.broken
 

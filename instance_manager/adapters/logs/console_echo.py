@@ -105,7 +105,7 @@ class ConsoleEcho:
         except OSError as error:  # a broken disk
             data = b""
             self._on_failure(log.name, error)
-            log.echo.give_up(log.size)
+            log.echo.skip_to_end(log.size)
         if data is None:
             self._fetch(log)
             data = b""

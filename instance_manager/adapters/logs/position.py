@@ -64,8 +64,8 @@ class EchoPosition:
             self._skipped = 0
         return b"".join(self._prefix + line + b"\n" for line in lines)
 
-    def give_up(self, size: int) -> None:
-        """Skip to the end."""
+    def skip_to_end(self, size: int) -> None:
+        """Skip to the end of the file."""
         self._skip_to(size)
 
     def trimmed(self, cut: Cut, size: int) -> None:
@@ -77,8 +77,8 @@ class EchoPosition:
             self._torn = False
         self.offset = min(self.offset, size)
 
-    def begin_again(self) -> None:
-        """Note that somebody has truncated the file."""
+    def restart(self) -> None:
+        """Note that the file was truncated."""
         self.offset = self._seen = 0
         self._torn = False
 

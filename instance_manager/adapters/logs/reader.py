@@ -10,7 +10,7 @@ from instance_manager.adapters.logs.page_cache import ATTEMPTS, fetch, read_cach
 from instance_manager.adapters.logs.trim import Cut
 
 
-class Source(Protocol):
+class LogSource(Protocol):
     """What a reader needs to know about a log file."""
 
     fd: int
@@ -18,7 +18,7 @@ class Source(Protocol):
     ended: bool
 
     async def changed(self, seen: int) -> None:
-        """Wait until the version is no longer `seen`, or nobody writes any more."""
+        """Wait until the version is no longer `seen`, or the last writer has ended."""
 
     async def wait_trimmed(self) -> None:
         """Wait while the file is being cut."""
@@ -27,7 +27,7 @@ class Source(Protocol):
 class LogReader:
     """A position in a log that stays correct when the head of the file is cut off."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LogSource) -> None:
         self._source = source
         self._fd = os.dup(source.fd)
         self._offset = 0
