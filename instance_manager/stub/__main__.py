@@ -26,6 +26,12 @@ def _live(argv: Sequence[str]) -> int:
     options = parse(argv)
     name = os.environ.get(NAME_VARIABLE, "unnamed")
     try:
+        # The package alone loads nothing; what it is for is imported with the first health check.
+        import h2  # noqa: F401, PLC0415
+    except ModuleNotFoundError:
+        sys.stderr.write("instance-manager stub: needs h2: pip install 'instance-manager[stub]'\n")
+        return 1
+    try:
         split_address(options.listen)
         helpers = [start_helper() for _ in range(options.helpers)]
         return Instance(options, name, helpers).run()
