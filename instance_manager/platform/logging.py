@@ -8,7 +8,7 @@ import atexit
 import logging
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
@@ -154,27 +154,22 @@ class _Logger:
     debug = info = warning = error = write
 
 
+def _method(level: str, **extra: Any) -> Callable[..., None]:
+    def log(self: "_BoundLogger", event: str, **values: Any) -> None:
+        if self._logger.is_audit or control.passes(level, self._logger.areas):
+            self._proxy_to_logger(level, event, **extra, **values)
+
+    return log
+
+
 class _BoundLogger(structlog.BoundLoggerBase):
     """Drops lines before anything is formatted: with debug off, a debug line costs a microsecond."""
 
-    def debug(self, event: str, **values: Any) -> None:
-        self._log("debug", event, values)
-
-    def info(self, event: str, **values: Any) -> None:
-        self._log("info", event, values)
-
-    def warning(self, event: str, **values: Any) -> None:
-        self._log("warning", event, values)
-
-    def error(self, event: str, **values: Any) -> None:
-        self._log("error", event, values)
-
-    def exception(self, event: str, **values: Any) -> None:
-        self._log("error", event, {"exc_info": True} | values)
-
-    def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
-        if self._logger.is_audit or control.passes(level, self._logger.areas):
-            self._proxy_to_logger(level, event, **values)
+    debug = _method("debug")
+    info = _method("info")
+    warning = _method("warning")
+    error = _method("error")
+    exception = _method("error", exc_info=True)
 
 
 def configure(*, debug: bool) -> None:

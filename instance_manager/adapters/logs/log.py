@@ -28,7 +28,7 @@ class LogFile:
         """Increases whenever the file has changed."""
         self.echo = EchoPosition(name, self.size)
         self.readers: set[LogReader] = set()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._next_change = asyncio.Event()
 
     def is_same_file(self, fd: int) -> bool:
         """Return whether a descriptor is of the same file."""
@@ -83,25 +83,15 @@ class LogFile:
     def notify(self) -> None:
         """Wake all readers that wait for a change."""
         self.version += 1
-        waiting, self._waiting = self._waiting, set()
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self._next_change.set()
+        self._next_change = asyncio.Event()
 
     async def changed(self, seen: int) -> None:
         """Wait until the version is no longer `seen`, or the last writer has ended."""
         while self.version == seen and not self.ended:
-            await self._change()
+            await self._next_change.wait()
 
     async def wait_trimmed(self) -> None:
         """Wait while the file is being cut."""
         while self.trimming:
-            await self._change()
-
-    async def _change(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)
+            await self._next_change.wait()

@@ -48,7 +48,7 @@ class OsProcessAdopter:
         self._adopted: set[AdoptedProcess] = set()
         self._seen: set[str] = set()
         """UUIDs of all processes that `find` has found living, descendants included."""
-        self._descendants = AdoptedDescendantReaper(self._candidates)
+        self.descendants = AdoptedDescendantReaper(self._candidates)
 
     def find(self) -> list[Adoptable]:
         """Return the living processes that daemons with this owner have started themselves.
@@ -78,20 +78,13 @@ class OsProcessAdopter:
             os.close(pidfd)
             return None
         log.debug("adopted", pid=identity.pid, uuid=uuid)
-
-        def ended(process: AdoptedProcess, status: ExitStatus) -> None:
-            self._adopted.discard(process)
-            on_exit(status)
-
-        process = AdoptedProcess(
-            pidfd, identity, uuid, on_exit=ended, adopter=self, descendants=self._descendants
-        )
+        process = AdoptedProcess(pidfd, identity, uuid, adopter=self, on_exit=on_exit)
         self._adopted.add(process)
         return process
 
     def leftover_descendants(self, identity: Identity, uuid: str) -> "LeftoverDescendants | None":
         """Return a handle for the descendants that outlived a process, None if `find` has found none."""
-        return LeftoverDescendants(identity, uuid, self._descendants) if uuid in self._seen else None
+        return LeftoverDescendants(identity, uuid, self.descendants) if uuid in self._seen else None
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record soon."""
@@ -104,9 +97,13 @@ class OsProcessAdopter:
         asyncio.get_running_loop().call_soon(_remove, path)
         return ExitStatus(*found) if found else None
 
+    def forget(self, process: "AdoptedProcess") -> None:
+        """Note that an adopted process has ended."""
+        self._adopted.discard(process)
+
     def close(self) -> None:
         """Close the pidfds of all processes and leave the processes alone."""
-        self._descendants.close()
+        self.descendants.close()
         for process in self._adopted:
             process.close()
         self._adopted.clear()
@@ -168,11 +165,10 @@ class AdoptedProcess(PidfdProcess):
         identity: Identity,
         uuid: str,
         *,
-        on_exit: Callable[["AdoptedProcess", ExitStatus], None],
         adopter: OsProcessAdopter,
-        descendants: AdoptedDescendantReaper,
+        on_exit: Callable[[ExitStatus], None],
     ) -> None:
-        super().__init__(pidfd, identity, uuid, descendants, self._ended)
+        super().__init__(pidfd, identity, uuid, adopter.descendants, self._ended)
         self._on_exit = on_exit
         self._adopter = adopter
 
@@ -188,7 +184,8 @@ class AdoptedProcess(PidfdProcess):
         if status is None and delay is not None:
             asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
         else:
-            self._on_exit(self, status or UNKNOWN_EXIT)
+            self._adopter.forget(self)
+            self._on_exit(status or UNKNOWN_EXIT)
 
 
 class LeftoverDescendants:
