@@ -52,13 +52,9 @@ class LogControl:
     """The log level and flags. As there is one log, there is one instance: `control`."""
 
     def __init__(self) -> None:
-        self._level = "info"
-        self._areas: frozenset[str] = frozenset()
-
-    @property
-    def level(self) -> str:
+        self.level = "info"
         """Name of the level, in lower case."""
-        return self._level
+        self._areas: frozenset[str] = frozenset()
 
     @property
     def flags(self) -> str:
@@ -73,7 +69,7 @@ class LogControl:
         """
         if name.lower() not in LEVELS:
             raise InvalidArgumentError(f"cannot use the log level {name!r}: it is one of {', '.join(LEVELS)}")
-        self._level = name.lower()
+        self.level = name.lower()
 
     def set_flags(self, text: str) -> None:
         """Let exactly these areas, separated by commas, log in detail whatever the level.
@@ -90,7 +86,7 @@ class LogControl:
 
     def passes(self, level: str, areas: AbstractSet[str]) -> bool:
         """Return whether to log a line, given its level and the areas of its module."""
-        return LEVELS[level] >= LEVELS[self._level] or not self._areas.isdisjoint(areas)
+        return LEVELS[level] >= LEVELS[self.level] or not self._areas.isdisjoint(areas)
 
 
 control = LogControl()

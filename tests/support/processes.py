@@ -91,7 +91,7 @@ class Workshop:
         self._note_reaped(pid)
 
     async def reaped(self, pid: int) -> None:
-        """Wait until a stray has ended and nothing is left of it, not even a zombie."""
+        """Wait until a descendant has ended and nothing is left of it, not even a zombie."""
         async with asyncio.timeout(DEADLINE):
             await self._reaped.setdefault(pid, asyncio.Event()).wait()
 

@@ -90,12 +90,8 @@ class OsChild(PidfdProcess):
         if result is None:
             return
         self.close()
-        ended_by_itself = result.si_code == os.CLD_EXITED
-        status = (
-            ExitStatus(code=result.si_status)
-            if ended_by_itself
-            else ExitStatus(signal=_signal_name(result.si_status))
-        )
+        exited = result.si_code == os.CLD_EXITED
+        status = ExitStatus(result.si_status) if exited else ExitStatus(signal=_signal_name(result.si_status))
         log.debug("reaped", pid=self.identity.pid, uuid=self._uuid, status=str(status))
         self._on_exit(self, status)
 
