@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import OsProcessAdopter, proc
+from instance_manager.adapters.process import OsProcessAdopter, descendants, proc
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
+from tests.support.processes import descriptors
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -150,6 +151,24 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     async with asyncio.timeout(20):
         assert await killing is None
     assert proc.read_provenance(foreign).ended is False  # type: ignore[union-attr]
+
+
+async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_waited_for(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, identity = carry()
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter.find()
+    leftover = adopter.leftover_descendants(Identity(1, 1), identity)
+    assert leftover is not None
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(descendants, "TIMEOUT", 0.2)
+        patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+        remains = await leftover.end_tree()
+    assert remains is not None
+    assert remains.startswith(f"pid {left} (sleep) is in state S (sleeping)")
+    assert descriptors() == before
 
 
 def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:

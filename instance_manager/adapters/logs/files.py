@@ -62,7 +62,7 @@ class LogFiles:
         """Files to look at; a dict because it is ordered."""
         self._timer: asyncio.TimerHandle | None = None
         self._next_look = 0.0
-        """When the timer expires; a timer of uvloop does not always know."""
+        """When the timer expires, as not all of uvloop's timers know it."""
         self._trimmer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="log-trim")
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
@@ -291,10 +291,9 @@ class LogFiles:
 
     def _failed(self, kind: str, path: str, error: OSError) -> None:
         self.failure_counts[kind] += 1
-        if self.failure_counts[kind] in {1, 10, 100} or self.failure_counts[kind] % 1000 == 0:
-            log.warning(
-                "log trouble", kind=kind, path=path, reason=error.strerror, count=self.failure_counts[kind]
-            )
+        count = self.failure_counts[kind]
+        if count in {1, 10, 100} or count % 1000 == 0:
+            log.warning("log trouble", kind=kind, path=path, reason=error.strerror, count=count)
 
 
 @contextmanager
