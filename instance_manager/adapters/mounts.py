@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 _GLOBAL_MOUNT = re.compile(r".*/plugins/kubernetes\.io/csi/driver\.longhorn\.io/([0-9a-f]{64})/globalmount")
@@ -93,6 +97,7 @@ class MountWatcher:
         # There may be no descriptor left; there will be another look.
         with suppress(OSError), self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
             now = read_only_volumes(lines)
+        log.debug("mounts read", read_only=sorted(now or ()), changed=now != self._last)
         if now is not None and now != self._last:
             self._last = now
             self._on_change(now)

@@ -6,8 +6,11 @@ import socket
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
+
+log = structlog.get_logger(__name__)
 
 _FIRST_DELAY = 0.001
 _LONGEST_DELAY = 0.1
@@ -97,7 +100,9 @@ class _Attempt:
         while True:
             for family, host, target in _LOOPBACKS:
                 if await _accepts(family, host, self._port):
+                    log.debug("readiness attempt", port=self._port, outcome=f"connected to {host}")
                     return target.format(self._port)
+            log.debug("readiness attempt", port=self._port, outcome=self.missing)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
@@ -112,9 +117,11 @@ class _Attempt:
             )
             delay = _FIRST_DELAY
             while (missing := await self._ask(check)) is not None:
+                log.debug("readiness attempt", port=self._port, outcome=missing)
                 self.missing = missing
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)
+        log.debug("readiness attempt", port=self._port, outcome="serving")
 
     async def _ask(self, check: Check) -> str | None:
         """Ask the health service once; return what is missing, None if it serves."""

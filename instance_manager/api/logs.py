@@ -7,11 +7,8 @@ from instance_manager.app.interfaces import Logs
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.platform.contract import FOLLOW_METADATA, TAIL_METADATA
 
-FOLLOW_METADATA = "instance-manager-follow"
-"""Metadata key; with the value `true`, a log is streamed until the process is deleted."""
-TAIL_METADATA = "instance-manager-tail"
-"""Metadata key; its value is the number of last lines to start with."""
 _MOST_DIGITS = 18
 """Longest number of lines: more than any file has, and short enough for Python to parse."""
 

@@ -13,6 +13,7 @@ from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.cli.units import Seconds
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.daemon import TlsSettings
@@ -89,7 +90,7 @@ Examples:
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/run/instance-manager"),
+    default=Path(contract.STATE_DIR),
     show_default=True,
     help="Directory of the journal, from which the next daemon takes the processes over.",
 )

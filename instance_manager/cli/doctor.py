@@ -10,6 +10,7 @@ from instance_manager.cli.connection import call
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import on_terminal
 from instance_manager.cli.root import Globals
+from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
@@ -30,8 +31,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
-    default=Path("/run/instance-manager"),
-    envvar="INSTANCE_MANAGER_DAEMON_STATE_DIR",
+    default=Path(contract.STATE_DIR),
+    envvar=contract.STATE_DIR_VARIABLE,
     show_default=True,
     help="The daemon's --state-dir.",
 )
@@ -68,14 +69,17 @@ def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) ->
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
     from instance_manager.doctor import Facts, Severity, examine
+    from instance_manager.platform import logging
 
+    options: Globals = click.get_current_context().obj
+    logging.configure(debug=options.debug)
     try:
         span = parse_port_range(port_range)
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
     listed, said = _listed()
     owner = StateDir(state_dir).owner
-    living = OsProcessAdopter(owner, state_dir / "exits", None).find()
+    living = OsProcessAdopter(owner, state_dir / contract.EXITS, None).find()
     facts = Facts(
         state_dir=state_dir,
         logs_dir=logs_dir,

@@ -15,6 +15,7 @@ from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
+from instance_manager.platform import contract
 
 DEFAULT_TIMEOUT = 30.0
 """Timeout in seconds of calls that do not stream."""
@@ -163,9 +164,9 @@ class Channel:
         self, method: str, request: Message, *, follow: bool, tail: int | None
     ) -> AsyncIterator[str]:
         # The messages have no fields for these two.
-        metadata = [("instance-manager-follow", "true")] if follow else []
+        metadata = [(contract.FOLLOW_METADATA, "true")] if follow else []
         if tail is not None:
-            metadata.append(("instance-manager-tail", str(tail)))
+            metadata.append((contract.TAIL_METADATA, str(tail)))
         lines = self._stream(method, request, LogResponse, metadata)
         try:
             async for answer in lines:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, Pages, Sources
 from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
@@ -28,6 +28,7 @@ from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.clock import LoopClock
+from instance_manager.platform.contract import GUARD_VARIABLE
 from instance_manager.platform.logging import control as log_control
 
 
@@ -58,9 +59,7 @@ def assemble(
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
-    logs = LogFiles(
-        settings.logs_dir, max_size=settings.log_max_size, echo=EchoSink(1) if settings.echo_logs else None
-    )
+    logs = LogFiles(settings.logs_dir, max_size=settings.log_max_size, echo=1 if settings.echo_logs else None)
     calls, lifecycles, lag = Calls(), Lifecycles(), LoopLag()
     events = EventLog(clock.now, store=journal)
     events.observe(lifecycles.changed)
@@ -117,5 +116,5 @@ def assemble(
 
 def _guard() -> int | None:
     """Return the PID of the guard that started this daemon, None without one."""
-    text = os.environ.get("INSTANCE_MANAGER_GUARD", "")
+    text = os.environ.get(GUARD_VARIABLE, "")
     return int(text) if text.isdecimal() and int(text) == os.getppid() else None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from instance_manager.core.certificates import DAY, Urgency, day, urgency
 from instance_manager.core.ports import PortRange
+from instance_manager.platform import contract
 
 _LITTLE_SPACE = 512 << 20
 _FEW = 1024
@@ -166,13 +167,13 @@ def _journal(facts: Facts) -> Iterator[Finding]:
     else:
         hint = "the daemon moves it aside at its next start and recovers from the processes themselves"
         yield Finding("journal", Severity.ERROR, f"{path} is damaged: {verdict}", hint)
-    for aside in facts.state_dir.glob("journal.db*.unusable"):
+    for aside in facts.state_dir.glob(f"{contract.JOURNAL}*.unusable"):
         hint = "an earlier daemon could not read it; look at it or remove it"
         yield Finding("journal", Severity.WARNING, f"{aside} was moved aside", hint)
 
 
 def _journal_path(facts: Facts) -> Path:
-    return facts.state_dir.absolute() / "journal.db"
+    return facts.state_dir.absolute() / contract.JOURNAL
 
 
 def _journaled(path: Path) -> set[str]:
@@ -187,7 +188,7 @@ def _journaled(path: Path) -> set[str]:
             error = sqlite3.DatabaseError(verdict)
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
-        return {uuid for (uuid,) in connection.execute("SELECT uuid FROM processes")}
+        return {uuid for (uuid,) in connection.execute(contract.JOURNALED_UUIDS)}
 
 
 def _logs_dir(facts: Facts) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from instance_manager.guard.guard import SIGNALS, Guard
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
+from instance_manager.platform.contract import GUARD_VARIABLE, STATE_DIR_VARIABLE
 from instance_manager.platform.linux import become_subreaper
 
 
@@ -39,8 +40,8 @@ def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) 
     records = ExitRecords(options.state_dir, log)
     records.open()
     environment = os.environ | {
-        "INSTANCE_MANAGER_GUARD": str(os.getpid()),
-        "INSTANCE_MANAGER_DAEMON_STATE_DIR": options.state_dir,
+        GUARD_VARIABLE: str(os.getpid()),
+        STATE_DIR_VARIABLE: options.state_dir,
     }
     command = [*_own_command(argv), *options.command]
     return Guard(command, environment, options, records=records, log=log, signals=signals).run()

@@ -1,4 +1,4 @@
-"""The guarded process."""
+"""The guarded program's process."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 
-class Guarded:
+class Child:
     """A running process, signalled through a pidfd: a recycled PID is never hit."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -27,14 +27,12 @@ class Guarded:
         """
         signal.pidfd_send_signal(self._pidfd, number)
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Close the pidfd, once the process has ended."""
         os.close(self._pidfd)
 
 
-def start(
-    command: list[str], environment: Mapping[str, str], *, keep_ignored: set[signal.Signals]
-) -> Guarded:
+def start(command: list[str], environment: Mapping[str, str], *, keep_ignored: set[signal.Signals]) -> Child:
     """Start a program with the stdin, stdout and stderr of this process.
 
     Args:
@@ -55,7 +53,7 @@ def start(
         setsigdef=signal.valid_signals() - keep_ignored,
     )
     try:
-        return Guarded(pid, os.pidfd_open(pid))
+        return Child(pid, os.pidfd_open(pid))
     except OSError:
         # Without a pidfd it could not be signalled safely. It is not reaped yet, so the PID is still its own.
         os.kill(pid, signal.SIGKILL)

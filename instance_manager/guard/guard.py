@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from instance_manager.guard import proc, restarts
-from instance_manager.guard.child import Guarded, start
+from instance_manager.guard.child import Child, start
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options
 from instance_manager.guard.records import ExitRecords
@@ -47,7 +47,7 @@ class Guard:
         self._records = records
         self._log = log
         self._signals = signals
-        self._guarded: Guarded | None = None
+        self._child: Child | None = None
         self._start_at: float | None = None
         """When to restart it, while it is not running; by the monotonic clock."""
         self._asked_to_end = False
@@ -64,7 +64,7 @@ class Guard:
             if number is None or number == signal.SIGCHLD:
                 self._reap()
             else:
-                self._pass_on(number)
+                self._forward_signal(number)
             if self._start_at is not None and time.monotonic() >= self._start_at:
                 self._start()
         return self._exit_code
@@ -84,12 +84,12 @@ class Guard:
         self._start_at = None
         keep_ignored = SIGNALS - self._signals
         try:
-            self._guarded = start(self._command, self._environment, keep_ignored=keep_ignored)
+            self._child = start(self._command, self._environment, keep_ignored=keep_ignored)
         except OSError as error:
             self._log.error("daemon cannot be started", error=str(error))
             self._died(Status(code=_CANNOT_START), ran=0.0)
             return
-        self._log.info("daemon started", daemon=self._guarded.pid, command=self._options.command[0])
+        self._log.info("daemon started", daemon=self._child.pid, command=self._options.command[0])
 
     def _reap(self) -> None:
         """Reap ended children, a limited number at a time so that signals are not delayed."""
@@ -99,28 +99,28 @@ class Guard:
                 self._more_to_reap = False
                 return
             status = Status.of(ended)
-            guarded = self._guarded
-            if guarded is None or guarded.pid != ended.si_pid:
+            child = self._child
+            if child is None or child.pid != ended.si_pid:
                 self._records.write(ended.si_pid, status)
             # After the record: once a process is gone, its record is there.
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
-            if guarded is not None and guarded.pid == ended.si_pid:
-                guarded.forget()
-                self._guarded = None
-                self._ended(guarded, status)
+            if child is not None and child.pid == ended.si_pid:
+                child.close()
+                self._child = None
+                self._ended(child, status)
         self._more_to_reap = True
 
-    def _ended(self, guarded: Guarded, status: Status) -> None:
+    def _ended(self, child: Child, status: Status) -> None:
         """Decide what to do after the guarded program has ended."""
         final = not status.signal and status.code in _FINAL
         if self._asked_to_end or (final and not self._instances()):
-            self._log.info("daemon ended", daemon=guarded.pid, status=str(status))
+            self._log.info("daemon ended", daemon=child.pid, status=str(status))
             self._exit_code = status.exit_code
         else:
             self._log.warning(
-                "daemon died", daemon=guarded.pid, status=str(status), ran_seconds=round(guarded.ran, 3)
+                "daemon died", daemon=child.pid, status=str(status), ran_seconds=round(child.ran, 3)
             )
-            self._died(status, guarded.ran)
+            self._died(status, child.ran)
 
     def _died(self, status: Status, ran: float) -> None:
         now = time.monotonic()
@@ -128,52 +128,53 @@ class Guard:
         if delay is None:
             instances = self._instances()
             if not instances:
-                self._log.error("gave up", error=f"{self._trouble(status)}. No instance lives any more.")
+                self._log.error("gave up", error=f"{self._explain(status)}. No instance lives any more.")
                 self._exit_code = status.exit_code
                 return
             delay = restarts.SLOW_DELAY
             if not self._slow:
                 self._log.error(
-                    "daemon keeps dying", error=f"{self._trouble(status)}. {_why_on(instances, delay)}"
+                    "daemon keeps dying",
+                    error=f"{self._explain(status)}. {_why_not_give_up(instances, delay)}",
                 )
         self._slow = delay == restarts.SLOW_DELAY
         self._log.info("daemon will be started again", in_seconds=delay)
         self._start_at = now + delay
 
     def _instances(self) -> int:
-        """Return how many instances live, which the end of the guard would end or leave to nobody."""
+        """Return how many instances live, which the end of the guard would kill or leave unattended."""
         try:
             return proc.living_instances()
         except OSError as error:
-            self._log.warning("cannot tell whether instances live; taken as so", error=str(error))
+            self._log.warning("instances cannot be counted; one is assumed to live", error=str(error))
             return 1
 
-    def _trouble(self, status: Status) -> str:
-        look = "its own last lines above tell why"
+    def _explain(self, status: Status) -> str:
+        look = "its own last lines above say why"
         if status.signal == signal.SIGKILL:
             look = "look for the out-of-memory killer in the kernel's log, at memory limits"
         elif status.signal:
             look = "it is a crash: look for a core dump and at the kernel's log"
         elif status.code == _CANNOT_START:
-            look = "the line above tells why it cannot be started"
+            look = "the line above says why it cannot be started"
         options = self._options
         return (
             f"the daemon died with {status} after {options.restarts} restarts within {options.within:g} "
             f"minutes; {look}"
         )
 
-    def _pass_on(self, number: int) -> None:
+    def _forward_signal(self, number: int) -> None:
         """Forward a signal, or end if the program is waiting to be restarted."""
         name = signal_name(number)
         ending = number in _ENDING
-        if self._guarded is not None:
+        if self._child is not None:
             self._asked_to_end = self._asked_to_end or ending
             try:
-                self._guarded.signal(number)
+                self._child.signal(number)
             except OSError as error:
                 self._log.warning("signal not forwarded", signal=name, error=str(error))
             else:
-                self._log.info("signal forwarded", signal=name, daemon=self._guarded.pid)
+                self._log.info("signal forwarded", signal=name, daemon=self._child.pid)
         elif ending:
             self._log.warning("ended before the daemon was started again", signal=name)
             self._exit_code = 128 + number
@@ -181,7 +182,7 @@ class Guard:
             self._log.info("signal dropped: the daemon does not run", signal=name)
 
 
-def _why_on(instances: int, delay: float) -> str:
+def _why_not_give_up(instances: int, delay: float) -> str:
     return (
         f"Instances alive: {instances}. They would be lost with the guard, so it does not give up: it starts "
         f"the daemon every {delay:g} seconds until that helps or no instance lives. Repair what it dies of"

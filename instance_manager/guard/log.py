@@ -2,10 +2,9 @@
 
 import json
 import os
-import select
 import time
 
-from instance_manager.platform.linux import open_nonblocking
+from instance_manager.platform.writer import NonBlockingWriter
 
 LONGEST_VALUE = 1000
 """Longest value in characters: a line shorter than PIPE_BUF is written whole or not at all."""
@@ -16,10 +15,7 @@ class Log:
 
     def __init__(self, fd: int = 2) -> None:
         self._terminal = os.isatty(fd)
-        self._fd = open_nonblocking(fd)
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT)
-        self._lost = 0
+        self._writer = NonBlockingWriter(fd, room=0)
 
     def info(self, event: str, **values: str | float) -> None:
         """Log something expected."""
@@ -34,17 +30,11 @@ class Log:
         self._write("error", event, values)
 
     def _write(self, level: str, event: str, values: dict[str, str | float]) -> None:
-        if self._lost:
-            values["lines_lost"] = self._lost
+        if self._writer.lost:
+            values["lines_lost"] = self._writer.lost
         cut = {key: v[:LONGEST_VALUE] if isinstance(v, str) else v for key, v in values.items()}
         line = _as_text(level, event, cut) if self._terminal else _as_json(level, event, cut)
-        try:
-            writable = bool(self._poll.poll(0))
-            if writable:
-                os.write(self._fd, line.encode(errors="replace"))
-        except OSError:
-            writable = False
-        self._lost = 0 if writable else self._lost + 1
+        self._writer.write(line.encode(errors="replace"))
 
 
 def _as_json(level: str, event: str, values: dict[str, str | float]) -> str:

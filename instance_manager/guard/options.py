@@ -5,7 +5,8 @@ import math
 import os
 from collections.abc import Sequence
 
-STATE_DIR = "/run/instance-manager"
+from instance_manager.platform import contract
+
 EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
@@ -50,7 +51,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    folder = os.environ.get("INSTANCE_MANAGER_DAEMON_STATE_DIR", STATE_DIR)
+    folder = os.environ.get(contract.STATE_DIR_VARIABLE, contract.STATE_DIR)
     parser = _Parser(
         prog="instance-manager guard",
         usage="instance-manager guard [OPTIONS] -- COMMAND [ARGUMENTS]",
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _from_environment(name: str, default: str) -> str:
     """Return the default of an option; as it is a string, argparse checks it like an argument."""
-    return os.environ.get(f"INSTANCE_MANAGER_GUARD_{name}", default)
+    return os.environ.get(f"{contract.GUARD_VARIABLE}_{name}", default)
 
 
 def _folder(text: str) -> str:

@@ -2,8 +2,10 @@
 
 import os
 
+from instance_manager.platform.contract import UUID_VARIABLE
+
 _CHUNK = 65536
-_IDENTITY = "\0INSTANCE_MANAGER_UUID="
+_IDENTITY = f"\0{UUID_VARIABLE}="
 """How the variable begins that the daemon gives to every instance, among all of an environment."""
 
 
@@ -18,7 +20,7 @@ def start_time(pid: int) -> str:
 
 
 def living_instances() -> int:
-    """Return how many children of this process are instances, or cannot be told from one.
+    """Return how many children of this process are instances, or cannot be distinguished from one.
 
     Raises:
         OSError: /proc is not what it should be.

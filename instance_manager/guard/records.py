@@ -10,6 +10,7 @@ from contextlib import suppress
 from instance_manager.guard import proc
 from instance_manager.guard.log import Log
 from instance_manager.guard.status import Status
+from instance_manager.platform import contract
 from instance_manager.platform.linux import boot_id
 
 MOST = 4096
@@ -25,7 +26,7 @@ class ExitRecords:
 
     def __init__(self, state_dir: str, log: Log, most: int = MOST) -> None:
         self._state_dir = state_dir
-        self._path = f"{state_dir}/exits"
+        self._path = f"{state_dir}/{contract.EXITS}"
         self._log = log
         self._most = most
         self._of_this_boot = False
@@ -39,21 +40,21 @@ class ExitRecords:
         try:
             os.close(self._open_folder())
         except OSError as error:
-            self._tell(error)
+            self._report(error)
 
     def write(self, pid: int, status: Status) -> None:
         """Record how a process ended. Call this before it is reaped, while /proc still has its start time."""
         try:
-            self._write(f"{pid}.{proc.start_time(pid)}", f"{status}\n")
+            self._write(contract.exit_record_name(pid, proc.start_time(pid)), f"{status}\n")
         except OSError as error:
             self.lost += 1
-            self._tell(error)
+            self._report(error)
             return
         if self._failing:
             self._failing = False
             self._log.info("exit records are written again", folder=self._path, lost=self.lost)
 
-    def _tell(self, error: OSError) -> None:
+    def _report(self, error: OSError) -> None:
         if not self._failing:
             self._failing = True
             self._log.warning(

@@ -3,6 +3,8 @@
 import os
 import signal
 
+from instance_manager.platform.contract import format_exit
+
 
 class Status:
     """An exit code, or the signal that killed a process."""
@@ -25,7 +27,7 @@ class Status:
         return 128 + self.signal if self.signal else self.code
 
     def __str__(self) -> str:
-        return f"signal {signal_name(self.signal)}" if self.signal else f"code {self.code}"
+        return format_exit(self.code, signal_name(self.signal) if self.signal else "")
 
 
 def signal_name(number: int) -> str:

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import stat
 import time
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -79,18 +78,3 @@ def _lock_within(fd: int, patience: float) -> None:
             time.sleep(_RETRY_DELAY)
         else:
             return
-
-
-def open_nonblocking(fd: int) -> int:
-    """Return a descriptor for the same pipe or terminal that does not block, for this process alone.
-
-    Anything else, and what cannot be opened again because it belongs to another user or has no reader, is
-    returned as it is: poll it before each write.
-    """
-    try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        pass
-    return fd

@@ -6,20 +6,17 @@ The level can be changed while the daemon runs, and areas can be set to log in d
 import asyncio
 import atexit
 import logging
-import os
-import select
 import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.platform.linux import open_nonblocking
+from instance_manager.platform.writer import NonBlockingWriter
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -33,23 +30,31 @@ LEVELS = {
     "panic": logging.CRITICAL,
 }
 """Log levels by the names that clients use, in lower case."""
-AREAS = ("api", "journal", "logs", "mounts", "process", "readiness", "spdk", "supervisor", "recovery")
-"""Areas that can log in detail on their own: the last parts of the names of modules and packages."""
-_ALWAYS = "audit"
-"""The area that is always logged: nobody who may set the level shall hide what they change."""
+_ADOPTION = ("app.adoption", "adapters.process.adoption")
+AREAS = {
+    "adoption": _ADOPTION,
+    "api": ("api",),
+    "journal": ("adapters.journal",),
+    "logs": ("adapters.logs",),
+    "mounts": ("adapters.mounts",),
+    "process": ("adapters.process",),
+    "readiness": ("adapters.readiness",),
+    "recovery": _ADOPTION,
+    "spdk": ("adapters.spdk", "app.spdk"),
+    "supervisor": ("app.supervisor", "app.action_runner", "app.replace", "app.shutdown"),
+}
+"""Areas that can log in detail on their own: the modules and packages of each. `recovery` is an old name."""
+_AUDIT = "app.audit"
+"""Audit lines ignore the level, so a caller cannot hide by lowering it."""
 
 
 class LogControl:
     """The log level and flags. As there is one log, there is one instance: `control`."""
 
     def __init__(self) -> None:
-        self._level = "info"
-        self._areas: frozenset[str] = frozenset()
-
-    @property
-    def level(self) -> str:
+        self.level = "info"
         """Name of the level, in lower case."""
-        return self._level
+        self._areas: frozenset[str] = frozenset()
 
     @property
     def flags(self) -> str:
@@ -64,7 +69,7 @@ class LogControl:
         """
         if name.lower() not in LEVELS:
             raise InvalidArgumentError(f"cannot use the log level {name!r}: it is one of {', '.join(LEVELS)}")
-        self._level = name.lower()
+        self.level = name.lower()
 
     def set_flags(self, text: str) -> None:
         """Let exactly these areas, separated by commas, log in detail whatever the level.
@@ -79,109 +84,88 @@ class LogControl:
             )
         self._areas = frozenset(areas)
 
-    def passes(self, level: str, path: Collection[str]) -> bool:
-        """Return whether to log a line, given its level and the parts of its module's dotted name."""
-        important = LEVELS.get(level, logging.INFO) >= LEVELS[self._level]
-        return important or _ALWAYS in path or not self._areas.isdisjoint(path)
+    def passes(self, level: str, areas: AbstractSet[str]) -> bool:
+        """Return whether to log a line, given its level and the areas of its module."""
+        return LEVELS[level] >= LEVELS[self.level] or not self._areas.isdisjoint(areas)
 
 
 control = LogControl()
 
 
 class Sink:
-    """Writes lines without ever making the daemon wait or fail.
+    """Writes lines without ever making the daemon wait or fail; thread-safe.
 
-    Lines for which a reader is too slow wait in memory, up to `ROOM` bytes. Lines that do not fit, or that
-    cannot be written because the reader is gone or the disk is full, are dropped and counted. Thread-safe.
+    What waits for a slow reader is written by the event loop, or by the next line.
     """
 
     ROOM = 1 << 20
 
     def __init__(self, fd: int) -> None:
-        self._fd = open_nonblocking(fd)
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT)
+        self._writer = NonBlockingWriter(fd, self.ROOM)
         self._lock = threading.RLock()  # a finalizer may log in the middle of a line
-        self._waiting: deque[bytes] = deque()
-        """Lines to write; of the first one, perhaps only the rest."""
-        self._size = 0
-        """Bytes in `_waiting`."""
-        self._torn = False
-        """Whether the last byte written is in the middle of a line."""
-        self.lost = 0
+
+    @property
+    def lost(self) -> int:
         """Number of lines dropped since the last one that was accepted."""
+        return self._writer.lost
 
     def write(self, line: str) -> None:
         """Write a line, now or later, or drop it."""
-        data = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
-            self._flush()
-            if self._size + len(data) > self.ROOM:
-                self.lost += 1
-                return
-            if self._torn and not self._waiting:
-                data = b"\n" + data
-            self._waiting.append(data)
-            self._size += len(data)
-            if not self._flush():
-                return
-            self.lost = 0
-            if self._waiting:
-                self._go_on_later()
+            self._writer.write(line.encode(errors="backslashreplace") + b"\n")
+            if self._writer.pending:
+                # Without a loop in this thread, the next line is the next attempt.
+                with suppress(RuntimeError):
+                    loop = asyncio.get_running_loop()
+                    loop.add_writer(self._writer.fd, self._resume, loop)
 
     def drain(self, within: float) -> None:
         """Wait up to `within` seconds until all lines are written."""
-        deadline = time.monotonic() + within
         with self._lock:
-            while self._waiting and (left := deadline - time.monotonic()) > 0:
-                self._poll.poll(left * 1000)
-                self._flush()
-
-    def _flush(self) -> bool:
-        """Write what can be written now; return False if waiting lines had to be dropped."""
-        try:
-            while self._waiting and self._poll.poll(0):
-                line = self._waiting[0]
-                written = os.write(self._fd, line[: select.PIPE_BUF])
-                self._torn = not line.endswith(b"\n", 0, written)
-                self._size -= written
-                if written == len(line):
-                    self._waiting.popleft()
-                else:
-                    self._waiting[0] = line[written:]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.lost += len(self._waiting)
-            self._waiting.clear()
-            self._size = 0
-            return False
-        return True
-
-    def _go_on_later(self) -> None:
-        with suppress(RuntimeError):  # without a loop in this thread the next line is the next attempt
-            loop = asyncio.get_running_loop()
-            loop.add_writer(self._fd, self._resume, loop)
+            self._writer.drain(within)
 
     def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            self._flush()
-            if not self._waiting:
-                loop.remove_writer(self._fd)
+            self._writer.flush()
+            if not self._writer.pending:
+                loop.remove_writer(self._writer.fd)
+
+
+def _is_in(module: str, parts: Iterable[str]) -> bool:
+    return any(f"{module}.".startswith(f"instance_manager.{part}.") for part in parts)
 
 
 class _Logger:
-    """A logger that knows the name of its module."""
+    """Writes the lines of one module."""
 
-    def __init__(self, sink: Sink, name: str) -> None:
+    def __init__(self, sink: Sink, module: str) -> None:
         self.sink = sink
-        self.path = name.split(".")
+        self.areas = {area for area, parts in AREAS.items() if _is_in(module, parts)}
+        self.is_audit = _is_in(module, [_AUDIT])
 
-    def msg(self, line: str) -> None:
+    def write(self, line: str) -> None:
         """Write a line."""
         self.sink.write(line)
 
-    debug = info = warning = error = critical = exception = log = msg
+    debug = info = warning = error = write
+
+
+def _method(level: str, **extra: Any) -> Callable[..., None]:
+    def log(self: "_BoundLogger", event: str, **values: Any) -> None:
+        if self._logger.is_audit or control.passes(level, self._logger.areas):
+            self._proxy_to_logger(level, event, **extra, **values)
+
+    return log
+
+
+class _BoundLogger(structlog.BoundLoggerBase):
+    """Drops lines before anything is formatted: with debug off, a debug line costs a microsecond."""
+
+    debug = _method("debug")
+    info = _method("info")
+    warning = _method("warning")
+    error = _method("error")
+    exception = _method("error", exc_info=True)
 
 
 def configure(*, debug: bool) -> None:
@@ -196,22 +180,22 @@ def configure(*, debug: bool) -> None:
     errors = [] if terminal else [structlog.processors.dict_tracebacks]
     structlog.configure(
         processors=[
-            _drop,
+            _add_lines_lost,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *errors,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        wrapper_class=_BoundLogger,
         logger_factory=lambda name="": _Logger(sink, name),
         cache_logger_on_first_use=True,
     )
 
 
-def _drop(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    if not control.passes(method, logger.path):
-        raise structlog.DropEvent
+def _add_lines_lost(
+    logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     if logger.sink.lost:
         event["lines_lost"] = logger.sink.lost
     return event

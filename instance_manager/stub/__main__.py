@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instance_manager.platform.contract import NAME_VARIABLE
 from instance_manager.stub.helpers import start_helper
 from instance_manager.stub.instance import Instance
 from instance_manager.stub.listener import AddressError, split_address
@@ -17,13 +18,19 @@ def main(argv: Sequence[str]) -> None:
         SystemExit: The arguments are wrong (2), or `--help` is among them (0).
     """
     status = _live(argv)
-    # the interpreter would take longer to tidy up than the stub takes to start; nothing is left to flush
+    # Finalizing the interpreter takes longer than the stub's start, and nothing is left to flush.
     os._exit(status)
 
 
 def _live(argv: Sequence[str]) -> int:
     options = parse(argv)
-    name = os.environ.get("INSTANCE_MANAGER_NAME", "unnamed")
+    name = os.environ.get(NAME_VARIABLE, "unnamed")
+    try:
+        # The package alone loads nothing; what it is for is imported with the first health check.
+        import h2  # noqa: F401, PLC0415
+    except ModuleNotFoundError:
+        sys.stderr.write("instance-manager stub: needs h2: pip install 'instance-manager[stub]'\n")
+        return 1
     try:
         split_address(options.listen)
         helpers = [start_helper() for _ in range(options.helpers)]

@@ -1,4 +1,4 @@
-"""The stub's life: it starts, gets ready, logs, and ends in the way it was told to."""
+"""The stub's life: it starts, gets ready, logs, and ends as its options say."""
 
 import functools
 import os
@@ -33,7 +33,7 @@ class Instance:
         Raises:
             AddressError: The address to listen on cannot be used.
         """
-        self._take_signals()
+        self._handle_signals()
         self._plan()
         status = self._loop.run()
         self._output.flush()
@@ -41,13 +41,13 @@ class Instance:
             raise self._failure
         return status
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         """Turn the stop signals into events of the loop, and ignore what is to be ignored."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._loop.watch(reader, READ, functools.partial(self._signalled, reader))
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: None)  # the wakeup descriptor tells
+            signal.signal(number, lambda *_: None)  # the wakeup descriptor reports it
         for number in self._options.ignore:
             signal.signal(number, signal.SIG_IGN)
 

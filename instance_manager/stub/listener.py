@@ -25,7 +25,7 @@ def split_address(address: str) -> tuple[str, int]:
         raise AddressError(f"cannot listen on {address!r}: IPv6 addresses are written as [::1]:10000")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:  # noqa: PLR2004 - ports
         raise AddressError(f"cannot listen on {address!r}: it is not HOST:PORT")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - as instances are told to listen
+    return host or "0.0.0.0", int(port)  # noqa: S104 - as an instance listens
 
 
 class Listener:
@@ -67,7 +67,7 @@ class Listener:
             self._loop.watch(client.fileno(), 0, self._accept)
             client.close()
             return
-        from instance_manager.stub.session import Session  # noqa: PLC0415 - its docstring tells
+        from instance_manager.stub.session import Session  # noqa: PLC0415 - its docstring says why
 
         Session(self._loop, client, serving=self._serving).receive(data)
 

@@ -27,7 +27,7 @@ NUMBER_BYTES = 12
 
 
 class Options(argparse.Namespace):
-    """What one stub is told to do; durations in seconds, None for "never"."""
+    """The options of a stub; durations in seconds, None for "never"."""
 
     kind: str
     listen: str
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="instance-manager stub",
-        description="Stand in for an engine or a replica: serve gRPC health, and misbehave as told. "
+        description="Stand in for an engine or a replica: serve gRPC health, and misbehave as options say. "
         "SIGINT, SIGTERM and SIGHUP end it at once with exit code 0.",
         epilog="The name in the log comes from INSTANCE_MANAGER_NAME. Durations are in seconds, as 0.25.",
         formatter_class=_Formatter,

@@ -1,19 +1,20 @@
 """What the stub writes to stdout: its own lines, and the numbered ones of `--log-rate`.
 
 Nothing here waits for a reader: a full pipe must not keep the stub from ending on a signal. Nothing here
-fails: what a broken stdout does not take is lost, as it would be with a real instance.
+fails: what cannot be written to a broken stdout is lost, as it would be with a real instance.
 """
 
 import math
-import os
 import select
+import sys
 import time
 
+from instance_manager.platform.writer import NonBlockingWriter
 from instance_manager.stub.loop import WRITE, Loop
 from instance_manager.stub.options import NUMBER_BYTES
 
 CHUNK = select.PIPE_BUF
-"""Bytes per write: a pipe that polls as writable takes as many whole, and without blocking."""
+"""Bytes of numbered lines at a time: a pipe takes as many whole or not at all."""
 
 RETRY = 0.1
 """Seconds from a failed write to the next numbered line, so as not to spin."""
@@ -36,7 +37,7 @@ class NumberedLines:
             return math.inf
         return self._start + (self._count + 1) / self._rate - time.monotonic()
 
-    def take(self) -> bytes:
+    def due_lines(self) -> bytes:
         """Return the lines it is time for, as many as a chunk holds but one at least of any length."""
         lines: list[bytes] = []
         while len(lines) < self._per_chunk and self.due() <= 0:
@@ -46,39 +47,37 @@ class NumberedLines:
 
 
 class Output:
-    """Stdout: takes lines at any time, and passes them on as it can."""
+    """Stdout: accepts lines at any time, and writes them as it can."""
 
     def __init__(self, loop: Loop, numbered: NumberedLines, fd: int = 1) -> None:
         self._loop = loop
         self._numbered = numbered
-        self._fd = fd
-        self._pending = b""
-        self._failing = False
+        self._writer = NonBlockingWriter(fd, room=sys.maxsize)
         self._alarm_set = False
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
 
     def line(self, text: str) -> None:
-        """Write a line, at once if stdout takes it now."""
-        self._pending += f"{text}\n".encode(errors="replace")
-        self._advance()
+        """Write a line, at once if possible."""
+        self._writer.write(f"{text}\n".encode(errors="replace"))
+        self._wait()
 
     def flush(self) -> None:
-        """Write what stdout takes now of what is pending; the end is near."""
-        while self._pending and self._writable():
-            self._write()
+        """Write what can be written now, before the stub ends."""
+        self._writer.flush()
 
     def _advance(self) -> None:
-        """Write one chunk, and arrange to be called when there is more to write."""
-        if not self._pending:
-            self._pending = self._numbered.take()
-        if self._pending and self._writable():
-            self._write()
+        """Write what is pending, or else numbered lines."""
+        self._writer.flush()
+        if not self._writer.pending and (lines := self._numbered.due_lines()):
+            self._writer.write(lines)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Arrange to be called when there is more to write."""
         due = self._numbered.due()
-        if self._failing and due < math.inf:
+        if self._writer.broken and due < math.inf:
             due = max(due, RETRY)
-        more = bool(self._pending) or due <= 0
-        self._loop.watch(self._fd, WRITE if more else 0, self._advance)
+        more = self._writer.pending or due <= 0
+        self._loop.watch(self._writer.fd, WRITE if more else 0, self._advance)
         if not more and due < math.inf and not self._alarm_set:
             self._alarm_set = True
             self._loop.after(due, self._alarm)
@@ -86,16 +85,3 @@ class Output:
     def _alarm(self) -> None:
         self._alarm_set = False
         self._advance()
-
-    def _writable(self) -> bool:
-        return bool(self._poll.poll(0))
-
-    def _write(self) -> None:
-        try:
-            written = os.write(self._fd, self._pending[:CHUNK])
-        except BlockingIOError:
-            return
-        except OSError:
-            self._pending, self._failing = b"", True
-        else:
-            self._pending, self._failing = self._pending[written:], False

@@ -50,7 +50,7 @@ class Session:
         self._http.initiate_connection()
 
     def receive(self, data: bytes) -> None:
-        """Take what the client sent, and answer."""
+        """Handle what the client sent, and answer."""
         try:
             events = self._http.receive_data(data)
             # a call may be cancelled with the bytes that made it: then there is nobody to answer
@@ -123,7 +123,7 @@ class Session:
         status = self._status if known else SERVICE_UNKNOWN
         self._http.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
         self._http.send_data(stream, b"\0\0\0\0\2\x08" + bytes([status]))
-        if call.path == CHECK:  # a watch stays open, and there is never a change to tell
+        if call.path == CHECK:  # a watch stays open; its status never changes
             self._http.send_headers(stream, [("grpc-status", "0")], end_stream=True)
 
     def _refuse(self, stream: int, code: int, message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.allowlist import BinaryRoots
+from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import InvalidArgumentError, PermissionDeniedError
 from tests.support.processes import Workshop, open_workshop
@@ -44,7 +44,7 @@ def script(path: Path, text: str) -> Path:
 
 def allowed(root: Path, program: str | Path) -> bool:
     try:
-        BinaryRoots([root]).find(str(program), ["/usr/bin", "/bin"])
+        BinaryAllowlist([root]).resolve(str(program), ["/usr/bin", "/bin"])
     except PermissionDeniedError:
         return False
     return True
@@ -105,13 +105,13 @@ def test_a_root_that_is_a_link_may_come_to_lead_elsewhere(root: Path, tmp_path: 
     current, following = tmp_path / "current", tmp_path / "following"
     following.mkdir()
     current.symlink_to(root)
-    roots = BinaryRoots([current])
-    assert roots.find(f"{current}/good", []) == f"{root}/good"
+    roots = BinaryAllowlist([current])
+    assert roots.resolve(f"{current}/good", []) == f"{root}/good"
     current.unlink()
     current.symlink_to(following)
-    assert roots.find(f"{current}/good", []) == f"{following}/good"
+    assert roots.resolve(f"{current}/good", []) == f"{following}/good"
     with pytest.raises(PermissionDeniedError):
-        roots.find(f"{root}/good", [])
+        roots.resolve(f"{root}/good", [])
 
 
 def test_the_root_itself_is_nothing_to_start(root: Path) -> None:
@@ -119,17 +119,17 @@ def test_the_root_itself_is_nothing_to_start(root: Path) -> None:
 
 
 def test_any_of_several_roots_will_do(root: Path) -> None:
-    assert BinaryRoots([root, Path("/bin")]).find("true", ["/bin"]) == os.path.realpath("/bin/true")
+    assert BinaryAllowlist([root, Path("/bin")]).resolve("true", ["/bin"]) == os.path.realpath("/bin/true")
 
 
 def test_without_a_root_everything_is_allowed_and_unchanged() -> None:
-    assert BinaryRoots([]).find("../some/thing", []) == "../some/thing"
+    assert BinaryAllowlist([]).resolve("../some/thing", []) == "../some/thing"
 
 
 def test_a_root_that_is_no_directory_is_refused_at_the_start(root: Path) -> None:
     for path in (root / "good", root / "missing"):
         with pytest.raises(InvalidArgumentError, match=r"not a directory.*create it"):
-            BinaryRoots([path])
+            BinaryAllowlist([path])
 
 
 def test_a_path_too_long_to_be_resolved_is_refused(root: Path, tmp_path: Path) -> None:

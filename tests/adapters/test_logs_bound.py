@@ -127,7 +127,7 @@ async def test_a_wild_writer_stays_under_the_bound_and_no_recent_line_is_lost_or
         assert irregularities(numbered) == 0
     assert len(numbered) * 100 > 12 * MIB
     assert 24 * MIB < sampler.largest <= 32 * MIB
-    assert +logs.troubles == {}
+    assert +logs.failure_counts == {}
     assert all(name.startswith("log-trim") for name in cuts.threads)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < wall / 2, f"{cpu:.2f} s of {wall:.2f} s"
@@ -173,7 +173,7 @@ async def test_a_file_that_cannot_be_cut_is_tried_again_later_and_counted(
             await again.wait()
         assert time.monotonic() - begun >= 0.19
         logs.release("a")
-    assert logs.troubles["trim"] >= 1
+    assert logs.failure_counts["trim"] >= 1
 
 
 # --- one cut ---

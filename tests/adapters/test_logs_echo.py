@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.logs import EchoSink, LogFiles, console_echo
+from instance_manager.adapters.logs import LogFiles, console_echo
 from instance_manager.adapters.logs.log import LogFile
 from tests.support.processes import LagMeter, StartWild, ended, open_logs
 
@@ -79,7 +79,7 @@ def pipe() -> Iterator[Pipe]:
 @pytest.fixture
 async def logs(tmp_path: Path, pipe: Pipe) -> AsyncIterator[LogFiles]:
     """Log files whose echo goes to the pipe, which is read."""
-    async with open_logs(tmp_path, echo=EchoSink(pipe.writing)) as opened:
+    async with open_logs(tmp_path, echo=pipe.writing) as opened:
         pipe.read()
         yield opened
         pipe.stop_reading()
@@ -131,7 +131,7 @@ async def test_an_unfinished_last_line_is_repeated_when_the_process_has_ended(
 
 
 async def test_the_rest_is_repeated_when_the_daemon_ends(tmp_path: Path, pipe: Pipe) -> None:
-    async with open_logs(tmp_path, echo=EchoSink(pipe.writing)) as logs:
+    async with open_logs(tmp_path, echo=pipe.writing) as logs:
         pipe.read()
         with logs.writer("a") as fd:
             os.write(fd, numbered(0, 10_000) + b"last words")
@@ -142,7 +142,7 @@ async def test_the_rest_is_repeated_when_the_daemon_ends(tmp_path: Path, pipe: P
 async def test_a_stuck_reader_neither_blocks_nor_loses_a_line(
     tmp_path: Path, pipe: Pipe, lag: LagMeter
 ) -> None:
-    async with open_logs(tmp_path, echo=EchoSink(pipe.writing)) as logs:
+    async with open_logs(tmp_path, echo=pipe.writing) as logs:
         with logs.writer("a") as fd, logs.writer("b") as other:
             with lag.measuring():
                 for block in range(3):  # more than pipe and daemon hold, less than may wait in the file
@@ -165,7 +165,7 @@ async def test_a_stuck_reader_neither_blocks_nor_loses_a_line(
 async def test_what_is_more_than_may_wait_is_skipped_with_one_note_of_how_much(
     tmp_path: Path, pipe: Pipe
 ) -> None:
-    async with open_logs(tmp_path, max_size=64 * MIB, echo=EchoSink(pipe.writing)) as logs:
+    async with open_logs(tmp_path, max_size=64 * MIB, echo=pipe.writing) as logs:
         with logs.writer("a") as fd:
             for block in range(10):
                 os.write(fd, numbered(block * 10_000, 10_000))
@@ -185,7 +185,7 @@ async def test_what_is_more_than_may_wait_is_skipped_with_one_note_of_how_much(
 
 
 async def test_what_a_cut_takes_away_before_it_was_repeated_is_told_too(tmp_path: Path, pipe: Pipe) -> None:
-    async with open_logs(tmp_path, max_size=MIB, echo=EchoSink(pipe.writing)) as logs:
+    async with open_logs(tmp_path, max_size=MIB, echo=pipe.writing) as logs:
         with logs.writer("a") as fd:
             each = logs._logs["a"]
             for block in range(40):
@@ -204,8 +204,8 @@ async def test_what_a_cut_takes_away_before_it_was_repeated_is_told_too(tmp_path
 
 
 async def test_a_closed_pipe_ends_the_echo_and_nothing_else(tmp_path: Path, pipe: Pipe) -> None:
-    sink = EchoSink(pipe.writing)
-    async with open_logs(tmp_path, echo=sink) as logs:
+    async with open_logs(tmp_path, echo=pipe.writing) as logs:
+        echo = logs._echo
         with logs.writer("a") as fd:
             lines = logs.read("a", follow=True, tail=None)
             os.close(pipe.reading)
@@ -216,8 +216,9 @@ async def test_a_closed_pipe_ends_the_echo_and_nothing_else(tmp_path: Path, pipe
             logs.release("a")
             async with asyncio.timeout(20):
                 assert [line async for line in lines] == []
-        assert +logs.troubles == {}
-    assert sink.broken
+        assert +logs.failure_counts == {}
+    assert echo is not None
+    assert echo._writer.broken
 
 
 async def test_followers_end_and_logs_are_let_go_though_the_reader_is_stuck(
@@ -233,10 +234,10 @@ async def test_followers_end_and_logs_are_let_go_though_the_reader_is_stuck(
         dropped.put_nowait(log)
 
     monkeypatch.setattr(LogFiles, "_drop", tell)
-    sink = EchoSink(pipe.writing)
-    async with open_logs(tmp_path, echo=sink) as logs:
-        sink.write(b"x" * (2 * MIB))
-        assert not sink.ready
+    async with open_logs(tmp_path, echo=pipe.writing) as logs:
+        assert logs._echo is not None
+        logs._echo._writer.write(b"x" * (2 * MIB))
+        assert logs._echo._is_stuck()
         with logs.writer("running") as fd:
             os.write(fd, b"line\n")
             for number in range(20):
@@ -267,7 +268,7 @@ async def test_the_echo_takes_other_things_than_a_pipe(tmp_path: Path, kind: str
         case _:
             reading, writing = os.openpty()
     begun = time.monotonic()
-    async with open_logs(tmp_path / "logs", echo=EchoSink(writing)) as logs:
+    async with open_logs(tmp_path / "logs", echo=writing) as logs:
         with logs.writer("a") as fd:
             os.write(fd, b"line\n" * 500)
             if kind == "socket":  # nobody reads a socket that has little room
@@ -301,18 +302,18 @@ async def test_the_echo_of_a_wild_logger_costs_little_and_stalls_nothing(
 ) -> None:
     rounds = 0
     enough = asyncio.Event()
-    run = console_echo.Repeater._round
+    run = console_echo.ConsoleEcho._round
 
-    def count(each: console_echo.Repeater) -> None:
+    def count(each: console_echo.ConsoleEcho) -> None:
         nonlocal rounds
         rounds += 1
         run(each)
         if rounds == 25:
             enough.set()
 
-    monkeypatch.setattr(console_echo.Repeater, "_round", count)
+    monkeypatch.setattr(console_echo.ConsoleEcho, "_round", count)
     sink = os.open(os.devnull, os.O_WRONLY)  # it takes whatever it is given
-    async with open_logs(tmp_path, echo=EchoSink(sink)) as logs:
+    async with open_logs(tmp_path, echo=sink) as logs:
         processes = {name: wild(logs, name) for name in ("w1", "w2")}
         begun, before = time.monotonic(), time.process_time()
         with lag.measuring():

@@ -293,5 +293,5 @@ async def test_a_reader_that_gives_up_leaves_nothing_behind(logs: LogFiles) -> N
             await follower.cancelled()
         assert descriptors().items() <= before.items()
         assert logs._logs["a"].readers == set()
-        assert logs._logs["a"]._waiting == set()
+        assert not logs._logs["a"]._next_change._waiters
         logs.release("a")

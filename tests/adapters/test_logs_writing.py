@@ -82,7 +82,7 @@ async def test_a_process_appends_to_its_log_itself(logs: LogFiles, tmp_path: Pat
     write_as_a_process(logs, "a", "one")
     write_as_a_process(logs, "a", "two")
     assert (tmp_path / "a.log").read_text() == "from before\none\ntwo\n"
-    assert +logs.troubles == {}
+    assert +logs.failure_counts == {}
     with logs.writer("a") as fd:
         assert os.get_blocking(fd)
         assert not os.get_inheritable(fd)
@@ -111,12 +111,12 @@ async def test_a_process_starts_without_a_log_if_the_directory_is_of_no_use(
     async with open_logs(folder) as logs:
         if wrong == "missing":
             folder.rmdir()
-        before = logs.troubles["open"]
+        before = logs.failure_counts["open"]
         with logs.writer("a") as fd:
             assert descriptors()[fd] == os.devnull
             echo("lost", fd)
-        assert logs.troubles["open"] == before + 1
-        assert logs.troubles["directory"] == (wrong == "a file")
+        assert logs.failure_counts["open"] == before + 1
+        assert logs.failure_counts["directory"] == (wrong == "a file")
         with pytest.raises(NotFoundError):
             await anext(logs.read("a", follow=False, tail=None))
         logs.release("a")
@@ -144,7 +144,7 @@ async def test_what_is_no_regular_file_is_not_written(logs: LogFiles, tmp_path: 
     with logs.writer("a") as fd:
         assert descriptors()[fd] == os.devnull
         os.write(fd, b"lost\n")
-    assert +logs.troubles == {"open": 1}
+    assert +logs.failure_counts == {"open": 1}
     assert not target.exists() or target.read_text() == "untouched"
     logs.release("a")
 
@@ -253,7 +253,7 @@ async def test_a_log_that_is_taken_away_by_hand_is_still_bounded_and_read(
         logs.release("a")
     write_as_a_process(logs, "a", "the next process")
     assert path.read_text() == ("something else\n" if how == "replaced" else "") + "the next process\n"
-    assert +logs.troubles == {}
+    assert +logs.failure_counts == {}
 
 
 async def test_the_next_process_gets_a_new_log_while_the_last_one_still_writes_one_that_was_removed(
@@ -296,7 +296,7 @@ async def test_many_processes_leave_no_watch_and_no_descriptor_behind(logs: LogF
     assert logs._watcher._watches == {}
     assert logs._watcher._logs == {}
     assert descriptors().items() <= before.items()
-    assert +logs.troubles == {}
+    assert +logs.failure_counts == {}
 
 
 async def test_a_log_at_rest_is_watched_and_one_that_ends_is_not(logs: LogFiles) -> None:
@@ -342,7 +342,7 @@ async def test_without_inotify_logs_are_followed_and_bounded_all_the_same(
                         await each.changed(each.version)
             logs.release("a")
         await let_go(logs)
-    assert logs.troubles[missing] >= 1
+    assert logs.failure_counts[missing] >= 1
 
 
 async def test_an_overflow_of_inotify_loses_no_file(logs: LogFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,7 @@ class Logs(FakeLogs):
 
     def __init__(self) -> None:
         super().__init__()
-        self.troubles = {"open": 2}
+        self.failure_counts = {"open": 2}
 
 
 @pytest.fixture

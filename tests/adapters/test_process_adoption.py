@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import OsProcessAdopter, proc
+from instance_manager.adapters.process import OsProcessAdopter, descendants, proc
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
+from tests.support.processes import descriptors
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -24,7 +26,11 @@ def carry() -> Iterator[Carry]:
 
     def start(user: int | None = None, identity: str = "") -> tuple[int, str]:
         identity = identity or str(uuid.uuid4())
-        environment = {proc.OWNER_VARIABLE: OWNER, proc.NAME_VARIABLE: "a", proc.UUID_VARIABLE: identity}
+        environment = {
+            contract.OWNER_VARIABLE: OWNER,
+            contract.NAME_VARIABLE: "a",
+            contract.UUID_VARIABLE: identity,
+        }
         process = subprocess.Popen(
             ["/bin/sh", "-c", "echo; exec sleep 1000"],
             env=environment,
@@ -82,15 +88,15 @@ def test_a_process_in_the_middle_of_an_execve_is_found_and_taken_over(
     def blind(path: str) -> bytes:
         return b"" if path == f"/proc/{pid}/environ" and next(looks, None) is not None else read(path)
 
-    marks = proc.read_marks
+    marks = proc.read_provenance
 
-    def unsettled(pid_: int) -> proc.Marks | None:
+    def unsettled(pid_: int) -> proc.Provenance | None:
         if pid_ == pid and next(looks, None) is not None:
-            return proc.Marks(session=pid, uuid=None, settled=False, ended=False)
+            return proc.Provenance(session=pid, uuid=None, settled=False, ended=False)
         return marks(pid_)
 
     monkeypatch.setattr(proc, "_read", blind)
-    monkeypatch.setattr(proc, "read_marks", unsettled)
+    monkeypatch.setattr(proc, "read_provenance", unsettled)
     assert found(tmp_path) == {identity: pid}
     looks = iter(range(5))
 
@@ -144,7 +150,25 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     await ended(left)
     async with asyncio.timeout(20):
         assert await killing is None
-    assert proc.read_marks(foreign).ended is False  # type: ignore[union-attr]
+    assert proc.read_provenance(foreign).ended is False  # type: ignore[union-attr]
+
+
+async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_waited_for(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, identity = carry()
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter.find()
+    leftover = adopter.leftover_descendants(Identity(1, 1), identity)
+    assert leftover is not None
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(descendants, "TIMEOUT", 0.2)
+        patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+        remains = await leftover.end_tree()
+    assert remains is not None
+    assert remains.startswith(f"pid {left} (sleep) is in state S (sleeping)")
+    assert descriptors() == before
 
 
 def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:

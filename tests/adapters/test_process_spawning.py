@@ -277,4 +277,4 @@ async def test_a_child_that_cannot_be_watched_for_want_of_a_descriptor_is_not_le
         workshop.spawn(*SLEEP, output=filled[0])
     os.close(filled.pop())
     assert workshop.marked() == []
-    assert proc.own_children() == []
+    assert proc.children_of(os.getpid()) == []

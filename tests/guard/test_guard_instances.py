@@ -40,7 +40,7 @@ async def test_with_all_restarts_used_up_it_tries_on_slowly_until_no_instance_li
     async with failing(tmp_path, 3, INSTANCE) as guard:
         told = (await guard.logged("daemon keeps dying"))["error"]
         assert "died with code 3 after 2 restarts within 5 minutes" in told
-        assert "its own last lines above tell why" in told
+        assert "its own last lines above say why" in told
         assert "Instances alive: 1." in told
         assert "every 0.01 seconds" in told
         await guard.started(8)

@@ -55,7 +55,7 @@ def test_used_up_restarts_stay_so_until_it_has_run_for_long() -> None:
 @pytest.mark.parametrize(
     ("ending", "code", "status", "advice"),
     [
-        (("--exit", "3"), 3, "code 3", "its own last lines above tell why"),
+        (("--exit", "3"), 3, "code 3", "its own last lines above say why"),
         (("--crash-after", "0"), 139, "signal SIGSEGV", "look for a core dump"),
         (("--crash-after", "0", "--crash-signal", "SIGKILL"), 137, "signal SIGKILL", "out-of-memory killer"),
     ],
@@ -111,7 +111,7 @@ async def test_when_nothing_can_be_started_it_tries_again_and_says_why(tmp_path:
     async with guarding(tmp_path, *STUB, options=("--restarts", "1"), program=program) as guard:
         assert await guard.ended() == 126
         message = (await guard.logged("gave up"))["error"]
-        assert "the line above tells why" in message
+        assert "the line above says why" in message
         errors = [line["error"] for line in guard.events("daemon cannot be started")]
         assert errors == ["[Errno 2] No such file or directory: '/no/python'"] * 2
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.guard import log
+from instance_manager.platform import writer as platform_writer
 from tests.support.daemon import BIN
 from tests.support.guard import PROGRAM, STUB, children_of, guarding, status, strings
 
@@ -162,21 +163,21 @@ def test_lines_that_find_no_room_are_counted_in_the_next_one(
     own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not own:  # as if the pipe belonged to somebody else and could not be opened again
-        monkeypatch.setattr(log, "open_nonblocking", lambda fd: fd)
+        monkeypatch.setattr(platform_writer, "_open_nonblocking", lambda fd: fd)
     reader, writer = full_pipe()
-    guards_log = log.Log(writer)
+    guard_log = log.Log(writer)
     for number in range(3):
-        guards_log.info("lost", number=number)
+        guard_log.info("lost", number=number)
     os.set_blocking(reader, False)
     with contextlib.suppress(BlockingIOError):
         while os.read(reader, 65536):
             pass
     for event in ("first", "second"):
-        guards_log.warning(event)
+        guard_log.warning(event)
     first, second = map(json.loads, os.read(reader, 65536).splitlines())
     assert (first["event"], first["level"], first["lines_lost"]) == ("first", "warning", 3)
     assert (second["event"], second.get("lines_lost")) == ("second", None)
-    for descriptor in {reader, writer, guards_log._fd}:
+    for descriptor in {reader, writer, guard_log._writer.fd}:
         os.close(descriptor)
 
 

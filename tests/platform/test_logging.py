@@ -112,7 +112,7 @@ async def test_the_event_loop_does_not_go_on_with_a_reader_that_is_gone(
     async with asyncio.timeout(10):
         await resumed.wait()
     assert sink.lost == 1
-    assert not asyncio.get_running_loop().remove_writer(sink._fd)
+    assert not asyncio.get_running_loop().remove_writer(sink._writer.fd)
 
 
 def test_a_reader_that_is_gone_is_no_failure(pipe: tuple[int, int]) -> None:

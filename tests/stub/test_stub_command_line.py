@@ -84,6 +84,14 @@ def test_wrong_arguments_end_it_with_exit_code_2_and_the_usage() -> None:
     assert result.stderr.endswith("unrecognized arguments: vol-e-0\n")
 
 
+def test_without_h2_it_says_in_one_line_what_to_install() -> None:
+    without = "import sys; sys.modules['h2'] = None"
+    script = f"{without}; from instance_manager.stub.__main__ import main; main(sys.argv[1:])"
+    result = run(sys.executable, "-c", script, "engine", *LISTEN)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "instance-manager stub: needs h2: pip install 'instance-manager[stub]'\n"
+
+
 def test_it_loads_no_large_library_before_a_client_talks() -> None:
     result = run(sys.executable, "-X", "importtime", PROGRAM, "stub", "engine", *LISTEN, "--exit-after", "0")
     assert (result.returncode, "listening on" in result.stdout) == (0, True)

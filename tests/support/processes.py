@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from instance_manager.adapters.logs import EchoSink, LogFiles
+from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.process import ProcessSpawner, proc
 from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.process import ExitStatus
@@ -83,15 +83,15 @@ class Workshop:
         self.marker = marker
         self.started: list[Started] = []
         self._reaped: dict[int, asyncio.Event] = {}
-        self._tell_strays = spawner._strays.reaped
-        spawner._strays.reaped = self._stray_reaped  # type: ignore[method-assign]
+        self._note_reaped = spawner._descendants.reaped
+        spawner._descendants.reaped = self._descendant_reaped  # type: ignore[method-assign]
 
-    def _stray_reaped(self, pid: int) -> None:
+    def _descendant_reaped(self, pid: int) -> None:
         self._reaped.setdefault(pid, asyncio.Event()).set()
-        self._tell_strays(pid)
+        self._note_reaped(pid)
 
     async def reaped(self, pid: int) -> None:
-        """Wait until a stray has ended and nothing is left of it, not even a zombie."""
+        """Wait until a descendant has ended and nothing is left of it, not even a zombie."""
         async with asyncio.timeout(DEADLINE):
             await self._reaped.setdefault(pid, asyncio.Event()).wait()
 
@@ -162,7 +162,7 @@ async def open_workshop(
 
 def _reap_all() -> None:
     """Kill and wait for every child, also one that hides its marker."""
-    while children := proc.own_children():
+    while children := proc.children_of(os.getpid()):
         for pid in children:
             os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_ALL, 0, os.WEXITED)
@@ -235,7 +235,7 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
 
 @contextlib.asynccontextmanager
 async def open_logs(
-    directory: Path, *, max_size: int = 8 << 20, echo: EchoSink | None = None
+    directory: Path, *, max_size: int = 8 << 20, echo: int | None = None
 ) -> AsyncIterator[LogFiles]:
     """Follow the logs in a directory for the time of the block; no descriptor may be left."""
     before = descriptors()

@@ -298,6 +298,7 @@ class SqliteJournal:
     def _failed(self, event: str, error: Exception) -> None:
         self.troubles += 1
         self._next_attempt = time.monotonic() + self._retry_interval
+        log.debug("journal attempt failed", reason=str(error), retry_in=self._retry_interval)
         if not self.trouble or self.troubles % 1000 == 0:
             log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
             self._on_health(False)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from instance_manager.platform import contract
 from instance_manager.platform.linux import lock_file
 
 PATIENCE = 2.0
@@ -23,12 +24,12 @@ class StateDir:
     @property
     def journal(self) -> Path:
         """Where the journal is."""
-        return self.path / "journal.db"
+        return self.path / contract.JOURNAL
 
     @property
     def exits(self) -> Path:
         """Where the guard writes exit statuses."""
-        return self.path / "exits"
+        return self.path / contract.EXITS
 
     @property
     def owner(self) -> str:

@@ -1,6 +1,5 @@
 """Log files that the processes write themselves: bounded, echoed and streamed."""
 
-from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.files import LogFiles
 
-__all__ = ["EchoSink", "LogFiles"]
+__all__ = ["LogFiles"]

@@ -1,35 +1,38 @@
-"""The echo of all log files, in turn, at a rate that the daemon can afford."""
+"""Echoing all log files on the daemon's stdout, so that `kubectl logs` shows them."""
 
 import asyncio
 import errno
+import sys
 from collections.abc import Callable, Iterable
 
-from instance_manager.adapters.logs.echo import EchoSink
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.page_cache import fetch
 from instance_manager.adapters.logs.position import PIECE
+from instance_manager.platform.writer import NonBlockingWriter
 
 _INTERVAL = 0.05
 """Seconds between rounds."""
 _ROUND_MOST = 1 << 20
 """Bytes echoed in a round, of all files together."""
+_PENDING_MOST = 1 << 20
+"""Bytes that wait for a slow reader; more stays in the files until it has caught up."""
 _ENDED_MOST = 64
 """Largest number of logs of ended processes that wait for a stuck reader; each holds a descriptor."""
 
 
-class Repeater:
-    """Copies what is new in log files to a sink."""
+class ConsoleEcho:
+    """Copies what is new in log files to a descriptor, in turn, at a rate that the daemon can afford."""
 
     def __init__(
         self,
-        sink: EchoSink,
+        descriptor: int,
         on_done: Callable[[LogFile], None],
-        on_trouble: Callable[[str, OSError], None],
+        on_failure: Callable[[str, OSError], None],
     ) -> None:
-        self._sink = sink
+        self._writer = NonBlockingWriter(descriptor, room=sys.maxsize)
         self._on_done = on_done
         """Called when the log of an ended process has been echoed completely."""
-        self._on_trouble = on_trouble
+        self._on_failure = on_failure
         """Called with the name of a log of which something is not echoed, and the reason."""
         self._queue: dict[LogFile, None] = {}
         """Files with something new; the one that has waited longest comes first."""
@@ -38,11 +41,11 @@ class Repeater:
 
     def add(self, log: LogFile) -> None:
         """Note that there is something new in a file, or that its process has ended."""
-        if not self._sink.broken:
+        if not self._writer.broken:
             self._queue.setdefault(log)
             self._schedule()
 
-    def owes(self, log: LogFile) -> bool:
+    def has_pending(self, log: LogFile) -> bool:
         """Return whether something of a file has not been echoed yet."""
         return log in self._queue
 
@@ -57,14 +60,14 @@ class Repeater:
         loop = asyncio.get_running_loop()
         end = loop.time() + within
         self._round()
-        while (self._queue or not self._sink.idle) and loop.time() < end:
+        while (self._queue or self._writer.pending) and loop.time() < end:
             await asyncio.sleep(_INTERVAL / 10)
             self._round()
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
         await asyncio.gather(*self._fetches)
-        self._sink.close()
+        self._writer.close()
 
     def _schedule(self) -> None:
         if self._timer is None:
@@ -73,37 +76,41 @@ class Repeater:
     def _on_time(self) -> None:
         self._timer = None
         self._round()
-        if self._queue or not self._sink.idle:
+        if self._queue or self._writer.pending:
             self._schedule()
 
     def _round(self) -> None:
-        self._sink.flush()
-        if self._sink.broken:
+        self._writer.flush()
+        if self._writer.broken:
             self._give_up(tuple(self._queue), OSError(errno.EPIPE, "nobody reads the echo"))
             return
         left = _ROUND_MOST
         for log in tuple(self._queue):
-            if left <= 0 or not self._sink.ready:
+            if left <= 0 or self._is_stuck():
                 break
             if not log.trimming:
-                left -= self._repeat(log)
-        if not self._sink.ready:
+                left -= self._echo(log)
+        if self._is_stuck():
             slow = OSError(errno.EAGAIN, "the reader of the echo is too slow")
             self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST], slow)
 
-    def _repeat(self, log: LogFile) -> int:
+    def _is_stuck(self) -> bool:
+        return self._writer.pending >= _PENDING_MOST
+
+    def _echo(self, log: LogFile) -> int:
         """Echo some lines of a file before the others get their turn; return the number of bytes."""
         del self._queue[log]
         try:
-            data = log.echo.take(log.fd, log.size, last=log.ended)
+            data = log.echo.next_lines(log.fd, log.size, last=log.ended)
         except OSError as error:  # a broken disk
             data = b""
-            self._on_trouble(log.name, error)
-            log.echo.give_up(log.size)
+            self._on_failure(log.name, error)
+            log.echo.skip_to_end(log.size)
         if data is None:
             self._fetch(log)
             data = b""
-        self._sink.write(data)
+        if data and not self._writer.broken:
+            self._writer.write(data)
         if not log.echo.caught_up(log.size, last=log.ended):
             self._queue[log] = None
         elif log.ended:
@@ -119,6 +126,6 @@ class Repeater:
     def _give_up(self, logs: Iterable[LogFile], why: OSError) -> None:
         for log in logs:
             del self._queue[log]
-            self._on_trouble(log.name, why)
+            self._on_failure(log.name, why)
             if log.ended:
                 self._on_done(log)

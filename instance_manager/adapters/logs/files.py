@@ -17,8 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.logs.console_echo import Repeater
-from instance_manager.adapters.logs.echo import EchoSink
+from instance_manager.adapters.logs.console_echo import ConsoleEcho
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
 from instance_manager.adapters.logs.probe import DirectoryProbe
@@ -40,7 +39,7 @@ _TRIM_RETRY = 1.0
 _ECHO_GRACE = 1.0
 """Seconds that the reader of the echo gets for the rest at the end."""
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
-TROUBLES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
+FAILURES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
 """Kinds of failures."""
 
 
@@ -50,26 +49,27 @@ class LogFiles:
     Every `writer`, even one that fails, is answered by one `release`.
     """
 
-    def __init__(self, directory: Path, *, max_size: int, echo: EchoSink | None = None) -> None:
+    def __init__(self, directory: Path, *, max_size: int, echo: int | None = None) -> None:
+        """Follow no file yet; `echo` is the descriptor on which lines are repeated, if any."""
         self._directory = directory
         self._max_size = max_size
-        self._echo = Repeater(echo, self._settle, self._echo_trouble) if echo is not None else None
+        self._echo = ConsoleEcho(echo, self._close_if_unused, self._echo_failed) if echo is not None else None
         self._writers: Counter[str] = Counter()
         """Number of processes by name that have not been released."""
         self._logs: dict[str, LogFile] = {}
-        """Files by name that somebody writes, reads or echoes."""
+        """Files by name that are being written, read or echoed."""
         self._dirty: dict[LogFile, None] = {}
         """Files to look at; a dict because it is ordered."""
         self._timer: asyncio.TimerHandle | None = None
         self._next_look = 0.0
-        """When the timer expires; a timer of uvloop does not always tell."""
+        """When the timer expires, as not all of uvloop's timers know it."""
         self._trimmer = ThreadPoolExecutor(max_workers=4, thread_name_prefix="log-trim")
         self._trims: set[asyncio.Task[None]] = set()
         self._watcher = Watcher(self._look_later)
         self._devnull = -1
-        self.troubles = Counter(dict.fromkeys(TROUBLES, 0))
+        self.failure_counts = Counter(dict.fromkeys(FAILURES, 0))
         """Number of failures since the start, by kind."""
-        self._probe = DirectoryProbe(directory, self.troubles, self._trimmer)
+        self._probe = DirectoryProbe(directory, self.failure_counts, self._trimmer)
 
     def open(self) -> None:
         """Create the directory and start following."""
@@ -77,12 +77,12 @@ class LogFiles:
         try:
             self._watcher.open()
         except OSError as error:
-            # Without it, all files are polled; better than not at all.
-            self._trouble("inotify", "", error)
+            # Without inotify, all files are polled.
+            self._failed("inotify", "", error)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._trouble("directory", str(self._directory), error)
+            self._failed("directory", str(self._directory), error)
         self._probe.open()
 
     async def close(self) -> None:
@@ -140,9 +140,9 @@ class LogFiles:
         finally:
             each.readers.discard(reader)
             reader.close()
-            self._settle(each)
+            self._close_if_unused(each)
 
-    # --- opening and letting go ---
+    # --- opening and closing ---
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.log"
@@ -155,7 +155,7 @@ class LogFiles:
             except OSError as error:
                 if error.errno in _NO_DESCRIPTOR:
                     raise
-                self._trouble("open", str(path), error)
+                self._failed("open", str(path), error)
                 return os.dup(self._devnull)
             try:
                 self._begin(name, fd)
@@ -172,6 +172,7 @@ class LogFiles:
             each = None
         if each is None:
             each = self._logs[name] = LogFile(name, open_again(fd, os.O_RDONLY))
+            log.debug("log opened", name=name, size=each.size)
         each.ended = False
         self._look_later(each)
 
@@ -189,17 +190,18 @@ class LogFiles:
             try:
                 return each, LogReader(each)
             except OSError:
-                self._settle(each)
+                self._close_if_unused(each)
                 raise
 
-    def _settle(self, each: LogFile) -> None:
-        """Close a file that nobody writes, reads, cuts or echoes any more."""
+    def _close_if_unused(self, each: LogFile) -> None:
+        """Close a file that is not written, read, trimmed or echoed any more."""
         in_use = each.readers or each.trimming or each in self._dirty
-        owed = self._echo is not None and self._echo.owes(each)
-        if each.ended and not in_use and not owed and self._logs.get(each.name) is each:
+        echoing = self._echo is not None and self._echo.has_pending(each)
+        if each.ended and not in_use and not echoing and self._logs.get(each.name) is each:
             self._drop(each)
 
     def _drop(self, each: LogFile) -> None:
+        log.debug("log closed", name=each.name, size=each.size)
         del self._logs[each.name]
         self._dirty.pop(each, None)
         if self._echo is not None:
@@ -215,7 +217,7 @@ class LogFiles:
         loop = asyncio.get_running_loop()
         room = self._max_size - each.size
         delay = max(_INTERVAL_LEAST, min(_INTERVAL, room / _FASTEST))
-        if each.untrimmable_until > loop.time():
+        if each.no_trim_before > loop.time():
             delay = _INTERVAL
         when = loop.time() + delay
         if self._timer is not None and when < self._next_look:
@@ -232,64 +234,66 @@ class LogFiles:
             try:
                 self._look_at(each)
             except OSError as error:
-                self._trouble("look", str(self._path(each.name)), error)
+                self._failed("look", str(self._path(each.name)), error)
 
     def _look_at(self, each: LogFile) -> None:
         """Trim, echo and wake readers if the file has grown, else wait for inotify."""
         if each.trimming:
             return  # looked at afterwards
         written = self._writers[each.name] > 0
-        news = each.look()
-        if written and not news:
+        grown = each.look()
+        if written and not grown:
             self._watch(each)
-            news = each.look()  # what came before it was watched
+            grown = each.look()  # what came before it was watched
         if not written:
             each.end()
-        if self._echo is not None and (news or each.ended):
+        if self._echo is not None and (grown or each.ended):
             self._echo.add(each)
         # A quarter of the limit is left for what is written while the file is being cut.
         excess = each.size > self._max_size * 3 // 4
-        if excess and each.untrimmable_until <= asyncio.get_running_loop().time():
+        if excess and each.no_trim_before <= asyncio.get_running_loop().time():
             self._trim(each)
-        elif written and (news or excess or not self._watcher.watches(each)):
+        elif written and (grown or excess or not self._watcher.watches(each)):
             self._look_later(each)
         else:
-            self._settle(each)
+            self._close_if_unused(each)
 
     def _watch(self, each: LogFile) -> None:
         try:
             self._watcher.watch(each)
         except OSError as error:
-            # It is polled now; better than not at all.
-            self._trouble("watch", str(self._path(each.name)), error)
+            # It is polled now.
+            self._failed("watch", str(self._path(each.name)), error)
 
     def _trim(self, each: LogFile) -> None:
         each.trimming = True
-        task = asyncio.get_running_loop().create_task(self._trim_apart(each))
+        task = asyncio.get_running_loop().create_task(self._trim_in_thread(each))
         self._trims.add(task)
         task.add_done_callback(self._trims.discard)
 
-    async def _trim_apart(self, each: LogFile) -> None:
-        """Cut in a thread, because the file system first writes the file out, which may take a while."""
+    async def _trim_in_thread(self, each: LogFile) -> None:
+        """Cut in a thread: the file system first writes the file out, which may be slow."""
         loop = asyncio.get_running_loop()
         try:
             with each.open_to_cut() as fd:
                 count, most = each.size - self._max_size // 2, self._max_size * 7 // 8
                 cut = await loop.run_in_executor(self._trimmer, drop_head, fd, count, most)
                 each.trimmed(cut)
+                log.debug("log trimmed", name=each.name, dropped=cut.dropped, size=each.size)
         except OSError as error:
-            self._trouble("trim", str(self._path(each.name)), error)
+            self._failed("trim", str(self._path(each.name)), error)
             each.not_trimmed(until=loop.time() + _TRIM_RETRY)
         if self._logs.get(each.name) is each:
             self._look_later(each)
 
-    def _echo_trouble(self, name: str, error: OSError) -> None:
-        self._trouble("echo", str(self._path(name)), error)
+    def _echo_failed(self, name: str, error: OSError) -> None:
+        self._failed("echo", str(self._path(name)), error)
 
-    def _trouble(self, kind: str, path: str, error: OSError) -> None:
-        self.troubles[kind] += 1
-        if self.troubles[kind] in {1, 10, 100} or self.troubles[kind] % 1000 == 0:
-            log.warning("log trouble", kind=kind, path=path, reason=error.strerror, count=self.troubles[kind])
+    def _failed(self, kind: str, path: str, error: OSError) -> None:
+        self.failure_counts[kind] += 1
+        count = self.failure_counts[kind]
+        if count in {1, 10, 100} or count % 1000 == 0:
+            log.warning("log trouble", kind=kind, path=path, reason=error.strerror, count=count)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One log file that is written or read: its size, and who waits for more."""
+"""One log file that is written or read: its size, and the readers that wait for more."""
 
 import asyncio
 import os
@@ -20,15 +20,15 @@ class LogFile:
         self.size = os.fstat(fd).st_size
         """Size at the last look."""
         self.trimming = False
-        self.untrimmable_until = 0.0
+        self.no_trim_before = 0.0
         """When to try again after cutting has failed, by the clock of the event loop."""
         self.ended = True
-        """Whether nobody writes it any more."""
+        """Whether its last writer has ended."""
         self.version = 0
         """Increases whenever the file has changed."""
         self.echo = EchoPosition(name, self.size)
         self.readers: set[LogReader] = set()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._next_change = asyncio.Event()
 
     def is_same_file(self, fd: int) -> bool:
         """Return whether a descriptor is of the same file."""
@@ -54,7 +54,7 @@ class LogFile:
         if size == self.size:
             return False
         if size < self.size:  # truncated by hand
-            self.echo.begin_again()
+            self.echo.restart()
         self.size = size
         self.notify()
         return True
@@ -72,36 +72,26 @@ class LogFile:
     def not_trimmed(self, *, until: float) -> None:
         """Note that the head could not be cut off, and when to try again."""
         self.trimming = False
-        self.untrimmable_until = until
+        self.no_trim_before = until
         self.notify()
 
     def end(self) -> None:
-        """Note that nobody writes any more, so that readers can finish."""
+        """Note that its last writer has ended, so that readers can finish."""
         self.ended = True
         self.notify()
 
     def notify(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake all readers that wait for a change."""
         self.version += 1
-        waiting, self._waiting = self._waiting, set()
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self._next_change.set()
+        self._next_change = asyncio.Event()
 
     async def changed(self, seen: int) -> None:
-        """Wait until the version is no longer `seen`, or nobody writes any more."""
+        """Wait until the version is no longer `seen`, or the last writer has ended."""
         while self.version == seen and not self.ended:
-            await self._news()
+            await self._next_change.wait()
 
-    async def untrimmed(self) -> None:
+    async def wait_trimmed(self) -> None:
         """Wait while the file is being cut."""
         while self.trimming:
-            await self._news()
-
-    async def _news(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)
+            await self._next_change.wait()

@@ -25,7 +25,7 @@ def read_cached(fd: int, size: int, offset: int) -> bytes | None:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        return os.pread(fd, size, offset)  # a file system that cannot tell, one in memory for instance
+        return os.pread(fd, size, offset)  # a file system without RWF_NOWAIT, such as tmpfs
     return bytes(memoryview(buffer)[:count])
 
 

@@ -28,7 +28,7 @@ class EchoPosition:
         """Return whether everything has been echoed, except for an incomplete line unless `last`."""
         return (self.offset if last else self._seen) >= size
 
-    def take(self, fd: int, size: int, *, last: bool) -> bytes | None:
+    def next_lines(self, fd: int, size: int, *, last: bool) -> bytes | None:
         """Return the next lines to echo, each after the name; None if the disk must be read first.
 
         Args:
@@ -64,8 +64,8 @@ class EchoPosition:
             self._skipped = 0
         return b"".join(self._prefix + line + b"\n" for line in lines)
 
-    def give_up(self, size: int) -> None:
-        """Skip to the end."""
+    def skip_to_end(self, size: int) -> None:
+        """Skip to the end of the file."""
         self._skip_to(size)
 
     def trimmed(self, cut: Cut, size: int) -> None:
@@ -77,8 +77,8 @@ class EchoPosition:
             self._torn = False
         self.offset = min(self.offset, size)
 
-    def begin_again(self) -> None:
-        """Note that somebody has truncated the file."""
+    def restart(self) -> None:
+        """Note that the file was truncated."""
         self.offset = self._seen = 0
         self._torn = False
 

@@ -21,34 +21,34 @@ _INTERVAL = 5.0
 _LATE = 5.0
 """Seconds after which an attempt that has not ended counts as failed, too."""
 _BLOCK = b"\0" * 4096
-_TELLS_NOTHING = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EMFILE, errno.ENFILE}
+_INCONCLUSIVE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EMFILE, errno.ENFILE}
 """Errors that say nothing about the disk: no support for unnamed files, or no descriptor left."""
 
 
 class DirectoryProbe:
     """Writes an unnamed file from time to time, in a thread because a broken file system may not answer."""
 
-    def __init__(self, directory: Path, troubles: Counter[str], executor: Executor) -> None:
-        """Probe nothing yet.
+    def __init__(self, directory: Path, failures: Counter[str], executor: Executor) -> None:
+        """The attempts begin with `open`.
 
         Args:
             directory: the directory to write to.
-            troubles: where failed attempts are counted, under `write`.
+            failures: where failed attempts are counted, under `write`.
             executor: runs the attempts.
         """
         self._directory = directory
-        self._troubles = troubles
+        self._failures = failures
         self._executor = executor
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
         """Why the last attempt failed; empty if it did not."""
 
     def open(self) -> None:
-        """Start."""
+        """Start the periodic attempts."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop the attempts."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -62,15 +62,15 @@ class DirectoryProbe:
             )
             done, _ = await asyncio.wait({attempt}, timeout=_LATE)
             if not done:
-                self._found(f"the file system has not answered for {_LATE:g} s")
-            self._found(await attempt)
+                self._on_attempt(f"the file system has not answered for {_LATE:g} s")
+            self._on_attempt(await attempt)
 
-    def _found(self, reason: str) -> None:
-        self._troubles["write"] += bool(reason)
+    def _on_attempt(self, reason: str) -> None:
+        self._failures["write"] += bool(reason)
         if reason == self._reason:
             return
         self._reason = reason
-        path, count = str(self._directory), self._troubles["write"]
+        path, count = str(self._directory), self._failures["write"]
         if reason:
             log.error("log trouble", kind="write", path=path, reason=reason, count=count)
         else:
@@ -86,5 +86,5 @@ def _reason_not_to_write(directory: Path) -> str:
         finally:
             os.close(fd)
     except OSError as error:
-        return "" if error.errno in _TELLS_NOTHING else error.strerror or str(error)
+        return "" if error.errno in _INCONCLUSIVE else error.strerror or str(error)
     return ""

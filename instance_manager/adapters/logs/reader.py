@@ -10,7 +10,7 @@ from instance_manager.adapters.logs.page_cache import ATTEMPTS, fetch, read_cach
 from instance_manager.adapters.logs.trim import Cut
 
 
-class Source(Protocol):
+class LogSource(Protocol):
     """What a reader needs to know about a log file."""
 
     fd: int
@@ -18,16 +18,16 @@ class Source(Protocol):
     ended: bool
 
     async def changed(self, seen: int) -> None:
-        """Wait until the version is no longer `seen`, or nobody writes any more."""
+        """Wait until the version is no longer `seen`, or the last writer has ended."""
 
-    async def untrimmed(self) -> None:
+    async def wait_trimmed(self) -> None:
         """Wait while the file is being cut."""
 
 
 class LogReader:
     """A position in a log that stays correct when the head of the file is cut off."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LogSource) -> None:
         self._source = source
         self._fd = os.dup(source.fd)
         self._offset = 0
@@ -41,7 +41,7 @@ class LogReader:
 
     async def lines(self, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
         """Stream the lines; see `app.interfaces.Logs.read`."""
-        await self._source.untrimmed()
+        await self._source.wait_trimmed()
         self._end = os.fstat(self._fd).st_size
         if tail is not None:
             await self._seek_tail(tail)
@@ -81,12 +81,12 @@ class LogReader:
     async def _read(self, size: int, *, whole: bool = False) -> bytes:
         """Read at the position; with `whole`, the full size unless the file ends before."""
         for _ in range(ATTEMPTS):
-            await self._source.untrimmed()
+            await self._source.wait_trimmed()
             data = read_cached(self._fd, size, self._offset)
             if data is not None and (len(data) == size or not whole):
                 return data
             await fetch(self._fd, size, self._offset)
-        await self._source.untrimmed()
+        await self._source.wait_trimmed()
         return os.pread(self._fd, size, self._offset)
 
     async def _seek_tail(self, count: int) -> None:

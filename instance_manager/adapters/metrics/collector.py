@@ -38,7 +38,7 @@ class LogHealth(Protocol):
     """What the metrics need to know about the log files."""
 
     @property
-    def troubles(self) -> Mapping[str, int]:
+    def failure_counts(self) -> Mapping[str, int]:
         """What went wrong, by kind."""
 
 
@@ -168,7 +168,7 @@ class DaemonCollector:
             "Failures with the log files of the processes, by kind.",
             labels=("kind",),
         )
-        for kind, count in sorted(self._sources.logs.troubles.items()):
+        for kind, count in sorted(self._sources.logs.failure_counts.items()):
             family.add_metric((kind,), count)
         return family
 

@@ -1,4 +1,4 @@
-"""Living processes that an earlier daemon has started: found, verified and taken over.
+"""Living processes that an earlier daemon has started: found, verified and adopted.
 
 They are not children of this daemon. Their end is an event on the pidfd as usual, but their exit status goes
 to their parent: the guard, which records it before it reaps the process.
@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.child import PidfdProcess
-from instance_manager.adapters.process.remnants import Remnants
+from instance_manager.adapters.process.descendants import AdoptedDescendantReaper
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
+
+log = structlog.get_logger(__name__)
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts to read the record of a process that has just ended."""
@@ -30,10 +35,10 @@ class OsProcessAdopter:
     """Implements `app.interfaces.ProcessAdopter`."""
 
     def __init__(self, owner: str, exits: Path, guard: int | None) -> None:
-        """Look for processes with this mark.
+        """Nothing is looked for yet.
 
         Args:
-            owner: the mark of the state directory.
+            owner: the state directory's value of `contract.OWNER_VARIABLE`.
             exits: the directory in which the guard writes exit statuses.
             guard: PID of the guard, None if there is none.
         """
@@ -41,17 +46,18 @@ class OsProcessAdopter:
         self._exits = exits
         self._guard = guard
         self._adopted: set[AdoptedProcess] = set()
-        self._carried: set[str] = set()
-        """The UUIDs of all that `find` has found living, descendants among them."""
+        self._seen: set[str] = set()
+        """UUIDs of all processes that `find` has found living, descendants included."""
+        self.descendants = AdoptedDescendantReaper(self._candidates)
 
     def find(self) -> list[Adoptable]:
-        """Return the living processes that daemons with this mark have started themselves.
+        """Return the living processes that daemons with this owner have started themselves.
 
         Their descendants have the same environment. But the process itself is a session leader, and older
         than its descendants, so the oldest session leader is taken.
         """
         oldest: dict[str, Adoptable] = {}
-        for adoptable in self._carriers():
+        for adoptable in self._session_leaders():
             known = oldest.get(adoptable.uuid)
             if known is None or adoptable.identity.start_time < known.identity.start_time:
                 oldest[adoptable.uuid] = adoptable
@@ -60,60 +66,50 @@ class OsProcessAdopter:
     def adopt(
         self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]
     ) -> "AdoptedProcess | None":
-        """Take over exactly this process; None if it has ended.
-
-        Its identity is checked after the pidfd was opened, so that it cannot be another process any more.
-        """
+        """Adopt exactly this process; None if it has ended."""
         try:
             pidfd = os.pidfd_open(identity.pid)
-        except OSError:
+        except OSError as error:
+            log.debug("not adopted", pid=identity.pid, uuid=uuid, reason=error.strerror)
             return None
-        stat = proc.read_stat(identity.pid)
-        if stat is None or stat.start_time != identity.start_time:
+        # Checked after the pidfd was opened: from now on the PID cannot become another's.
+        if reason := _mismatch(identity, uuid):
+            log.debug("not adopted", pid=identity.pid, uuid=uuid, reason=reason)
             os.close(pidfd)
             return None
-        # One that has ended and is not cleared away shows no environment; how it ended may be written yet.
-        if stat.state != "Z" and not _carries(identity.pid, uuid):
-            os.close(pidfd)
-            return None
-
-        def ended(process: AdoptedProcess, status: ExitStatus) -> None:
-            self._adopted.discard(process)
-            on_exit(status)
-
-        process = AdoptedProcess(pidfd, identity, uuid, on_exit=ended, adopter=self)
+        log.debug("adopted", pid=identity.pid, uuid=uuid)
+        process = AdoptedProcess(pidfd, identity, uuid, adopter=self, on_exit=on_exit)
         self._adopted.add(process)
         return process
 
-    def leftover_descendants(self, identity: Identity, uuid: str) -> Remnants | None:
-        """Return what a process that has ended has left behind, None if `find` has found nothing of it."""
-        if uuid not in self._carried:
-            return None
-        return Remnants(identity, uuid, self.candidates, by_session=False)
+    def leftover_descendants(self, identity: Identity, uuid: str) -> "LeftoverDescendants | None":
+        """Return a handle for the descendants that outlived a process, None if `find` has found none."""
+        return LeftoverDescendants(identity, uuid, self.descendants) if uuid in self._seen else None
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record soon."""
-        path = self._exits / f"{identity.pid}.{identity.start_time}"
+        path = self._exits / contract.exit_record_name(identity.pid, identity.start_time)
         try:
-            kind, _, value = path.read_text(encoding="ascii").strip().partition(" ")
+            found = contract.parse_exit(path.read_text(encoding="ascii"))
         except (OSError, UnicodeDecodeError):
             return None
         # Not before the caller has written it down, or a daemon that dies in between takes it along.
         asyncio.get_running_loop().call_soon(_remove, path)
-        if kind == "signal" and value:
-            return ExitStatus(signal=value)
-        if kind == "code" and value.isdecimal():
-            return ExitStatus(code=int(value))
-        return None
+        return ExitStatus(*found) if found else None
+
+    def forget(self, process: "AdoptedProcess") -> None:
+        """Note that an adopted process has ended."""
+        self._adopted.discard(process)
 
     def close(self) -> None:
         """Close the pidfds of all processes and leave the processes alone."""
+        self.descendants.close()
         for process in self._adopted:
             process.close()
         self._adopted.clear()
 
     def descriptors(self) -> set[int]:
-        """Return the pidfds of the processes that were taken over."""
+        """Return the pidfds of the adopted processes."""
         return {process.descriptor for process in self._adopted}
 
     @property
@@ -121,34 +117,39 @@ class OsProcessAdopter:
         """Whether a guard records how processes end."""
         return self._guard is not None and os.getppid() == self._guard
 
-    def candidates(self) -> list[int]:
+    def _candidates(self) -> set[int]:
         """Return the PIDs of possible descendants of a process that has ended.
 
         They are children of the guard; without a guard, all processes in /proc are checked.
         """
         pids = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
-        # Those that were taken over are nobody's descendants: with many of them, looking at each took long.
-        return list(set(pids) - {process.identity.pid for process in self._adopted})
+        # Adopted processes are nobody's descendants: with many of them, looking at each takes long.
+        return set(pids) - {process.identity.pid for process in self._adopted}
 
-    def _carriers(self) -> Iterator[Adoptable]:
+    def _session_leaders(self) -> Iterator[Adoptable]:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for pid in proc.all_processes():
             environment = proc.read_environment(pid)
-            if not environment and (marks := _settled_marks(pid)) and marks.uuid:
+            if not environment and (seen := _settled_provenance(pid)) and seen.uuid:
                 environment = proc.read_environment(pid)
-            if environment.get(proc.OWNER_VARIABLE) != self._owner or pid == os.getpid():
+            if environment.get(contract.OWNER_VARIABLE) != self._owner or pid == os.getpid():
                 continue
-            self._carried.add(environment.get(proc.UUID_VARIABLE, ""))
+            uuid = environment.get(contract.UUID_VARIABLE, "")
+            self._seen.add(uuid)
             stat = proc.read_stat(pid)
             if stat is None or stat.state == "Z" or stat.session != pid:
+                reason = "it leads no session" if stat and stat.state != "Z" else "it has ended"
+                log.debug("not adoptable", pid=pid, uuid=uuid, reason=reason)
                 continue
             # Anybody can give a process such an environment; only those of our own user are trusted.
             if proc.read_user(pid) != os.getuid():
+                log.debug("not adoptable", pid=pid, uuid=uuid, reason="it runs as another user")
                 continue
+            log.debug("adoptable", pid=pid, uuid=uuid)
             yield Adoptable(
-                name=environment.get(proc.NAME_VARIABLE, ""),
-                uuid=environment.get(proc.UUID_VARIABLE, ""),
-                recovery_metadata=environment.get(proc.ENVELOPE_VARIABLE, ""),
+                name=environment.get(contract.NAME_VARIABLE, ""),
+                uuid=uuid,
+                recovery_metadata=environment.get(contract.RECOVERY_METADATA_VARIABLE, ""),
                 command=proc.read_command(pid),
                 identity=Identity(pid, stat.start_time),
                 age=now - stat.start_time / _TICKS,
@@ -164,18 +165,12 @@ class AdoptedProcess(PidfdProcess):
         identity: Identity,
         uuid: str,
         *,
-        on_exit: Callable[["AdoptedProcess", ExitStatus], None],
         adopter: OsProcessAdopter,
+        on_exit: Callable[[ExitStatus], None],
     ) -> None:
-        super().__init__(pidfd, identity, self._ended)
-        self._uuid = uuid
+        super().__init__(pidfd, identity, uuid, adopter.descendants, self._ended)
         self._on_exit = on_exit
-        self._survivors = adopter
-
-    async def end_tree(self) -> str | None:
-        """Kill what the process left behind, until nothing is left, or until the timeout."""
-        candidates = self._survivors.candidates
-        return await Remnants(self.identity, self._uuid, candidates, by_session=True).end_tree()
+        self._adopter = adopter
 
     def _ended(self) -> None:
         self.close()
@@ -183,12 +178,34 @@ class AdoptedProcess(PidfdProcess):
 
     def _look_for_record(self, delays: Iterator[float]) -> None:
         """Report the exit once the guard has recorded it; the guard is hardly ever late."""
-        status = self._survivors.exit_status(self.identity)
-        delay = next(delays, None) if self._survivors.guarded else None
+        status = self._adopter.exit_status(self.identity)
+        log.debug("exit record read", pid=self.identity.pid, uuid=self._uuid, status=status and str(status))
+        delay = next(delays, None) if self._adopter.guarded else None
         if status is None and delay is not None:
             asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
         else:
-            self._on_exit(self, status or UNKNOWN_EXIT)
+            self._adopter.forget(self)
+            self._on_exit(status or UNKNOWN_EXIT)
+
+
+class LeftoverDescendants:
+    """What outlived a process that ended before it could be adopted; implements `app.interfaces.Child`."""
+
+    def __init__(self, identity: Identity, uuid: str, descendants: AdoptedDescendantReaper) -> None:
+        self.identity = identity
+        self._uuid = uuid
+        self._descendants = descendants
+
+    def signal(self, name: str, *, session: bool) -> None:
+        """Do nothing: the process has ended."""
+
+    def describe(self) -> str:
+        """Return in words what the process is doing."""
+        return proc.describe(self.identity.pid)
+
+    async def end_tree(self) -> str | None:
+        """Kill the descendants until none is left, or until the timeout."""
+        return await self._descendants.end(self.identity, self._uuid, by_session=False)
 
 
 def _remove(path: Path) -> None:
@@ -196,20 +213,27 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _settled_marks(pid: int) -> proc.Marks | None:
-    """Return what tells where a process comes from, once it is not in the middle of an execve any more.
+def _settled_provenance(pid: int) -> proc.Provenance | None:
+    """Return where a process comes from, once it is not in the middle of an execve any more.
 
-    Waits without the event loop: nothing is served yet while processes are taken over.
+    Waits without the event loop: nothing is served yet while processes are adopted.
     """
     deadline = time.monotonic() + _SETTLES_WITHIN
-    while (marks := proc.read_marks(pid)) is not None:
+    while (seen := proc.read_provenance(pid)) is not None:
         # A kernel thread shows no environment either, and is in no session.
-        if marks.settled or marks.ended or not marks.session or time.monotonic() > deadline:
-            return marks
+        if seen.settled or seen.ended or not seen.session or time.monotonic() > deadline:
+            return seen
         time.sleep(_SETTLE_DELAY)
     return None
 
 
-def _carries(pid: int, uuid: str) -> bool:
-    marks = _settled_marks(pid)
-    return marks is not None and marks.uuid == uuid
+def _mismatch(identity: Identity, uuid: str) -> str:
+    """Return why a PID does not belong to this process (any more), empty if it does."""
+    stat = proc.read_stat(identity.pid)
+    if stat is None or stat.start_time != identity.start_time:
+        return "another process has its PID"
+    # A zombie shows no environment; its exit may still be recorded.
+    if stat.state == "Z":
+        return ""
+    seen = _settled_provenance(identity.pid)
+    return "" if seen and seen.uuid == uuid else "it has another UUID"

@@ -7,7 +7,7 @@ from pathlib import Path
 from instance_manager.core.errors import InvalidArgumentError, PermissionDeniedError
 
 
-class BinaryRoots:
+class BinaryAllowlist:
     """Resolves a program to a path, and refuses it if that is not below a root.
 
     Links and `..` are resolved, and the resolved path is executed, never the caller's. So nothing that can be
@@ -28,7 +28,7 @@ class BinaryRoots:
                 )
         self._roots = tuple(roots)
 
-    def find(self, program: str, search_path: Sequence[str]) -> str:
+    def resolve(self, program: str, search_path: Sequence[str]) -> str:
         """Return the path to execute for a program; the program as given if all are allowed.
 
         Args:
@@ -40,7 +40,7 @@ class BinaryRoots:
         """
         if not self._roots:
             return program
-        path = _resolve(program if "/" in program else _look_for(program, search_path))
+        path = _resolve(program if "/" in program else _search(program, search_path))
         # A root may be a link that is changed to another version, so it is resolved each time.
         if not any(_is_below(path, _resolve(root)) for root in self._roots):
             raise PermissionDeniedError(
@@ -62,7 +62,7 @@ def _is_below(path: str, root: str) -> bool:
     return path.startswith(root.rstrip("/") + "/")
 
 
-def _look_for(program: str, search_path: Sequence[str]) -> str:
+def _search(program: str, search_path: Sequence[str]) -> str:
     """Return the first executable file of this name, as execvp(3) would."""
     paths = (os.path.join(folder, program) for folder in search_path)  # noqa: PTH118 - an empty one is the cwd
     return next((path for path in paths if os.access(path, os.X_OK)), program)

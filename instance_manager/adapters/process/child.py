@@ -6,19 +6,29 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+import structlog
+
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.strays import Strays
+from instance_manager.adapters.process.descendants import DescendantReaper
 from instance_manager.core.process import ExitStatus, Identity
 
-TREE_TIMEOUT = 5.0
-"""Seconds that killed descendants have to end before they are reported as remaining."""
+log = structlog.get_logger(__name__)
 
 
 class PidfdProcess:
-    """A process with a pidfd; the common part of a child and a process that was taken over."""
+    """A process with a pidfd; the common part of a child and an adopted process."""
 
-    def __init__(self, pidfd: int, identity: Identity, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pidfd: int,
+        identity: Identity,
+        uuid: str,
+        descendants: DescendantReaper,
+        on_end: Callable[[], None],
+    ) -> None:
         self.identity = identity
+        self._uuid = uuid
+        self._descendants = descendants
         self._pidfd: int | None = pidfd
         asyncio.get_running_loop().add_reader(pidfd, on_end)
 
@@ -39,6 +49,7 @@ class PidfdProcess:
         if self._pidfd is None:
             return
         number = signal.Signals[name]
+        log.debug("signal sent", signal=name, pid=self.identity.pid, group=session)
         # PermissionError: it runs as another user; that it does not end will be reported.
         if session:
             with suppress(ProcessLookupError, PermissionError):
@@ -51,6 +62,10 @@ class PidfdProcess:
         """Return in words what the process is doing."""
         return proc.describe(self.identity.pid)
 
+    async def end_tree(self) -> str | None:
+        """Kill the descendants until none is left, or until the timeout."""
+        return await self._descendants.end(self.identity, self._uuid)
+
 
 class OsChild(PidfdProcess):
     """A child of this process; implements `app.interfaces.Child`."""
@@ -62,12 +77,10 @@ class OsChild(PidfdProcess):
         uuid: str,
         *,
         on_exit: Callable[["OsChild", ExitStatus], None],
-        strays: Strays,
+        descendants: DescendantReaper,
     ) -> None:
-        super().__init__(pidfd, identity, self.collect)
-        self._uuid = uuid
+        super().__init__(pidfd, identity, uuid, descendants, self.collect)
         self._on_exit = on_exit
-        self._strays = strays
 
     def collect(self) -> None:
         """Report the exit status once, if the process has ended."""
@@ -77,17 +90,10 @@ class OsChild(PidfdProcess):
         if result is None:
             return
         self.close()
-        ended_by_itself = result.si_code == os.CLD_EXITED
-        status = (
-            ExitStatus(code=result.si_status)
-            if ended_by_itself
-            else ExitStatus(signal=_signal_name(result.si_status))
-        )
+        exited = result.si_code == os.CLD_EXITED
+        status = ExitStatus(result.si_status) if exited else ExitStatus(signal=_signal_name(result.si_status))
+        log.debug("reaped", pid=self.identity.pid, uuid=self._uuid, status=str(status))
         self._on_exit(self, status)
-
-    async def end_tree(self) -> str | None:
-        """Kill the descendants until nothing is left, or until the timeout."""
-        return await self._strays.end(self.identity.pid, self._uuid, TREE_TIMEOUT)
 
 
 def _signal_name(number: int) -> str:

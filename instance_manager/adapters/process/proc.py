@@ -7,14 +7,7 @@ from pathlib import Path
 
 import psutil
 
-NAME_VARIABLE = "INSTANCE_MANAGER_NAME"
-UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
-OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
-"""Marks the processes of one state directory."""
-ENVELOPE_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
-"""Lets a process be taken over when the journal is lost, see `core.adoption`."""
-GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
-"""PID of the guard; set only for the daemon."""
+from instance_manager.platform.contract import UUID_VARIABLE
 
 _CHUNK = 1 << 16
 _STATES = {
@@ -41,7 +34,7 @@ class Stat:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class Provenance:
     """What shows where a process comes from."""
 
     session: int
@@ -70,8 +63,8 @@ def read_stat(pid: int) -> Stat | None:
     )
 
 
-def read_marks(pid: int) -> Marks | None:
-    """Return the marks of a process, None if there is no such process."""
+def read_provenance(pid: int) -> Provenance | None:
+    """Return where a process comes from, None if there is no such process."""
     environment, readable = b"", True
     try:
         with Path(f"/proc/{pid}/environ").open("rb") as file:
@@ -88,7 +81,7 @@ def read_marks(pid: int) -> Marks | None:
         environment = _environment_of_threads(pid)
     begin, end = stat.environment
     settled = bool(environment) or not readable or begin == end != 0
-    return Marks(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
+    return Provenance(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
 
 
 def read_user(pid: int) -> int | None:
@@ -124,11 +117,6 @@ def describe(pid: int) -> str:
     return f"pid {pid} ({stat.command}) is in state {stat.state} ({state})" + (
         f" in {where}" if where.strip("0") else ""
     )
-
-
-def own_children() -> list[int]:
-    """Return the PIDs of this process's children, including those inherited as a subreaper."""
-    return children_of(os.getpid())
 
 
 def children_of(pid: int) -> list[int]:

@@ -9,16 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.allowlist import BinaryRoots
+from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.strays import Strays
+from instance_manager.adapters.process.descendants import OwnDescendantReaper
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
 from instance_manager.platform.linux import become_subreaper
 
-_NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+log = structlog.get_logger(__name__)
+
+_OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
 DESCRIPTORS_KEPT = 64
 """Descriptors kept in reserve for calls, health checks and reading /proc."""
@@ -32,24 +37,24 @@ class ProcessSpawner:
     """
 
     def __init__(self, environment: Mapping[str, str], owner: str, roots: Sequence[Path] = ()) -> None:
-        """Start processes with this environment and mark.
+        """Start processes with this environment and owner.
 
         Args:
             environment: the environment of this process.
-            owner: the mark of the state directory.
-            roots: see `BinaryRoots`; if there are none, any program may be started.
+            owner: the state directory's value of `contract.OWNER_VARIABLE`.
+            roots: see `BinaryAllowlist`; if there are none, any program may be started.
 
         Raises:
             InvalidArgumentError: if a root is not a directory.
         """
-        self._roots = BinaryRoots(roots)
+        self._allowlist = BinaryAllowlist(roots)
         self._search_path = os.get_exec_path(environment)
         # The library path of this program may break the one that is started.
         kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
-        kept.pop(proc.GUARD_VARIABLE, None)
-        self._environment = kept | {proc.OWNER_VARIABLE: owner}
+        kept.pop(contract.GUARD_VARIABLE, None)
+        self._environment = kept | {contract.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
-        self._strays = Strays(self._reap, self._children.keys())
+        self._descendants = OwnDescendantReaper(self._reap, self._children.keys())
         self._devnull = -1
 
     def open(self) -> None:
@@ -70,7 +75,7 @@ class ProcessSpawner:
         """Close the pidfds of all children and leave the children alone."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, self._sigchld)
-        self._strays.close()
+        self._descendants.close()
         for child in self._children.values():
             child.close()
         self._children.clear()
@@ -86,9 +91,9 @@ class ProcessSpawner:
         Raises:
             PermissionDeniedError: if it is not below a binary root.
         """
-        self._roots.find(program, self._search_path)
+        self._allowlist.resolve(program, self._search_path)
 
-    def spawn(self, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def spawn(self, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
 
         Raises:
@@ -96,22 +101,22 @@ class ProcessSpawner:
             PermissionDeniedError: if it is not below a binary root.
             ResourceExhaustedError: if there is no PID, descriptor or memory for it.
         """
-        _keep_descriptors(order)
-        program = order.command[0]
+        _keep_descriptors(request)
+        program = request.command[0]
         identity_variables = {
-            proc.NAME_VARIABLE: order.name,
-            proc.UUID_VARIABLE: order.uuid,
-            proc.ENVELOPE_VARIABLE: order.recovery_metadata,
+            contract.NAME_VARIABLE: request.name,
+            contract.UUID_VARIABLE: request.uuid,
+            contract.RECOVERY_METADATA_VARIABLE: request.recovery_metadata,
         }
         try:
             pid = os.posix_spawnp(
-                self._roots.find(program, self._search_path),
-                order.command,
+                self._allowlist.resolve(program, self._search_path),
+                request.command,
                 self._environment | identity_variables,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self._devnull, 0),
-                    (os.POSIX_SPAWN_DUP2, order.output, 1),
-                    (os.POSIX_SPAWN_DUP2, order.output, 2),
+                    (os.POSIX_SPAWN_DUP2, request.output, 1),
+                    (os.POSIX_SPAWN_DUP2, request.output, 2),
                 ],
                 setsid=True,
                 setsigmask=(),
@@ -119,19 +124,19 @@ class ProcessSpawner:
                 setsigdef=_ALL_SIGNALS,
             )
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise _no_room(order, error) from error
+            if error.errno in _OUT_OF_RESOURCES:
+                raise _out_of_resources(request, error) from error
             raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
-        return self._watch(pid, order, on_exit)
+        return self._watch(pid, request, on_exit)
 
-    def _watch(self, pid: int, order: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def _watch(self, pid: int, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             # Without a pidfd it could not be supervised. It is not reaped yet, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
-            raise _no_room(order, error) from error
+            raise _out_of_resources(request, error) from error
         stat = proc.read_stat(pid)
         identity = Identity(pid, stat.start_time if stat else 0)
 
@@ -139,12 +144,13 @@ class ProcessSpawner:
             self._children.pop(child.identity.pid, None)
             on_exit(status)
 
-        child = OsChild(pidfd, identity, order.uuid, on_exit=report, strays=self._strays)
+        log.debug("spawned", name=request.name, uuid=request.uuid, pid=pid, command=request.command)
+        child = OsChild(pidfd, identity, request.uuid, on_exit=report, descendants=self._descendants)
         self._children[pid] = child
         return child
 
     def _reap(self) -> None:
-        """Reap every child that has ended; exits of strays are not reported."""
+        """Reap every child that has ended; exits of descendants are not reported."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self._children.get(ended.si_pid)
@@ -152,28 +158,29 @@ class ProcessSpawner:
                     child.collect()
                 else:
                     os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
-                    self._strays.reaped(ended.si_pid)
+                    log.debug("descendant reaped", pid=ended.si_pid, status=ended.si_status)
+                    self._descendants.reaped(ended.si_pid)
 
 
-def _keep_descriptors(order: SpawnRequest) -> None:
+def _keep_descriptors(request: SpawnRequest) -> None:
     """Refuse to use up the descriptors; the lowest free one shows roughly how many are open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        lowest_free = os.dup(order.output)
+        lowest_free = os.dup(request.output)
     except OSError as error:
-        raise _no_room(order, error) from error
+        raise _out_of_resources(request, error) from error
     os.close(lowest_free)
     if limit != resource.RLIM_INFINITY and lowest_free >= limit - DESCRIPTORS_KEPT:
         raise ResourceExhaustedError(
-            f"cannot start {order.name}: {lowest_free} of the {limit} descriptors this process may open "
+            f"cannot start {request.name}: {lowest_free} of the {limit} descriptors this process may open "
             f"are in use and the last {DESCRIPTORS_KEPT} are kept; raise the limit of open files "
             "(ulimit -n) or delete processes"
         )
 
 
-def _no_room(order: SpawnRequest, error: OSError) -> ResourceExhaustedError:
+def _out_of_resources(request: SpawnRequest, error: OSError) -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        f"cannot start {order.name}: {error.strerror}; the machine or the container is out of PIDs, "
+        f"cannot start {request.name}: {error.strerror}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"
     )
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
+
+log = structlog.get_logger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
 
@@ -64,6 +67,7 @@ class SpdkChannel:
             UpstreamError: with the code of the SPDK service, UNAVAILABLE if it is away,
                 DEADLINE_EXCEEDED if it does not answer in time and INTERNAL if the answer cannot be read.
         """
+        log.debug("call forwarded", method=method, target=self.target)
         descriptor = SERVICE.methods_by_name[method]
         response = GetMessageClass(descriptor.output_type)
         unary: Any = self._channel.unary_unary(

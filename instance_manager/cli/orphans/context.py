@@ -14,6 +14,7 @@ import click
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
 from instance_manager.cli.tls import TlsChoice, client_certificates
+from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from instance_manager.orphans.model import Orphan
     from instance_manager.orphans.records import Sources, SqliteRecords
 
-DEFAULT_RECORDS = Path("/run/instance-manager/orphans.db")
+DEFAULT_RECORDS = Path(contract.STATE_DIR, "orphans.db")
 _FROM_AGENT = "  [default: those of the agent that keeps these records]"
 
 Command = Callable[..., None]

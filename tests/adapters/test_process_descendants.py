@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import child, proc
+from instance_manager.adapters.process import descendants, proc
 from instance_manager.core.process import ExitStatus
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 
@@ -100,7 +100,7 @@ async def test_a_chain_that_forks_and_forks_comes_to_its_end(workshop: Workshop,
     await started.exited()
     begun = time.monotonic()
     assert await started.child.end_tree() is None
-    assert time.monotonic() - begun < child.TREE_TIMEOUT
+    assert time.monotonic() - begun < descendants.TIMEOUT
     assert workshop.marked() == []
     assert await workshop.output.ended() == b""  # nor is there one without the marker
 
@@ -114,14 +114,14 @@ async def test_an_orphan_in_the_middle_of_an_execve_is_waited_for(
     await started.exited()
     looks = 0
 
-    def in_execve(pid: int) -> proc.Marks | None:
+    def in_execve(pid: int) -> proc.Provenance | None:
         nonlocal looks
         looks += 1
-        real = read_marks(pid)
+        real = read_provenance(pid)
         return replace(real, uuid=None, settled=False) if real and looks < 5 else real
 
-    read_marks = proc.read_marks
-    monkeypatch.setattr(proc, "read_marks", in_execve)
+    read_provenance = proc.read_provenance
+    monkeypatch.setattr(proc, "read_provenance", in_execve)
     assert await started.child.end_tree() is None
     assert looks == 5
     assert not lives(orphan)
@@ -194,7 +194,7 @@ async def test_what_cannot_be_killed_is_described(
     orphan = await pid_told(workshop)
     await started.exited()
     with monkeypatch.context() as patch:
-        patch.setattr(child, "TREE_TIMEOUT", 0.2)
+        patch.setattr(descendants, "TIMEOUT", 0.2)
         patch.setattr(os, "kill", lambda *_: None)
         remains = await started.child.end_tree()
     assert remains is not None

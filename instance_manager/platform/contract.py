@@ -1,0 +1,46 @@
+"""Every string that two programs must agree on. The guard holds it in memory for good: it imports nothing."""
+
+STATE_DIR = "/run/instance-manager"
+"""The state directory of daemon, guard and doctor, unless an option names another."""
+STATE_DIR_VARIABLE = "INSTANCE_MANAGER_DAEMON_STATE_DIR"
+"""The daemon's option --state-dir, which the guard sets for it."""
+GUARD_VARIABLE = "INSTANCE_MANAGER_GUARD"
+"""PID of the guard; set only for the daemon."""
+
+# The daemon sets these for each instance, whose descendants inherit them.
+NAME_VARIABLE = "INSTANCE_MANAGER_NAME"
+UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
+OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
+"""Marks the processes of one state directory."""
+RECOVERY_METADATA_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
+"""Lets a process be adopted when the journal is lost, see `core.adoption`."""
+
+JOURNAL = "journal.db"
+"""The journal's file in the state directory."""
+JOURNALED_UUIDS = "SELECT uuid FROM processes"
+"""What doctor asks the journal, of whatever version."""
+EXITS = "exits"
+"""The folder in the state directory in which the guard records how adopted processes have ended."""
+
+FOLLOW_METADATA = "instance-manager-follow"
+"""Metadata of a call that reads a log: "true" continues with new lines until the process has ended."""
+TAIL_METADATA = "instance-manager-tail"
+"""Metadata of the same: the number of lines to start with."""
+
+
+def exit_record_name(pid: int, start_time: int | str) -> str:
+    """Return the file name of an exit record; a reused PID has another start time (in ticks since boot)."""
+    return f"{pid}.{start_time}"
+
+
+def format_exit(code: int, signal: str) -> str:
+    """Return the content of an exit record; `signal` is the name or number of a signal, empty for none."""
+    return f"signal {signal}" if signal else f"code {code}"
+
+
+def parse_exit(text: str) -> tuple[int, str] | None:
+    """Return the exit code and the signal in an exit record, None if it is not whole."""
+    kind, _, value = text.strip().partition(" ")
+    if kind == "signal" and value:
+        return 0, value
+    return (int(value), "") if kind == "code" and value.isdecimal() else None
