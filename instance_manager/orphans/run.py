@@ -15,12 +15,12 @@ import structlog
 
 from instance_manager.client import Client
 from instance_manager.orphans.agent import OrphanAgent
-from instance_manager.orphans.identity_check import doubt, other_names
+from instance_manager.orphans.cache import identity_warning, other_names
 from instance_manager.orphans.instance_managers import GrpcInstanceManager
 from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Resolution
 from instance_manager.orphans.owners import FileOwners
-from instance_manager.orphans.records import Sources, SqliteRecords
+from instance_manager.orphans.records import AgentInfo, SqliteRecords
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.platform.clock import SteadyClock
 
@@ -63,15 +63,15 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         records = SqliteRecords(settings.records, agent=True)
         stack.callback(records.close)
         records.open()
-        await records.set_sources(
-            Sources(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
+        await records.set_agent_info(
+            AgentInfo(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
         )
         managers = []
         for name, url in settings.targets.items():
             managers.append(GrpcInstanceManager(name, functools.partial(connect, url)))
             stack.push_async_callback(managers[-1].close)
         owners = FileOwners(settings.owners)
-        await _end_forsaken(records, settings.targets)
+        await _close_unfollowed(records, settings.targets)
         if settings.orphans.auto_deletion:
             await _check_names(managers, owners)
         agent = OrphanAgent(
@@ -98,7 +98,7 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         log.info("stopped")
 
 
-async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> None:
+async def _close_unfollowed(records: SqliteRecords, targets: Mapping[str, str]) -> None:
     """Close the records of instance managers that an earlier agent followed and this one does not."""
     for record in await records.list():
         if record.manager not in targets:
@@ -128,6 +128,6 @@ async def _check_names(managers: Sequence[GrpcInstanceManager], owners: FileOwne
         others = other_names(name, known, owned)
         if others and not others & set(known):
             raise MisnamedError(
-                f"cannot delete orphans automatically: {doubt(name, others)} If so, start without "
+                f"cannot delete orphans automatically: {identity_warning(name, others)} If so, start without "
                 "--auto-delete, or follow that one too"
             )

@@ -17,9 +17,9 @@ from instance_manager.cli.tls import TlsChoice, client_certificates
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
-    from instance_manager.orphans.interfaces import InstanceManagerSource, Owners
+    from instance_manager.orphans.interfaces import InstanceManager, Owners
     from instance_manager.orphans.model import Orphan
-    from instance_manager.orphans.records import Sources, SqliteRecords
+    from instance_manager.orphans.records import AgentInfo, SqliteRecords
 
 DEFAULT_RECORDS = Path("/run/instance-manager/orphans.db")
 _FROM_AGENT = "  [default: those of the agent that keeps these records]"
@@ -127,7 +127,7 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
         raise CannotReadError(str(failure)) from failure
 
 
-class Desk:
+class OrphanContext:
     """What an `orphans` command works with; each part is opened when the command asks for it."""
 
     def __init__(self, records: Path, owners: Path | None, targets: Sequence[Target]) -> None:
@@ -169,8 +169,8 @@ class Desk:
 
         if self._owners is not None:
             return FileOwners(self._owners)
-        sources = await self._of_agent("--owners FILE")
-        return FileOwners(Path(sources.owners))
+        agent_info = await self._agent_info("--owners FILE")
+        return FileOwners(Path(agent_info.owners))
 
     async def targets(self) -> Mapping[str, Target]:
         """Return the instance managers given on the command line, else those of the agent, by name.
@@ -180,34 +180,36 @@ class Desk:
         """
         targets: Sequence[Target] = self._targets
         if not targets:
-            sources = await self._of_agent("--target NAME=URL")
-            targets = [Target(name, url) for name, url in sources.targets.items()]
+            agent_info = await self._agent_info("--target NAME=URL")
+            targets = [Target(name, url) for name, url in agent_info.targets.items()]
         check_targets(targets)
         return {target.name: target for target in targets}
 
-    def connect(self, target: Target) -> "InstanceManagerSource":
-        """Return a source for an instance manager; it connects with the first call."""
+    def connect(self, target: Target) -> "InstanceManager":
+        """Return a client of an instance manager; it connects with the first call."""
         from instance_manager.orphans.instance_managers import GrpcInstanceManager
 
         options: Globals = click.get_current_context().obj
-        source = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
-        self._stack.push_async_callback(source.close)
-        return source
+        manager = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
+        self._stack.push_async_callback(manager.close)
+        return manager
 
-    async def _of_agent(self, option: str) -> "Sources":
+    async def _agent_info(self, option: str) -> "AgentInfo":
         from instance_manager.orphans.interfaces import CannotReadError
 
         try:
-            sources = await self.records().sources()
+            agent_info = await self.records().agent_info()
         except CannotReadError as error:
-            raise click.UsageError(f"cannot tell where to look: {error}; or give {option}") from error
-        if sources is None:
-            raise click.UsageError(f"cannot tell where to look: no agent has used the records; give {option}")
-        return sources
+            raise click.UsageError(
+                f"no instance managers or owners are known: {error}; or give {option}"
+            ) from error
+        if agent_info is None:
+            raise click.UsageError(f"no agent has used the records: give {option}")
+        return agent_info
 
 
-def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
-    """Turn a coroutine function that takes a desk into a command; a CannotReadError becomes an exit code."""
+def with_context(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
+    """Turn a coroutine function into a command; a CannotReadError becomes an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, records: Path, **kwargs: Any) -> None:
@@ -217,8 +219,8 @@ def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
         owners, targets = kwargs.pop("owners", None), kwargs.pop("targets", ())
 
         async def work() -> None:
-            async with Desk(records, owners, targets) as desk:
-                await command(desk, *args, **kwargs)
+            async with OrphanContext(records, owners, targets) as context:
+                await command(context, *args, **kwargs)
 
         from instance_manager.orphans.interfaces import CannotReadError
 
@@ -230,7 +232,7 @@ def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
     return run
 
 
-async def find_record(desk: Desk, given: str) -> "Orphan":
+async def find_record(context: OrphanContext, given: str) -> "Orphan":
     """Return the open record with this name, or the only one whose name begins with it.
 
     Raises:
@@ -238,7 +240,7 @@ async def find_record(desk: Desk, given: str) -> "Orphan":
     """
     from instance_manager.cli.orphans.views import PREFIX, SHORT
 
-    records = desk.records()
+    records = context.records()
     if (record := await records.get(given)) is not None:
         return record
     found = [record for record in await records.list() if _abbreviates(given, record.name)]
@@ -246,10 +248,13 @@ async def find_record(desk: Desk, given: str) -> "Orphan":
         return found[0]
     if found:
         names = ", ".join(record.name[: max(SHORT, len(given) + 4)] for record in found)
-        raise Failure(f"cannot tell which orphan {given} is: {names}", ExitCode.USAGE)
+        raise Failure(
+            f"cannot use {given}: more than one orphan has a name that begins with it: {names}",
+            ExitCode.USAGE,
+        )
     ended = [record for record in await records.history() if _abbreviates(given, record.name)]
     if ended:
-        why = f"its record has ended: {ended[-1].outcome}"
+        why = f"its record is closed: {ended[-1].outcome}"
     elif given.startswith(PREFIX):
         why = "`orphans list` shows those there are"
     else:

@@ -25,7 +25,7 @@ from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgr
 log = structlog.get_logger(__name__)
 
 _ALL = ", ".join(codec.COLUMNS)
-_MARKS = ", ".join("?" * len(codec.COLUMNS))
+_PLACEHOLDERS = ", ".join("?" * len(codec.COLUMNS))
 _KEPT = {
     "requested_by": (
         "CASE WHEN requested_at > excluded.requested_at THEN requested_by ELSE excluded.requested_by END"
@@ -39,11 +39,12 @@ _CHANGES = ", ".join(f"{column} = {_KEPT.get(column, f'excluded.{column}')}" for
 # Only names of columns are put into these, no value from outside.
 _LIST = f"SELECT {_ALL} FROM orphans ORDER BY created, name"  # noqa: S608
 _GET = f"SELECT {_ALL} FROM orphans WHERE name = ?"  # noqa: S608
-_PUT = f"INSERT INTO orphans ({_ALL}) VALUES ({_MARKS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
-_END = f"INSERT INTO history ({_ALL}) VALUES ({_MARKS})"  # noqa: S608
+_CREATE = f"INSERT INTO orphans ({_ALL}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (name) DO NOTHING"  # noqa: S608
+_UPDATE = f"INSERT INTO orphans ({_ALL}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
+_INSERT_HISTORY = f"INSERT INTO history ({_ALL}) VALUES ({_PLACEHOLDERS})"  # noqa: S608
 _HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
-_LAST = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
-_REWRITE = f"UPDATE history SET ({_ALL}) = ({_MARKS}) WHERE number = ?"  # noqa: S608
+_LAST_CLOSED = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+_UPDATE_HISTORY = f"UPDATE history SET ({_ALL}) = ({_PLACEHOLDERS}) WHERE number = ?"  # noqa: S608
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
@@ -53,7 +54,7 @@ T = TypeVar("T")
 
 
 class SqliteRecords:
-    """Implements `app.orphans.interfaces.Records`."""
+    """Implements `interfaces.Records`."""
 
     def __init__(self, path: Path, *, agent: bool = False, memory: int = 1000) -> None:
         """Keep records in a file.
@@ -100,30 +101,30 @@ class SqliteRecords:
         """Return one open record."""
         return self._run(lambda db: _get(db, name))
 
-    async def put(self, record: Orphan) -> None:
-        """Write a record; if it exists, a requested deletion, and who has deleted it, are kept."""
-        self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+    async def create(self, record: Orphan) -> None:
+        """Write a new record, unless there is one of its name."""
+        self._run(lambda db: db.execute(_CREATE, codec.to_row(record)))
 
     async def update(self, record: Orphan) -> None:
         """Write changes of an open record; one that another process has closed stays closed.
 
-        The agent may see an instance go before the command that deleted it has written that down; the record
-        then still tells that it was deleted.
+        The agent may see an instance go before the command that deleted it has recorded that; the closed
+        record then still shows that it was deleted.
         """
 
         def change(db: sqlite3.Connection) -> None:
             if _get(db, record.name) is not None:
-                db.execute(_PUT, codec.to_row(record))
-            elif found := db.execute(_LAST, (record.name,)).fetchone():
+                db.execute(_UPDATE, codec.to_row(record))
+            elif found := db.execute(_LAST_CLOSED, (record.name,)).fetchone():
                 number, *row = found
-                ended = _with_known(codec.from_row(row), record)
-                db.execute(_REWRITE, (*codec.to_row(ended), number))
+                closed = _merged(codec.from_row(row), record)
+                db.execute(_UPDATE_HISTORY, (*codec.to_row(closed), number))
 
         self._run(change)
 
     async def remove(self, record: Orphan) -> None:
         """Move a closed record to the history."""
-        self._run(lambda db: self._end(db, record))
+        self._run(lambda db: self._remove(db, record))
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Record that a person wants an orphan deleted."""
@@ -144,8 +145,8 @@ class SqliteRecords:
         """
         return self._run(lambda db: [codec.from_row(row) for row in db.execute(_HISTORY)])
 
-    async def set_sources(self, sources: codec.Sources) -> None:
-        """Write the sources of the agent.
+    async def set_agent_info(self, agent_info: codec.AgentInfo) -> None:
+        """Write where the agent reads from.
 
         Raises:
             CannotReadError: if that cannot be written.
@@ -154,32 +155,32 @@ class SqliteRecords:
         def write(db: sqlite3.Connection) -> None:
             db.executemany(
                 "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)",
-                codec.encode_sources(sources).items(),
+                codec.encode_agent_info(agent_info).items(),
             )
 
         self._run(write)
 
-    async def sources(self) -> codec.Sources | None:
-        """Return the sources of the present or last agent; None if there has been none.
+    async def agent_info(self) -> codec.AgentInfo | None:
+        """Return where the present or last agent reads from; None if there has been none.
 
         Raises:
             CannotReadError: if that cannot be read.
         """
         return self._run(
-            lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+            lambda db: codec.decode_agent_info(dict(db.execute("SELECT key, value FROM sources").fetchall()))
         )
 
-    async def tell(self, troubles: Mapping[str, str]) -> None:
-        """Write down what is wrong with the search."""
+    async def report_conditions(self, conditions: Mapping[str, str]) -> None:
+        """Write what keeps the agent from finding orphans."""
         self._run(
             lambda db: db.execute(
                 "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
-                (json.dumps(dict(troubles)),),
+                (json.dumps(dict(conditions)),),
             )
         )
 
-    async def troubles(self) -> Mapping[str, str]:
-        """Return what is wrong with the search, as the agent has told last.
+    async def conditions(self) -> Mapping[str, str]:
+        """Return what keeps the agent from finding orphans, as it has last reported.
 
         Raises:
             CannotReadError: if it cannot be read.
@@ -193,12 +194,12 @@ class SqliteRecords:
 
     # --- the file ---
 
-    def _end(self, db: sqlite3.Connection, record: Orphan) -> None:
+    def _remove(self, db: sqlite3.Connection, record: Orphan) -> None:
         known = _get(db, record.name)
         if known is None:
             return
         db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
-        db.execute(_END, codec.to_row(_with_known(record, known)))
+        db.execute(_INSERT_HISTORY, codec.to_row(_merged(record, known)))
         db.execute(
             "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
         )
@@ -229,7 +230,8 @@ class SqliteRecords:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         elif not self._path.exists():
             raise CannotReadError(
-                f"cannot find the records {self._path}: `orphans run` begins them; --records names others"
+                f"cannot find the records {self._path}: start the agent with `orphans run`, "
+                "or point --records at its file"
             )
         db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
         db.execute("PRAGMA journal_mode = WAL")
@@ -271,18 +273,17 @@ class SqliteRecords:
                 Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
 
 
-def _with_known(ended: Orphan, known: Orphan) -> Orphan:
+def _merged(closed: Orphan, known: Orphan) -> Orphan:
     """Return a closed record with what another process has written about it in the meantime.
 
     The agent may see that an instance is gone before it has read that a person has deleted it.
     """
-    if known.requested_at > ended.requested_at:
-        ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
-    if known.deleted_by and not ended.deleted_by:
-        ended = replace(ended, deleted_by=known.deleted_by)
-        if ended.fate in {Resolution.GONE, Resolution.REPLACED}:
-            ended = ended.close(Resolution.DELETED, ended.ended, f"deleted by {known.deleted_by}")
-    return ended
+    closed = closed.with_request_of(known)
+    if known.deleted_by and not closed.deleted_by:
+        closed = replace(closed, deleted_by=known.deleted_by)
+        if closed.resolution in {Resolution.GONE, Resolution.REPLACED}:
+            closed = closed.close(Resolution.DELETED, closed.ended, f"deleted by {known.deleted_by}")
+    return closed
 
 
 def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
@@ -303,7 +304,7 @@ def _check(db: sqlite3.Connection) -> None:
     for query in (_LIST, _HISTORY):
         for row in db.execute(query):
             codec.from_row(row)
-    codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+    codec.decode_agent_info(dict(db.execute("SELECT key, value FROM sources").fetchall()))
 
 
 def _is_unusable(error: Exception) -> bool:

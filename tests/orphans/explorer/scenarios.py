@@ -29,7 +29,7 @@ TWO_READS: Sequence[Scenario] = (
     Scenario("owner, then process", (A, B), partial(OwnerFirstAgent, ("a", "b")), rewinds=0, crashes=0),
     Scenario(
         "three reads, not told that a failed one is being deleted",
-        (Script("a", fails=True, told_of_deletes=False),),
+        (Script("a", fails=True, shows_deletes=False),),
         RealAgent,
     ),
 )

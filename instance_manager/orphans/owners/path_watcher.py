@@ -8,7 +8,7 @@ from typing import Self
 
 from asyncinotify import Event, Inotify, Mask
 
-from instance_manager.orphans.owners.files import places
+from instance_manager.orphans.owners.snapshot import watch_paths
 
 _CHANGES = (
     Mask.MODIFY
@@ -23,7 +23,7 @@ _CHANGES = (
 )
 
 
-class Changes:
+class PathWatcher:
     """Waits for changes of a path, or of what it leads to; a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class Changes:
             OSError: if one cannot be watched.
         """
         found: dict[int, set[str] | None] = {}
-        for directory, names in places(self._path).items():
+        for directory, names in watch_paths(self._path).items():
             # Two paths may lead to one directory, which then has one watch.
             number = self._inotify.add_watch(directory, _CHANGES).wd
             before = found.get(number, set())
