@@ -224,6 +224,8 @@ def damaged(path: Path, how: str) -> None:
             connection.execute("UPDATE orphans SET created = 'yesterday'")
         case "renamed":
             connection.execute("UPDATE orphans SET uuid = 'another'")
+        case "not UTF-8":
+            connection.execute("UPDATE orphans SET reason = CAST(x'ff' AS TEXT)")
         case "table":
             connection.execute("DROP TABLE history")
         case "sources":
@@ -237,7 +239,7 @@ def damaged(path: Path, how: str) -> None:
     connection.close()
 
 
-DAMAGES = ["newer", "senseless", "renamed", "table", "sources", "noise", "cut"]
+DAMAGES = ["newer", "senseless", "renamed", "not UTF-8", "table", "sources", "noise", "cut"]
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -286,8 +288,9 @@ async def test_records_that_somebody_removes_are_begun_anew(agent: SqliteRecords
 async def test_records_that_somebody_holds_are_an_error_that_passes(
     agent: SqliteRecords, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    agent.close()
     monkeypatch.setattr("instance_manager.orphans.records.sqlite._BUSY_TIMEOUT", 0.05)
-    agent._disconnect()
+    agent = SqliteRecords(path, agent=True)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(CannotReadError, match="locked"):

@@ -19,8 +19,8 @@ from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Orphan, Resolution
 from instance_manager.orphans.records import codec
 from instance_manager.orphans.records.schema import STEPS
-from instance_manager.platform.linux import file_identity, lock_file
-from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
+from instance_manager.platform.linux import lock_file
+from instance_manager.platform.sqlite import FAILURES, SqliteFile, is_damage
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,6 @@ _UPDATE_HISTORY = f"UPDATE history SET ({_ALL}) = ({_PLACEHOLDERS}) WHERE number
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
-_UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 T = TypeVar("T")
 
@@ -66,11 +65,9 @@ class SqliteRecords:
             memory: number of closed records to keep.
         """
         self._path = path.absolute()
+        self._file = SqliteFile(self._path, STEPS, busy_timeout=_BUSY_TIMEOUT)
         self._agent = agent
         self._memory = memory
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        """Device and inode of the open file."""
         self._lock = -1
 
     def open(self) -> None:
@@ -88,7 +85,7 @@ class SqliteRecords:
 
     def close(self) -> None:
         """Close the file."""
-        self._disconnect()
+        self._file.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -211,20 +208,20 @@ class SqliteRecords:
             CannotReadError: if it fails.
         """
         try:
-            with transaction(self._connect()) as db:
+            self._connect()
+            with self._file.transaction() as db:
                 return work(db)
-        except (sqlite3.Error, OSError, ValueError, NewerSchemaError) as error:
-            self._disconnect()
-            if self._agent and _is_unusable(error):
-                self._move_aside(error)
+        except (OSError, *FAILURES) as error:
+            self._file.close()
+            if self._agent and is_damage(error):
+                self._move_aside(str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CannotReadError(f"cannot use the records {self._path}: {reason}") from error
 
-    def _connect(self) -> sqlite3.Connection:
-        """Return a connection to the file now at the path, as somebody may have removed the one before."""
-        if self._connection is not None and file_identity(self._path) == self._file:
-            return self._connection
-        self._disconnect()
+    def _connect(self) -> None:
+        """Connect to the file now at the path, as somebody may have removed the one before."""
+        if self._file.is_open and not self._file.was_replaced:
+            return
         if self._agent:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -233,17 +230,15 @@ class SqliteRecords:
                 f"cannot find the records {self._path}: start the agent with `orphans run`, "
                 "or point --records at its file"
             )
-        db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
-        db.execute("PRAGMA journal_mode = WAL")
-        upgrade(db, STEPS)
-        self._file = file_identity(self._path)
-        return db
+        self._file.open()
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+    def _move_aside(self, reason: str) -> None:
+        log.error(
+            "records moved aside: orphans are found again, but what people have asked for is lost",
+            path=str(self._path),
+            kept=str(self._file.move_aside()),
+            reason=reason,
+        )
 
     def _take_lock(self) -> None:
         path = Path(f"{self._path}.lock")
@@ -260,17 +255,6 @@ class SqliteRecords:
                 f"cannot use the records {self._path}: {error.strerror}; "
                 "make the directory writable or give other --records"
             ) from error
-
-    def _move_aside(self, error: Exception) -> None:
-        log.error(
-            "records moved aside: orphans are found again, but what people have asked for is lost",
-            path=str(self._path),
-            kept=f"{self._path}.unusable",
-            reason=str(error),
-        )
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
 
 
 def _merged(closed: Orphan, known: Orphan) -> Orphan:
@@ -292,25 +276,13 @@ def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Check that everything can be read.
+    """Check that everything in the file can be decoded.
 
     Raises:
         sqlite3.Error: if the file is damaged.
         ValueError: if its content is malformed.
     """
-    (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if answer != "ok":
-        raise ValueError(f"they are damaged: {answer}")
     for query in (_LIST, _HISTORY):
         for row in db.execute(query):
             codec.from_row(row)
     codec.decode_agent_info(dict(db.execute("SELECT key, value FROM sources").fetchall()))
-
-
-def _is_unusable(error: Exception) -> bool:
-    """Return whether a file is damaged for good; being busy, full or forbidden is temporary."""
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)
-        # A table that is missing from a file of the right version is damage too.
-        return (code is not None and code & 0xFF in _UNUSABLE) or "no such" in str(error)
-    return isinstance(error, (ValueError, NewerSchemaError))
