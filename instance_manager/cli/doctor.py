@@ -13,7 +13,7 @@ from instance_manager.cli.root import Globals
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
-    from instance_manager.doctor import CertificateFacts, Finding
+    from instance_manager.doctor import Finding
 
 EXAMPLE = """
 \b
@@ -57,35 +57,34 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
     type=click.Choice(["table", "json"]),
     help="How to show the findings.  [default: table on a terminal, otherwise json]",
 )
-def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
+@click.pass_obj
+def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
     """Check a node for common problems, and say what to do about each.
 
     Run it on the daemon's machine, with the daemon's options. It changes nothing. The exit code is 1 if
     something is wrong, and 0 if there are only warnings.
     """
-    from instance_manager.adapters.journal import StateDir
-    from instance_manager.adapters.process import OsProcessAdopter
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
-    from instance_manager.doctor import Facts, Severity, examine
+    from instance_manager.doctor import Severity, examine, gather
 
     try:
         span = parse_port_range(port_range)
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
-    listed, said = _listed()
-    owner = StateDir(state_dir).owner
-    living = OsProcessAdopter(owner, state_dir / "exits", None).find()
-    facts = Facts(
-        state_dir=state_dir,
-        logs_dir=logs_dir,
-        port_range=span,
-        listed=listed,
-        daemon=said,
-        certificates=_certificates(),
-        living=[(adoptable.identity.pid, adoptable.name, adoptable.uuid) for adoptable in living],
+    tls = options.tls
+    listed, reason = _listed()
+    findings = examine(
+        gather(
+            state_dir,
+            logs_dir,
+            span,
+            listed=listed,
+            daemon=reason,
+            tls_dir=None if tls.absent else tls.folder,
+            peer_name=tls.peer_name,
+        )
     )
-    findings = examine(facts)
     _show(findings, output or ("table" if on_terminal() else "json"))
     if any(finding.severity is Severity.ERROR for finding in findings):
         raise click.exceptions.Exit(ExitCode.FAILURE)
@@ -102,25 +101,6 @@ def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
         return call(ask), ""
     except Failure as failure:
         return None, str(failure)
-
-
-def _certificates() -> "CertificateFacts | None":
-    """Check the certificates in the TLS directory as the daemon would; None where there are none."""
-    import time
-
-    from instance_manager.adapters.tls import Side, load
-    from instance_manager.core.certificates import CertificateError
-    from instance_manager.doctor import CertificateFacts
-
-    options: Globals = click.get_current_context().obj
-    if options.tls.folder is None or options.tls.absent:
-        return None
-    now = time.time()
-    try:
-        loaded = load(options.tls.folder, Side.SERVER, options.tls.peer_name, now)
-    except CertificateError as error:
-        return CertificateFacts(str(error), 0.0, now)
-    return CertificateFacts("", loaded.expires_at, now)
 
 
 def _show(findings: list["Finding"], form: str) -> None:

@@ -14,6 +14,7 @@ from instance_manager.orphans.actions import OwnersListed
 from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import OwnerKind
 from instance_manager.orphans.owners import FileOwners, snapshot
+from instance_manager.platform.files import Stamp
 from tests.support.owner_files import ConfigMap, listed, replica, write
 
 
@@ -162,7 +163,7 @@ async def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> 
         case "loop":
             path.symlink_to(path)
     async with asyncio.timeout(20):
-        with pytest.raises(CannotReadError, match=r"no regular file|symbolic"):
+        with pytest.raises(CannotReadError, match=r"not a regular file|symbolic"):
             await FileOwners(path).list_live()
         async with watching(FileOwners(path)) as watched:
             await watched.error()
@@ -227,7 +228,7 @@ async def test_a_config_map_whose_link_is_turned_between_two_files_is_read_again
     volume.turn(one=texts[0], two=texts[1])
     read, left = snapshot._read_file, iter(range(turns))
 
-    def read_and_turn(file: Path, stamp: snapshot.Stamp) -> bytes | None:
+    def read_and_turn(file: Path, stamp: Stamp) -> bytes | None:
         text = read(file, stamp)
         if file.stem == "one" and next(left, None) is not None:
             volume.turn(one=texts[1], two=texts[0])

@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from instance_manager.platform.files import Stamp, open_regular, stamp_of
 
 MAX_SIZE = 128 << 20
 """Largest size of all files together in bytes: about 20,000 custom resources."""
@@ -17,7 +18,6 @@ SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 _ATTEMPTS = 3
 """How often to read files that keep changing."""
 
-Stamp = tuple[int, ...]
 Content = Mapping[Path, bytes]
 """The bytes of each file, by path."""
 
@@ -93,11 +93,7 @@ def _stamps(path: Path) -> dict[Path, Stamp]:
         raise UnreadableFilesError(
             f"cannot find owners in the directory {path}: it holds no {', '.join(sorted(SUFFIXES))} file"
         )
-    return {file: _stamp(file.stat()) for file in files}
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return {file: stamp_of(file.stat()) for file in files}
 
 
 def _read_all(path: Path, stamps: Mapping[Path, Stamp]) -> Content | None:
@@ -114,17 +110,13 @@ def _read_all(path: Path, stamps: Mapping[Path, Stamp]) -> Content | None:
 
 
 def _read_file(file: Path, stamp: Stamp) -> bytes | None:
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as opened:  # noqa: PTH123 - it is open already
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnreadableFilesError(f"cannot read {file}: it is no regular file")
+    with open_regular(file) as opened:
         try:
-            _hold_writers_off(fd)
+            _hold_writers_off(opened.fileno())
         except BlockingIOError as error:
             raise UnreadableFilesError(f"cannot read {file} as a whole: it is being written") from error
         text = opened.read(MAX_SIZE + 1)
-        return text if _stamp(os.fstat(fd)) == stamp and len(text) == stamp[2] else None
+        return text if stamp_of(os.fstat(opened.fileno())) == stamp and len(text) == stamp[2] else None
 
 
 def _hold_writers_off(fd: int) -> None:
