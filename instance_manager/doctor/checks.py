@@ -123,14 +123,13 @@ def _journal(facts: Facts) -> Iterator[Finding]:
 
 def _logs_dir(facts: Facts) -> Iterator[Finding]:
     path, found = facts.logs_dir, logs.inspect(facts.logs_dir)
-    few_files = found.free_files is not None and found.free_files < _FEW
-    if not found.exists:
+    if found is None:
         hint = "create it or set --logs-dir; processes run without logs meanwhile"
         yield Finding("log directory", Severity.ERROR, f"{path} does not exist", hint)
     elif not found.writable:
         hint = "remount it writable; processes run without logs meanwhile"
         yield Finding("log directory", Severity.ERROR, f"{path} cannot be written", hint)
-    elif found.free_bytes < _LITTLE_SPACE or few_files:
+    elif found.free_bytes < _LITTLE_SPACE or (found.free_files is not None and found.free_files < _FEW):
         files = "" if found.free_files is None else f" and {found.free_files} files"
         message = f"{path} is nearly full: {found.free_bytes >> 20} MiB{files} left"
         yield Finding("log directory", Severity.ERROR, message, "remove old logs")

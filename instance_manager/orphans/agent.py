@@ -7,33 +7,7 @@ from contextlib import aclosing, suppress
 
 import structlog
 
-from instance_manager.orphans.actions import (
-    Action,
-    ActionFailed,
-    CloseRecord,
-    ConfirmNoOwner,
-    DeleteInstance,
-    Event,
-    InstanceDeleted,
-    InstanceEvent,
-    InstanceManagerLeaving,
-    InstanceManagerLost,
-    InstanceRead,
-    InstancesRead,
-    ListInstances,
-    ListOwners,
-    ListRecords,
-    OwnerEvent,
-    OwnerRead,
-    OwnersLost,
-    OwnersRead,
-    ReadInstance,
-    ReadOwner,
-    RecordsRead,
-    RecordWritten,
-    Result,
-    WriteRecord,
-)
+from instance_manager.orphans import actions, events, results
 from instance_manager.orphans.interfaces import (
     CannotDeleteError,
     CannotReadError,
@@ -128,20 +102,20 @@ class OrphanAgent:
     async def _watch_owners(self) -> None:
         while True:
             reason = await self._watch(self._owners.watch)
-            await self._retry_after(OwnersLost(reason))
+            await self._retry_after(events.OwnersLost(reason))
 
     async def _watch_manager(self, manager: InstanceManager) -> None:
         while not self.reconciler.caches.managers[manager.name].left:
             reason = await self._watch(manager.watch)
-            await self._retry_after(InstanceManagerLost(manager.name, reason))
+            await self._retry_after(events.InstanceManagerLost(manager.name, reason))
 
-    async def _watch(self, watch: Callable[[], AsyncGenerator[OwnerEvent | InstanceEvent, None]]) -> str:
+    async def _watch(self, watch: Callable[[], AsyncGenerator[events.Event, None]]) -> str:
         """Pass on the events of a watch; return why it has ended."""
         try:
-            async with aclosing(watch()) as events:
-                async for event in events:
+            async with aclosing(watch()) as stream:
+                async for event in stream:
                     self._pass_on(event)
-                    if isinstance(event, InstanceManagerLeaving):
+                    if isinstance(event, events.InstanceManagerLeaving):
                         log.info("instance manager is leaving", manager=event.manager)
         except CannotReadError as error:
             return str(error)
@@ -151,83 +125,83 @@ class OrphanAgent:
             return repr(error)
         return "the watch has ended"
 
-    def _pass_on(self, event: Event) -> None:
+    def _pass_on(self, event: events.Event) -> None:
         self.reconciler.on_event(event, self._clock.now())
         self._wakeup.set()
 
-    async def _retry_after(self, event: OwnersLost | InstanceManagerLost) -> None:
+    async def _retry_after(self, event: events.OwnersLost | events.InstanceManagerLost) -> None:
         self._pass_on(event)
         await self._wait(asyncio.Event(), self._settings.retry)
 
     # --- actions ---
 
-    async def _carry_out(self, action: Action) -> None:
+    async def _carry_out(self, action: actions.Action) -> None:
         handed_out = self._clock.now()
         async with self._slots[_back_end(action)]:
-            if isinstance(action, DeleteInstance) and self._clock.now() - handed_out > _FRESH:
+            if isinstance(action, actions.DeleteInstance) and self._clock.now() - handed_out > _FRESH:
                 reason = f"waited over {_FRESH:g} s for other deletes; checking again first"
-                result: Result = ActionFailed(action, reason)
+                result: results.Result = results.ActionFailed(action, reason)
             else:
                 result = await self._result_of(action)
         self.reconciler.on_result(result, self._clock.now())
         self._log(result)
         self._wakeup.set()
 
-    async def _result_of(self, action: Action) -> Result:
+    async def _result_of(self, action: actions.Action) -> results.Result:
         try:
             async with asyncio.timeout(self._read_timeout):
                 return await self._perform(action)
         except (CannotReadError, CannotDeleteError) as error:
-            return ActionFailed(action, str(error))
+            return results.ActionFailed(action, str(error))
         except TimeoutError:
-            return ActionFailed(action, f"no answer within {self._read_timeout:g} s")
+            return results.ActionFailed(action, f"no answer within {self._read_timeout:g} s")
         except Exception as error:
             log.exception("action failed", action=type(action).__name__)
-            return ActionFailed(action, repr(error))
+            return results.ActionFailed(action, repr(error))
 
-    async def _perform(self, action: Action) -> Result:
+    async def _perform(self, action: actions.Action) -> results.Result:
         match action:
-            case ListRecords():
-                return RecordsRead(action, await self._records.list())
-            case ListOwners() | ConfirmNoOwner():
-                return OwnersRead(action, await self._owners.list_live())
-            case ListInstances(manager):
-                return InstancesRead(action, await self._managers[manager].list_live())
-            case ReadOwner(_, seen):
-                return OwnerRead(action, await self._owners.get_live(OwnerKind(seen.kind), seen.name))
-            case ReadInstance(_, seen, verification):
-                return InstanceRead(action, await self._managers[verification.manager].get_live(seen))
-            case WriteRecord(record, declares):
+            case actions.ListRecords():
+                return results.RecordsRead(action, await self._records.list())
+            case actions.ListOwners() | actions.ConfirmNoOwner():
+                return results.OwnersRead(action, await self._owners.list_live())
+            case actions.ListInstances(manager):
+                return results.InstancesRead(action, await self._managers[manager].list_live())
+            case actions.ReadOwner(_, seen):
+                return results.OwnerRead(action, await self._owners.get_live(OwnerKind(seen.kind), seen.name))
+            case actions.ReadInstance(_, seen, verification):
+                return results.InstanceRead(action, await self._managers[verification.manager].get_live(seen))
+            case actions.WriteRecord(record, declares):
                 await (self._records.create(record) if declares else self._records.update(record))
-                return RecordWritten(action)
-            case CloseRecord(record):
+                return results.RecordWritten(action)
+            case actions.CloseRecord(record):
                 await self._records.remove(record)
-                return RecordWritten(action)
-            case DeleteInstance(record):
+                return results.RecordWritten(action)
+            case actions.DeleteInstance(record):
                 log.warning("deleting an orphan", **_facts(action))
                 found = await self._managers[record.manager].delete(record.instance)
-                return InstanceDeleted(action, found)
+                return results.InstanceDeleted(action, found)
 
-    def _log(self, result: Result) -> None:
+    def _log(self, result: results.Result) -> None:
         """Log and count what was done about orphans."""
         match result:
-            case ActionFailed(WriteRecord(record) | CloseRecord(record), reason):
+            case results.ActionFailed(actions.WriteRecord(record) | actions.CloseRecord(record), reason):
                 self.counts["records_failed"] += 1
                 log.error("record not written", record=record.name, reason=reason)
-            case RecordWritten(WriteRecord(record, declares=True)):
+            case results.RecordWritten(actions.WriteRecord(record, declares=True)):
                 self.counts["declared"] += 1
                 log.warning("orphan", **_identity(record), manager=record.manager, reason=record.reason)
-            case RecordWritten(CloseRecord(record)):
+            case results.RecordWritten(actions.CloseRecord(record)):
                 self.counts[f"ended_{record.resolution}"] += 1
                 outcome = record.outcome
                 log.info("orphan record ended", **_identity(record), fate=record.resolution, outcome=outcome)
-            case ActionFailed(DeleteInstance() as action, reason):
+            case results.ActionFailed(actions.DeleteInstance() as action, reason):
                 self.counts["deletes_failed"] += 1
                 log.error("orphan not deleted, trying again", **_facts(action), failure=reason)
-            case InstanceDeleted(action, found=True):
+            case results.InstanceDeleted(action, found=True):
                 self.counts["deletes"] += 1
                 log.warning("orphan deleted", **_facts(action))
-            case InstanceDeleted(action):
+            case results.InstanceDeleted(action):
                 log.info("orphan was gone when it was to be deleted", **_facts(action))
             case _:
                 pass
@@ -241,7 +215,7 @@ def _identity(record: Orphan) -> dict[str, str]:
     return {"record": record.name, "name": record.instance.name, "uuid": record.instance.uuid}
 
 
-def _facts(action: DeleteInstance) -> dict[str, str]:
+def _facts(action: actions.DeleteInstance) -> dict[str, str]:
     record = action.record
     return {
         "name": record.instance.name,
@@ -252,17 +226,17 @@ def _facts(action: DeleteInstance) -> dict[str, str]:
     }
 
 
-def _back_end(action: Action) -> str:
+def _back_end(action: actions.Action) -> str:
     """Return what an action is carried out on: owners, records, or an instance manager."""
     match action:
-        case ListOwners() | ConfirmNoOwner() | ReadOwner():
+        case actions.ListOwners() | actions.ConfirmNoOwner() | actions.ReadOwner():
             return "owners"
-        case ListRecords() | WriteRecord() | CloseRecord():
+        case actions.ListRecords() | actions.WriteRecord() | actions.CloseRecord():
             return "records"
-        case DeleteInstance(record):
+        case actions.DeleteInstance(record):
             # Not behind reads: its own are to be as fresh as can be.
             return f"deletes on {record.manager}"
-        case ListInstances(manager):
+        case actions.ListInstances(manager):
             return f"instance manager {manager}"
-        case ReadInstance(_, _, verification):
+        case actions.ReadInstance(_, _, verification):
             return f"instance manager {verification.manager}"

@@ -7,21 +7,7 @@ checked again, or is dropped. A failure always leads to another check.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from instance_manager.orphans.actions import (
-    CandidateAction,
-    CandidateResult,
-    CloseRecord,
-    ConfirmNoOwner,
-    DeleteInstance,
-    InstanceDeleted,
-    InstanceRead,
-    OwnerRead,
-    OwnersRead,
-    ReadInstance,
-    ReadOwner,
-    RecordWritten,
-    WriteRecord,
-)
+from instance_manager.orphans import actions, results
 from instance_manager.orphans.cache import Caches
 from instance_manager.orphans.circuit_breaker import CircuitBreaker
 from instance_manager.orphans.model import (
@@ -67,7 +53,7 @@ class Candidates:
         self.breaker = CircuitBreaker(settings.max_per_minute)
         self.open: dict[str, Candidate] = {}
         """By record name."""
-        self.actions: list[CandidateAction] = []
+        self.actions: list[actions.CandidateAction] = []
         """To hand out with the next `Reconciler.next_actions`."""
         self._written: set[str] = set()
         """Names of the records written since the list of records was last requested."""
@@ -150,7 +136,9 @@ class Candidates:
                 self._check_suspect(key, candidate, now)
             elif self.caches.managers[candidate.manager].left:
                 outcome = "its instance manager has left"
-                self._act(key, CloseRecord(candidate.record.close(Resolution.MANAGER_LEFT, now, outcome)))
+                self._act(
+                    key, actions.CloseRecord(candidate.record.close(Resolution.MANAGER_LEFT, now, outcome))
+                )
             else:
                 # If there are no owners at all, only a person's request is carried out, after a second list.
                 believe = bool(candidate.record.requested_by) and self.caches.owners.believe_empty
@@ -185,13 +173,13 @@ class Candidates:
         seen = self.open[key].instance
         match verification.next:
             case Read.INSTANCE:
-                self._act(key, ReadInstance(key, seen, verification))
+                self._act(key, actions.ReadInstance(key, seen, verification))
             case Read.OWNER:
-                self._act(key, ReadOwner(key, seen, verification))
+                self._act(key, actions.ReadOwner(key, seen, verification))
             case Read.ALL_OWNERS:
-                self._act(key, ConfirmNoOwner(key, verification))
+                self._act(key, actions.ConfirmNoOwner(key, verification))
 
-    def _act(self, key: str, action: CandidateAction) -> None:
+    def _act(self, key: str, action: actions.CandidateAction) -> None:
         self.open[key] = replace(self.open[key], in_flight=True)
         self.actions.append(action)
 
@@ -205,7 +193,7 @@ class Candidates:
             else:
                 instance = replace(candidate.instance, state=found.instance.state)
                 record = Orphan(instance, candidate.manager, now, found.judgement.reason)
-                self._act(key, WriteRecord(record, declares=True))
+                self._act(key, actions.WriteRecord(record, declares=True))
         elif found.judgement.verdict is Verdict.UNKNOWN:
             self._wait(key, candidate, now, self.settings.retry)
         else:
@@ -217,7 +205,7 @@ class Candidates:
         """Close a record, delete its instance, or keep it."""
         after = review(record, found.instance, found.owner, now)
         if after.resolution is not Resolution.OPEN:
-            self._act(key, CloseRecord(after))
+            self._act(key, actions.CloseRecord(after))
             return
         auto, grace = self.settings.auto_deletion, self.settings.grace
         requester = deletion_requester(record, now, auto_deletion=auto, grace=grace)
@@ -228,7 +216,7 @@ class Candidates:
             self._keep(key, candidate, record, f"not deleted: {against}", now)
         elif found.judgement.is_orphan:
             reason = f"{found.judgement.reason}; declared an orphan because {record.reason}"
-            self._act(key, DeleteInstance(record, requester, reason))
+            self._act(key, actions.DeleteInstance(record, requester, reason))
         elif record.deleted_by and found.judgement.verdict is Verdict.IN_TRANSITION:
             self._rest(key, candidate, record, now)
         else:
@@ -262,43 +250,43 @@ class Candidates:
 
     # --- results ---
 
-    def on_result(self, result: CandidateResult, now: float) -> None:
+    def on_result(self, result: results.CandidateResult, now: float) -> None:
         """Continue after an action."""
         match result:
-            case InstanceRead(ReadInstance(key, _, verification), instance):
+            case results.InstanceRead(actions.ReadInstance(key, _, verification), instance):
                 self._continue(key, verification.on_instance_read(instance), now)
-            case OwnerRead(ReadOwner(key, _, verification), owner):
+            case results.OwnerRead(actions.ReadOwner(key, _, verification), owner):
                 self._continue(key, verification.on_owner_read(owner), now)
-            case OwnersRead(ConfirmNoOwner(key, verification), owners):
+            case results.OwnersRead(actions.ConfirmNoOwner(key, verification), owners):
                 self._continue(key, verification.on_owners_read(owners), now)
-            case RecordWritten(WriteRecord() as action):
+            case results.RecordWritten(actions.WriteRecord() as action):
                 self._on_written(action, now)
-            case RecordWritten(CloseRecord(record)):
+            case results.RecordWritten(actions.CloseRecord(record)):
                 self._written.add(record.name)
                 self._drop(record.name, replace(self.open[record.name], dirty=True), now)
-            case InstanceDeleted(action, found=True):
+            case results.InstanceDeleted(action, found=True):
                 record = self._record_of(action)
                 self._update(replace(record, deleted_by=action.requester, last_error=""))
-            case InstanceDeleted(action):
+            case results.InstanceDeleted(action):
                 self._on_delete_failed(action, "it was gone when it was to be deleted")
 
-    def on_failed(self, action: CandidateAction, reason: str, now: float) -> None:
+    def on_failed(self, action: actions.CandidateAction, reason: str, now: float) -> None:
         """Continue after an action that failed."""
         match action:
-            case ReadInstance(key, _, verification):
+            case actions.ReadInstance(key, _, verification):
                 self._continue(key, verification.on_instance_read(Unreadable(reason)), now)
-            case ReadOwner(key, _, verification):
+            case actions.ReadOwner(key, _, verification):
                 self._continue(key, verification.on_owner_read(Unreadable(reason)), now)
-            case ConfirmNoOwner(key, verification):
+            case actions.ConfirmNoOwner(key, verification):
                 self._continue(key, verification.on_owners_read(Unreadable(reason)), now)
-            case WriteRecord(declares=False):
+            case actions.WriteRecord(declares=False):
                 self._on_written(action, now)  # the next change is written with it
-            case WriteRecord(record) | CloseRecord(record):
+            case actions.WriteRecord(record) | actions.CloseRecord(record):
                 self._wait(record.name, self.open[record.name], now, self.settings.retry)
-            case DeleteInstance():
+            case actions.DeleteInstance():
                 self._on_delete_failed(action, reason)
 
-    def _on_written(self, action: WriteRecord, now: float) -> None:
+    def _on_written(self, action: actions.WriteRecord, now: float) -> None:
         key, record = action.record.name, action.record
         candidate = self.open[key]
         if action.declares:
@@ -306,13 +294,13 @@ class Candidates:
         self._written.add(key)
         self._rest(key, candidate, record.with_request_of(candidate.record or record), now)
 
-    def _on_delete_failed(self, action: DeleteInstance, reason: str) -> None:
+    def _on_delete_failed(self, action: actions.DeleteInstance, reason: str) -> None:
         record = self._record_of(action)
         self._update(replace(record, attempts=record.attempts + 1, last_error=reason))
 
-    def _record_of(self, action: DeleteInstance) -> Orphan:
+    def _record_of(self, action: actions.DeleteInstance) -> Orphan:
         """Return the record, with a request that came in during the delete."""
         return self.open[action.record.name].record or action.record
 
     def _update(self, record: Orphan) -> None:
-        self._act(record.name, WriteRecord(record, declares=False))
+        self._act(record.name, actions.WriteRecord(record, declares=False))

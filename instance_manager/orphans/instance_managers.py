@@ -12,7 +12,7 @@ from instance_manager.client.client import Client
 from instance_manager.client.instances import ENGINES
 from instance_manager.client.merge import following
 from instance_manager.core.instance import DataEngine, type_of_process
-from instance_manager.orphans.actions import InstanceChanged, InstanceEvent, InstancesListed
+from instance_manager.orphans.events import InstanceChanged, InstanceEvent, InstancesListed
 from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
 from instance_manager.orphans.model import ObservedInstance
 from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse

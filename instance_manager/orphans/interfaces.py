@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
-from instance_manager.orphans.actions import InstanceEvent, OwnerEvent
+from instance_manager.orphans.events import InstanceEvent, OwnerEvent
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 
 

@@ -72,7 +72,7 @@ class Verdict(StrEnum):
     IN_TRANSITION = auto()
     """The instance is starting, stopping, stopped or being deleted."""
     NO_IDENTITY = auto()
-    """It has no UUID: nobody could tell later whether a process of this name is still the same."""
+    """It has no UUID: whether a later process of this name is the same one could not be known."""
     NOT_JUDGED = auto()
     """Its type has no owners, or its owner is of another kind."""
     UNKNOWN = auto()

@@ -7,27 +7,7 @@ every order of events and results.
 
 from collections.abc import Iterable, Sequence
 
-from instance_manager.orphans.actions import (
-    Action,
-    ActionFailed,
-    ConfirmNoOwner,
-    Event,
-    InstanceChanged,
-    InstanceManagerLeaving,
-    InstanceManagerLost,
-    InstancesListed,
-    InstancesRead,
-    ListAction,
-    ListInstances,
-    ListOwners,
-    ListRecords,
-    OwnerChanged,
-    OwnersListed,
-    OwnersLost,
-    OwnersRead,
-    RecordsRead,
-    Result,
-)
+from instance_manager.orphans import actions, events, results
 from instance_manager.orphans.cache import Caches
 from instance_manager.orphans.candidates import Candidates
 from instance_manager.orphans.model import Owner
@@ -58,104 +38,104 @@ class Reconciler:
         self.records_error = ""
         """Why the last read of the records failed; empty if it did not."""
         # Watches bring the first owners and instances; a list has its turn when they are slow.
-        self._due: dict[ListAction, float] = {ListRecords(): 0.0}
+        self._due: dict[actions.ListAction, float] = {actions.ListRecords(): 0.0}
 
     def start(self, now: float) -> None:
         """Schedule the first full check."""
-        self._due[ListOwners()] = now + self.settings.confirm_delay
+        self._due[actions.ListOwners()] = now + self.settings.confirm_delay
         for name in self.caches.managers:
-            self._due[ListInstances(name)] = now + self.settings.confirm_delay
+            self._due[actions.ListInstances(name)] = now + self.settings.confirm_delay
 
-    def on_event(self, event: Event, now: float) -> None:
+    def on_event(self, event: events.Event, now: float) -> None:
         """Update the caches, and check what the event may have changed."""
         match event:
-            case OwnersListed(owners):
+            case events.OwnersListed(owners):
                 self._on_owners_listed(owners, now)
-            case OwnerChanged(name, owner):
+            case events.OwnerChanged(name, owner):
                 self.caches.owners.change(name, owner)
                 for manager in self.caches.managers:
                     self.candidates.consider(manager, name, now)
-            case OwnersLost(reason):
+            case events.OwnersLost(reason):
                 self.caches.owners.lose(reason)
-                self._hasten(ListOwners(), now + self.settings.retry)
-            case InstancesListed(manager, instances):
+                self._hasten(actions.ListOwners(), now + self.settings.retry)
+            case events.InstancesListed(manager, instances):
                 self.caches.managers[manager].list(instances)
                 self._consider_all(now)
-            case InstanceChanged(manager, name, instance):
+            case events.InstanceChanged(manager, name, instance):
                 self.caches.managers[manager].change(name, instance)
                 self.candidates.consider(manager, name, now)
-            case InstanceManagerLost(manager, reason) if not self.caches.managers[manager].left:
+            case events.InstanceManagerLost(manager, reason) if not self.caches.managers[manager].left:
                 self.caches.managers[manager].lose(reason)
-                self._hasten(ListInstances(manager), now + self.settings.retry)
-            case InstanceManagerLeaving(manager):
+                self._hasten(actions.ListInstances(manager), now + self.settings.retry)
+            case events.InstanceManagerLeaving(manager):
                 # Its records are closed, and its instances left alone.
                 self.caches.managers[manager].leave()
-                self._due.pop(ListInstances(manager), None)
+                self._due.pop(actions.ListInstances(manager), None)
                 self.candidates.on_manager_leaving(manager, now)
 
-    def next_actions(self, now: float) -> list[Action]:
+    def next_actions(self, now: float) -> list[actions.Action]:
         """Return the actions to carry out now, each once; their results go to `on_result`."""
-        actions: list[Action] = []
+        todo: list[actions.Action] = []
         for action, due in self._due.items():
-            if due <= now and (self.records_known or action == ListRecords()):
+            if due <= now and (self.records_known or action == actions.ListRecords()):
                 self._due[action] = _NEVER
-                actions.append(action)
-        if ListRecords() in actions:
+                todo.append(action)
+        if actions.ListRecords() in todo:
             self.candidates.on_records_requested()
         if self.records_known:
             self.candidates.check_due(now)
-        actions += self.candidates.actions
+        todo += self.candidates.actions
         self.candidates.actions.clear()
-        return actions
+        return todo
 
     def next_due(self) -> float:
         """Return when `next_actions` has some, in seconds since the epoch, unless an event comes before."""
         if not self.records_known:
-            return self._due[ListRecords()]
+            return self._due[actions.ListRecords()]
         idle = (each.due for each in self.candidates.open.values() if not each.in_flight)
         return min([*self._due.values(), *idle])
 
-    def on_result(self, result: Result, now: float) -> None:
+    def on_result(self, result: results.Result, now: float) -> None:
         """Continue after an action that `next_actions` has returned."""
         match result:
-            case ActionFailed(action, reason):
+            case results.ActionFailed(action, reason):
                 self._on_failed(action, reason, now)
-            case RecordsRead(action, records):
+            case results.RecordsRead(action, records):
                 self._due[action] = now + self.settings.poll_interval
                 self.records_error, self.records_known = "", True
                 self.candidates.on_records_listed(records, now)
-            case InstancesRead(action, instances):
+            case results.InstancesRead(action, instances):
                 if not self.caches.managers[action.manager].left:
                     self._due[action] = now + self.settings.resync
-                    self.on_event(InstancesListed(action.manager, instances), now)
-            case OwnersRead(ListOwners() as action, owners):
+                    self.on_event(events.InstancesListed(action.manager, instances), now)
+            case results.OwnersRead(actions.ListOwners() as action, owners):
                 self._due[action] = now + self.settings.resync
                 self._on_owners_listed(owners, now)
-            case OwnersRead(ConfirmNoOwner(), owners):
+            case results.OwnersRead(actions.ConfirmNoOwner(), owners):
                 self.caches.owners.note_count(len(owners), now)
                 self.candidates.on_result(result, now)
             case _:
                 self.candidates.on_result(result, now)
 
-    def _on_failed(self, action: Action, reason: str, now: float) -> None:
+    def _on_failed(self, action: actions.Action, reason: str, now: float) -> None:
         match action:
-            case ListRecords():
+            case actions.ListRecords():
                 self._due[action] = now + self.settings.retry
                 self.records_error = reason
-            case ListInstances(manager):
+            case actions.ListInstances(manager):
                 if not self.caches.managers[manager].left:
                     self._due[action] = now + self.settings.retry
-                    self.on_event(InstanceManagerLost(manager, reason), now)
-            case ListOwners():
+                    self.on_event(events.InstanceManagerLost(manager, reason), now)
+            case actions.ListOwners():
                 self._due[action] = now + self.settings.retry
-                self.on_event(OwnersLost(reason), now)
+                self.on_event(events.OwnersLost(reason), now)
             case _:
                 self.candidates.on_failed(action, reason, now)
 
     def _on_owners_listed(self, owners: Sequence[Owner], now: float) -> None:
         self.caches.owners.list(owners, now)
         if self.caches.owners.wants_second_list:
-            self._hasten(ListOwners(), now + self.settings.confirm_delay)
+            self._hasten(actions.ListOwners(), now + self.settings.confirm_delay)
         self._consider_all(now)
 
     def _consider_all(self, now: float) -> None:
@@ -163,7 +143,7 @@ class Reconciler:
             for name in sorted(self.candidates.names(manager) | set(cache.instances or ())):
                 self.candidates.consider(manager, name, now)
 
-    def _hasten(self, action: ListAction, due: float) -> None:
+    def _hasten(self, action: actions.ListAction, due: float) -> None:
         # A list in progress is scheduled again when its result comes.
         if self._due.get(action) != _NEVER:
             self._due[action] = min(self._due.get(action, due), due)

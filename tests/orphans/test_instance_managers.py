@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.client import Client
-from instance_manager.orphans.actions import InstanceChanged, InstanceEvent, InstancesListed
+from instance_manager.orphans.events import InstanceChanged, InstanceEvent, InstancesListed
 from instance_manager.orphans.instance_managers import GrpcInstanceManager
 from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
 from instance_manager.orphans.model import ObservedInstance

@@ -13,34 +13,38 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from instance_manager.core.process import State
 from instance_manager.orphans.actions import (
     Action,
-    ActionFailed,
     CloseRecord,
     ConfirmNoOwner,
     DeleteInstance,
-    Event,
-    InstanceChanged,
-    InstanceDeleted,
-    InstanceManagerLost,
-    InstanceRead,
-    InstancesListed,
-    InstancesRead,
     ListInstances,
     ListOwners,
     ListRecords,
-    OwnerChanged,
-    OwnerRead,
-    OwnersListed,
-    OwnersLost,
-    OwnersRead,
     ReadInstance,
     ReadOwner,
-    RecordsRead,
-    RecordWritten,
-    Result,
     WriteRecord,
+)
+from instance_manager.orphans.events import (
+    Event,
+    InstanceChanged,
+    InstanceManagerLost,
+    InstancesListed,
+    OwnerChanged,
+    OwnersListed,
+    OwnersLost,
 )
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from instance_manager.orphans.reconciler import Reconciler
+from instance_manager.orphans.results import (
+    ActionFailed,
+    InstanceDeleted,
+    InstanceRead,
+    InstancesRead,
+    OwnerRead,
+    OwnersRead,
+    RecordsRead,
+    RecordWritten,
+    Result,
+)
 from instance_manager.orphans.settings import OrphanSettings
 from tests.orphans.explorer.world import (
     BYSTANDER,

@@ -10,7 +10,7 @@ from pathlib import Path, PosixPath
 
 import pytest
 
-from instance_manager.orphans.actions import OwnersListed
+from instance_manager.orphans.events import OwnersListed
 from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import OwnerKind
 from instance_manager.orphans.owners import FileOwners, snapshot

@@ -8,22 +8,21 @@ from instance_manager.orphans.actions import (
     CloseRecord,
     ConfirmNoOwner,
     DeleteInstance,
-    InstanceChanged,
-    InstanceRead,
-    InstancesListed,
     ListRecords,
-    OwnerChanged,
-    OwnerRead,
-    OwnersListed,
-    OwnersRead,
     ReadInstance,
     ReadOwner,
+    WriteRecord,
+)
+from instance_manager.orphans.events import InstanceChanged, InstancesListed, OwnerChanged, OwnersListed
+from instance_manager.orphans.reconciler import Reconciler
+from instance_manager.orphans.results import (
+    InstanceRead,
+    OwnerRead,
+    OwnersRead,
     RecordsRead,
     RecordWritten,
     Result,
-    WriteRecord,
 )
-from instance_manager.orphans.reconciler import Reconciler
 from instance_manager.orphans.settings import OrphanSettings
 from tests.orphans.world import MANAGER, NEIGHBOUR, instance, owner
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from instance_manager.core.process import State
-from instance_manager.orphans.actions import (
+from instance_manager.orphans.events import (
     InstanceChanged,
     InstanceEvent,
     InstanceManagerLeaving,

@@ -1,5 +1,6 @@
 """What can be seen of a journal from outside, while a daemon may be using it."""
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +13,24 @@ class JournalInspection:
     """The state of the file."""
 
     exists: bool
-    uuids: frozenset[str] = frozenset()
+    uuids: frozenset[str]
     """UUIDs of the processes in it; empty if it cannot be read."""
-    error: str = ""
+    error: str
     """Why it cannot be read; empty if it can."""
-    damaged: bool = False
+    damaged: bool
     """Whether that is for good."""
-    moved_aside: tuple[Path, ...] = ()
+    moved_aside: list[Path]
     """Damaged journals of earlier daemons."""
 
 
 def inspect(path: Path) -> JournalInspection:
     """Read a journal without changing anything."""
     uuids, error, damaged = frozenset[str](), "", False
+    exists = os.access(path, os.F_OK)
     try:
-        if not path.exists():
-            return JournalInspection(exists=False)
         with read_only(path) as connection:
             check(connection)
             uuids = frozenset(uuid for (uuid,) in connection.execute("SELECT uuid FROM processes"))
-    except (sqlite3.Error, ValueError, OSError) as caught:
+    except (sqlite3.Error, ValueError) as caught:
         error, damaged = str(caught), is_damage(caught)
-    return JournalInspection(True, uuids, error, damaged, tuple(moved_aside(path)))
+    return JournalInspection(exists, uuids, error, damaged, moved_aside(path))

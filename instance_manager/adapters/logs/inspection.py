@@ -12,22 +12,20 @@ TRIMS_IN_PLACE = ("ext4", "xfs")
 class LogDirInspection:
     """The state of the directory and of its file system."""
 
-    exists: bool
-    writable: bool = False
-    free_bytes: int = 0
-    free_files: int | None = None
+    writable: bool
+    free_bytes: int
+    free_files: int | None
     """None if the file system does not count them."""
-    file_system: str = ""
+    file_system: str
     """Its type; empty if unknown."""
 
 
-def inspect(path: Path) -> LogDirInspection:
-    """Look at a directory without changing anything."""
+def inspect(path: Path) -> LogDirInspection | None:
+    """Look at a directory without changing anything; None if it does not exist."""
     if not path.is_dir():
-        return LogDirInspection(exists=False)
+        return None
     space = os.statvfs(path)
     return LogDirInspection(
-        exists=True,
         writable=os.access(path, os.W_OK),
         free_bytes=space.f_bavail * space.f_frsize,
         free_files=space.f_favail if space.f_files else None,

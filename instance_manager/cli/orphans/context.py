@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from instance_manager.orphans.interfaces import InstanceManager, Owners
     from instance_manager.orphans.model import Orphan
     from instance_manager.orphans.records import AgentInfo, SqliteRecords
+
+PREFIX = "orphan-"
+SHORT = len(PREFIX) + 12
+"""Characters of a record's name in a table; any beginning that only one record has is understood."""
 
 DEFAULT_RECORDS = Path("/run/instance-manager/orphans.db")
 _FROM_AGENT = "  [default: those of the agent that keeps these records]"
@@ -94,7 +98,7 @@ def owners_option(*, required: bool) -> Callable[[Command], Command]:
 
 
 def check_targets(targets: Sequence[Target]) -> None:
-    """Refuse targets that cannot be told apart or reached.
+    """Refuse targets that are ambiguous or cannot be reached.
 
     Raises:
         click.UsageError: if a URL is malformed, or a name or URL is given twice.
@@ -127,23 +131,15 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
         raise CannotReadError(str(failure)) from failure
 
 
-class OrphanContext:
+class OrphanContext(contextlib.AsyncExitStack):
     """What an `orphans` command works with; each part is opened when the command asks for it."""
 
     def __init__(self, records: Path, owners: Path | None, targets: Sequence[Target]) -> None:
+        super().__init__()
         self._path = records
         self._owners = owners
         self._targets = targets
-        self._stack = contextlib.AsyncExitStack()
         self._records: SqliteRecords | None = None
-
-    async def __aenter__(self) -> Self:
-        """Open nothing yet."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what was opened."""
-        await self._stack.aclose()
 
     def records(self) -> "SqliteRecords":
         """Return the records.
@@ -155,7 +151,7 @@ class OrphanContext:
 
         if self._records is None:
             self._records = SqliteRecords(self._path)
-            self._stack.callback(self._records.close)
+            self.callback(self._records.close)
             self._records.open()
         return self._records
 
@@ -191,7 +187,7 @@ class OrphanContext:
 
         options: Globals = click.get_current_context().obj
         manager = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
-        self._stack.push_async_callback(manager.close)
+        self.push_async_callback(manager.close)
         return manager
 
     async def _agent_info(self, option: str) -> "AgentInfo":
@@ -238,8 +234,6 @@ async def find_record(context: OrphanContext, given: str) -> "Orphan":
     Raises:
         Failure: if there is none, or more than one; a record that has been closed is named with its outcome.
     """
-    from instance_manager.cli.orphans.views import PREFIX, SHORT
-
     records = context.records()
     if (record := await records.get(given)) is not None:
         return record
@@ -263,6 +257,4 @@ async def find_record(context: OrphanContext, given: str) -> "Orphan":
 
 
 def _abbreviates(given: str, name: str) -> bool:
-    from instance_manager.cli.orphans.views import PREFIX
-
     return len(given) > len(PREFIX) and name.startswith(given)

@@ -10,14 +10,11 @@ from typing import Any
 import click
 
 from instance_manager.cli import render
+from instance_manager.cli.orphans.context import SHORT
 from instance_manager.cli.units import age
 from instance_manager.orphans.manual import Explanation, Reading
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, Resolution, Unreadable
 from instance_manager.orphans.verification import Read
-
-PREFIX = "orphan-"
-SHORT = len(PREFIX) + 12
-"""Characters of a record's name in a table; any beginning that only one record has is understood."""
 
 
 @dataclass(frozen=True, slots=True)

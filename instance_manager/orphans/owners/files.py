@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-from instance_manager.orphans.actions import OwnersListed
+from instance_manager.orphans.events import OwnersListed
 from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Owner, OwnerKind
 from instance_manager.orphans.owners.parse import InvalidOwnersError, parse

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from asyncinotify import Event, Inotify, Mask
@@ -41,9 +40,7 @@ class PathWatcher:
         self._inotify = Inotify()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop listening."""
         self._inotify.close()
 

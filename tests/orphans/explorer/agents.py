@@ -5,27 +5,14 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, Self
 
-from instance_manager.orphans.actions import (
-    Action,
-    ConfirmNoOwner,
-    InstanceChanged,
-    InstanceRead,
-    InstancesListed,
-    OwnerChanged,
-    OwnerRead,
-    OwnersListed,
-    OwnersRead,
-    ReadInstance,
-    ReadOwner,
-    RecordsRead,
-    Result,
-    WriteRecord,
-)
+from instance_manager.orphans.actions import Action, ConfirmNoOwner, ReadInstance, ReadOwner, WriteRecord
 from instance_manager.orphans.cache import Caches, InstanceCache, OwnerCache
 from instance_manager.orphans.candidates import Candidates
 from instance_manager.orphans.circuit_breaker import CircuitBreaker
+from instance_manager.orphans.events import InstanceChanged, InstancesListed, OwnerChanged, OwnersListed
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 from instance_manager.orphans.reconciler import Reconciler
+from instance_manager.orphans.results import InstanceRead, OwnerRead, OwnersRead, RecordsRead, Result
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.orphans.verification import THREE_READS, Conclusion, Plan, Read, Verification
 from tests.orphans.explorer.world import MANAGER

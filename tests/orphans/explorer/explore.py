@@ -17,23 +17,24 @@ from instance_manager.orphans.actions import (
     Action,
     CloseRecord,
     ConfirmNoOwner,
-    InstanceChanged,
-    InstanceRead,
-    InstancesRead,
     ListInstances,
     ListOwners,
     ListRecords,
-    OwnerChanged,
-    OwnerRead,
-    OwnersRead,
     ReadInstance,
     ReadOwner,
+    WriteRecord,
+)
+from instance_manager.orphans.events import InstanceChanged, OwnerChanged
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
+from instance_manager.orphans.results import (
+    InstanceRead,
+    InstancesRead,
+    OwnerRead,
+    OwnersRead,
     RecordsRead,
     RecordWritten,
     Result,
-    WriteRecord,
 )
-from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from tests.orphans.explorer.agents import Agent
 from tests.orphans.explorer.world import (
     BYSTANDER,

@@ -28,7 +28,7 @@ TWO_READS: Sequence[Scenario] = (
     Scenario("process, then owner", (Script("a"),), partial(RealAgent, INSTANCE_THEN_OWNER)),
     Scenario("owner, then process", (A, B), partial(OwnerFirstAgent, ("a", "b")), rewinds=0, crashes=0),
     Scenario(
-        "three reads, not told that a failed one is being deleted",
+        "three reads, the deletion of a failed one not reported",
         (Script("a", fails=True, shows_deletes=False),),
         RealAgent,
     ),
