@@ -1,48 +1,73 @@
 """Owners and instances by the latest events: hints about which instances to read live, never proof."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from instance_manager.core.process import State
 from instance_manager.orphans.model import ObservedInstance, Owner, Unreadable, judge
 from instance_manager.orphans.verification import NO_OWNERS
 
+T = TypeVar("T")
+
 NOT_LISTED = Unreadable("it has not answered yet")
 
 
-@dataclass(slots=True)
-class OwnerCache:
+class Cache(Generic[T]):
+    """What a watch has shown, by name."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, T] | None = None
+        """By name; None while the cache is unsynced."""
+        self.last_error = NOT_LISTED
+        """Why it is unsynced."""
+
+    def get(self, name: str) -> T | Unreadable | None:
+        """Return an item, None if there is none, or why that is unknown."""
+        return self.last_error if self.items is None else self.items.get(name)
+
+    def change(self, name: str, item: T | None) -> None:
+        """Replace or remove one item, once all have been listed."""
+        if self.items is not None:
+            self.items.pop(name, None)
+            if item is not None:
+                self.items[name] = item
+
+    def lose(self, reason: str) -> None:
+        """Mark the cache as unsynced."""
+        self.items, self.last_error = None, Unreadable(reason)
+
+    @property
+    def error(self) -> str:
+        """Why it is unsynced; empty if it is synced."""
+        return "" if self.items is not None else self.last_error.reason
+
+
+class OwnerCache(Cache[Owner]):
     """The owners by the latest events."""
 
-    confirm_delay: float
-    """Seconds after which a second empty list confirms the first."""
-    owners: dict[str, Owner] | None = None
-    """By name; None while they are unknown."""
-    last_error: Unreadable = NOT_LISTED
-    """Why they are unknown."""
-    empty_since: float | None = None
-    """When a list was first empty, without any sign of an owner since; in seconds since the epoch."""
-    believe_empty: bool = False
-    """Whether a second empty list has confirmed that there are no owners."""
-
-    def get(self, name: str) -> Owner | Unreadable | None:
-        """Return an owner, None if there is none, or why that is unknown."""
-        return self.last_error if self.owners is None else self.owners.get(name)
+    def __init__(self, confirm_delay: float) -> None:
+        super().__init__()
+        self._confirm_delay = confirm_delay
+        """Seconds after which a second empty list confirms the first."""
+        self.empty_since: float | None = None
+        """When a list was first empty, without any sign of an owner since; in seconds since the epoch."""
+        self.believe_empty = False
+        """Whether a second empty list has confirmed that there are no owners."""
 
     def list(self, owners: Iterable[Owner], now: float) -> None:
         """Replace all owners; an empty list is believed only if a second one confirms it."""
-        self.owners = {owner.name: owner for owner in owners}
-        self.note_count(len(self.owners), now)
-        if not self.owners and not self.believe_empty:
+        self.items = {owner.name: owner for owner in owners}
+        self.note_count(len(self.items), now)
+        if not self.items and not self.believe_empty:
             self.lose(NO_OWNERS)
 
     def note_count(self, count: int, now: float) -> None:
-        """Note how many owners a live list has shown."""
+        """Note how many owners there are, by a live list."""
         if count:
             self.empty_since, self.believe_empty = None, False
         elif self.empty_since is None:
             self.empty_since = now
-        elif now - self.empty_since >= self.confirm_delay:
+        elif now - self.empty_since >= self._confirm_delay:
             self.believe_empty = True
 
     @property
@@ -50,54 +75,23 @@ class OwnerCache:
         """Whether an empty list has not been confirmed yet."""
         return self.empty_since is not None and not self.believe_empty
 
-    def change(self, name: str, owner: Owner | None) -> None:
-        """Replace one owner, once all have been listed."""
-        if self.owners is None:
-            return
-        if owner is None:
-            self.owners.pop(name, None)
-        else:
-            self.owners[name] = owner
+    def change(self, name: str, item: Owner | None) -> None:
+        """Replace or remove one owner, once all have been listed."""
+        super().change(name, item)
+        if self.items is not None and item is not None:
             self.empty_since, self.believe_empty = None, False
 
-    def lose(self, reason: str) -> None:
-        """Mark the cache as unsynced."""
-        self.owners, self.last_error = None, Unreadable(reason)
 
-
-@dataclass(slots=True)
-class InstanceCache:
+class InstanceCache(Cache[ObservedInstance]):
     """The instances of one instance manager by the latest events."""
 
-    manager: str
-    instances: dict[str, ObservedInstance] | None = None
-    """By name; None while they are unknown."""
-    last_error: Unreadable = NOT_LISTED
-    """Why they are unknown."""
-    left: bool = False
+    left = False
     """Whether the instance manager is going away."""
-
-    def get(self, name: str) -> ObservedInstance | Unreadable | None:
-        """Return an instance, None if there is none, or why that is unknown."""
-        return self.last_error if self.instances is None else self.instances.get(name)
 
     def list(self, instances: Iterable[ObservedInstance]) -> None:
         """Replace all instances."""
         if not self.left:
-            self.instances = {instance.name: instance for instance in instances}
-
-    def change(self, name: str, instance: ObservedInstance | None) -> None:
-        """Replace one instance, once all have been listed."""
-        if self.instances is None:
-            return
-        if instance is None:
-            self.instances.pop(name, None)
-        else:
-            self.instances[name] = instance
-
-    def lose(self, reason: str) -> None:
-        """Mark the cache as unsynced."""
-        self.instances, self.last_error = None, Unreadable(reason)
+            self.items = {instance.name: instance for instance in instances}
 
     def leave(self) -> None:
         """Drop everything for good: the instance manager is going away."""
@@ -107,7 +101,7 @@ class InstanceCache:
     @property
     def without_identity(self) -> int:
         """How many instances have no UUID and are never judged."""
-        return sum(not instance.uuid for instance in (self.instances or {}).values())
+        return sum(not instance.uuid for instance in (self.items or {}).values())
 
 
 class Caches:
@@ -115,7 +109,7 @@ class Caches:
 
     def __init__(self, managers: Iterable[str], confirm_delay: float) -> None:
         self.owners = OwnerCache(confirm_delay)
-        self.managers = {name: InstanceCache(name) for name in managers}
+        self.managers = {name: InstanceCache() for name in managers}
 
     def suspect(self, manager: str, name: str) -> ObservedInstance | None:
         """Return the instance of this name if it looks like an orphan by the caches, else None."""
@@ -132,8 +126,8 @@ class Caches:
 
     def identity_warning(self, manager: str) -> str:
         """Return why an instance manager is likely not the one of its name, empty if nothing says so."""
-        managers = {name: cache.instances for name, cache in self.managers.items()}
-        return identity_warning(manager, other_names(manager, managers, self.owners.owners or {}))
+        managers = {name: cache.items for name, cache in self.managers.items()}
+        return identity_warning(manager, other_names(manager, managers, self.owners.items or {}))
 
 
 # --- identity check: was an instance manager given the name that its owners use for it? ---

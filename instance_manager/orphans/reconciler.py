@@ -140,7 +140,7 @@ class Reconciler:
 
     def _consider_all(self, now: float) -> None:
         for manager, cache in self.caches.managers.items():
-            for name in sorted(self.candidates.names(manager) | set(cache.instances or ())):
+            for name in sorted(self.candidates.names(manager) | set(cache.items or ())):
                 self.candidates.consider(manager, name, now)
 
     def _hasten(self, action: actions.ListAction, due: float) -> None:

@@ -38,25 +38,24 @@ class AgentStatus:
     orphans: int
     """Number of open records."""
     tripped: str
-    """Why no orphan is declared, and none deleted without a request; empty if not halted."""
+    """Why no orphan is declared, and none deleted without a request; empty if nothing speaks against it."""
 
 
 def status_of(reconciler: Reconciler) -> AgentStatus:
     """Return the status of a reconciler."""
     candidates = reconciler.candidates.open.values()
-    owners = reconciler.caches.owners
     return AgentStatus(
         managers=tuple(
             ManagerStatus(
                 name,
-                "" if cache.instances is not None else cache.last_error.reason,
-                len(cache.instances or ()),
+                cache.error,
+                len(cache.items or ()),
                 cache.without_identity,
                 reconciler.caches.identity_warning(name),
             )
             for name, cache in reconciler.caches.managers.items()
         ),
-        owners_error="" if owners.owners is not None else owners.last_error.reason,
+        owners_error=reconciler.caches.owners.error,
         records_error=reconciler.records_error,
         suspects=sum(each.record is None for each in candidates),
         orphans=sum(each.record is not None for each in candidates),

@@ -117,15 +117,13 @@ def check(connection: sqlite3.Connection) -> None:
         raise ValueError(f"the file is damaged: {answer}")
 
 
-@contextmanager
-def read_only(path: Path) -> Iterator[sqlite3.Connection]:
+def read_only(path: Path) -> AbstractContextManager[sqlite3.Connection]:
     """Connect to a file that somebody else writes, for the time of a `with` block.
 
     Raises:
         sqlite3.Error: if it cannot be opened.
     """
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        yield connection
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
 
 
 def moved_aside(path: Path) -> list[Path]:

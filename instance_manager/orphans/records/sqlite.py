@@ -45,6 +45,8 @@ _INSERT_HISTORY = f"INSERT INTO history ({_ALL}) VALUES ({_PLACEHOLDERS})"  # no
 _HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
 _LAST_CLOSED = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
 _UPDATE_HISTORY = f"UPDATE history SET ({_ALL}) = ({_PLACEHOLDERS}) WHERE number = ?"  # noqa: S608
+_SET_VALUE = "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)"
+_CONDITIONS = "troubles"
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
@@ -148,14 +150,7 @@ class SqliteRecords:
         Raises:
             CannotReadError: if that cannot be written.
         """
-
-        def write(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)",
-                codec.encode_agent_info(agent_info).items(),
-            )
-
-        self._run(write)
+        self._run(lambda db: db.executemany(_SET_VALUE, codec.encode_agent_info(agent_info).items()))
 
     async def agent_info(self) -> codec.AgentInfo | None:
         """Return where the present or last agent reads from; None if there has been none.
@@ -163,18 +158,11 @@ class SqliteRecords:
         Raises:
             CannotReadError: if that cannot be read.
         """
-        return self._run(
-            lambda db: codec.decode_agent_info(dict(db.execute("SELECT key, value FROM sources").fetchall()))
-        )
+        return self._run(lambda db: codec.decode_agent_info(_values(db)))
 
     async def report_conditions(self, conditions: Mapping[str, str]) -> None:
         """Write what keeps the agent from finding orphans."""
-        self._run(
-            lambda db: db.execute(
-                "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
-                (json.dumps(dict(conditions)),),
-            )
-        )
+        self._run(lambda db: db.execute(_SET_VALUE, (_CONDITIONS, json.dumps(dict(conditions)))))
 
     async def conditions(self) -> Mapping[str, str]:
         """Return what keeps the agent from finding orphans, as it has last reported.
@@ -182,12 +170,8 @@ class SqliteRecords:
         Raises:
             CannotReadError: if it cannot be read.
         """
-
-        def read(db: sqlite3.Connection) -> Mapping[str, str]:
-            found = db.execute("SELECT value FROM sources WHERE key = 'troubles'").fetchone()
-            return {str(what): str(why) for what, why in dict(json.loads(found[0])).items()} if found else {}
-
-        return self._run(read)
+        found = self._run(lambda db: dict(json.loads(_values(db).get(_CONDITIONS, "{}"))))
+        return {str(what): str(why) for what, why in found.items()}
 
     # --- the file ---
 
@@ -285,4 +269,9 @@ def _check(db: sqlite3.Connection) -> None:
     for query in (_LIST, _HISTORY):
         for row in db.execute(query):
             codec.from_row(row)
-    codec.decode_agent_info(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+    codec.decode_agent_info(_values(db))
+
+
+def _values(db: sqlite3.Connection) -> dict[str, str]:
+    """Return what is not about one orphan, by key."""
+    return dict(db.execute("SELECT key, value FROM sources").fetchall())

@@ -68,11 +68,11 @@ class RealAgent:
     def key(self) -> Hashable:
         if self._key is None:
             real = self.reconciler
-            owners, instances = real.caches.owners, real.caches.managers[MANAGER].instances
+            owners, instances = real.caches.owners, real.caches.managers[MANAGER].items
             self._key = (
-                frozenset((owners.owners or {}).items()),
+                frozenset((owners.items or {}).items()),
                 frozenset((instances or {}).items()),
-                owners.owners is None,
+                owners.items is None,
                 instances is None,
                 owners.empty_since,
                 owners.believe_empty,
@@ -122,7 +122,7 @@ def _forked(value: Any, known: dict[int, Any]) -> Any:
         twin = value.copy()
     elif isinstance(value, _MUTABLE):
         twin = known[id(value)] = copy.copy(value)
-        for name in getattr(value, "__slots__", ()) or vars(value):
+        for name in vars(value):
             setattr(twin, name, _forked(getattr(value, name), known))
     return twin
 
