@@ -81,10 +81,10 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             managers=managers,
             clock=SteadyClock(),
         )
-        work = asyncio.ensure_future(agent.run())
+        task = asyncio.ensure_future(agent.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
+            loop.add_signal_handler(number, task.cancel)
         log.info(
             "looking for orphans",
             targets=dict(settings.targets),
@@ -94,7 +94,7 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             pid=os.getpid(),
         )
         with contextlib.suppress(asyncio.CancelledError):
-            await work
+            await task
         log.info("stopped")
 
 
@@ -108,9 +108,9 @@ async def _close_unfollowed(records: SqliteRecords, targets: Mapping[str, str]) 
 
 
 async def _check_names(managers: Sequence[GrpcInstanceManager], owners: FileOwners) -> None:
-    """Look whether owners know the instance managers by the names that they were given.
+    """Check that owners use the names that the instance managers were given.
 
-    Of what does not answer now, or is called as another one is that is followed, the agent itself finds out.
+    The agent itself checks those that do not answer now, and those that owners call by another followed name.
 
     Raises:
         MisnamedError: if they do not.
