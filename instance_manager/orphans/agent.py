@@ -216,14 +216,8 @@ def _identity(record: Orphan) -> dict[str, str]:
 
 
 def _facts(action: actions.DeleteInstance) -> dict[str, str]:
-    record = action.record
-    return {
-        "name": record.instance.name,
-        "uuid": record.instance.uuid,
-        "manager": record.manager,
-        "by": action.requester,
-        "reason": action.reason,
-    }
+    who = {"manager": action.record.manager, "by": action.requester, "reason": action.reason}
+    return {**_identity(action.record), **who}
 
 
 def _back_end(action: actions.Action) -> str:
