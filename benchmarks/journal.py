@@ -137,7 +137,7 @@ def main() -> None:
             wall.append((measured.wall - before[0]) * 1000)
             cpu.append((measured.cpu - before[1]) * 1000)
         writes = (measured.writes - writes) // args.lifecycles
-        troubles = journal.troubles
+        failures = journal.failures
         journal.close()
     for _ in range(500):
         spawns.append(timed(spawn))
@@ -145,7 +145,7 @@ def main() -> None:
     result = {
         "lifecycles": args.lifecycles,
         "writes_per_lifecycle": writes,
-        "troubles": troubles,
+        "troubles": failures,
         "journal_wall_ms_per_lifecycle": spread(wall),
         "journal_cpu_ms_per_lifecycle": spread(cpu),
         "posix_spawn_ms": spread(spawns),

@@ -10,11 +10,10 @@ from instance_manager.cli.connection import call
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import on_terminal
 from instance_manager.cli.root import Globals
-from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
-    from instance_manager.doctor import CertificateFacts, Finding
+    from instance_manager.doctor import Finding
 
 EXAMPLE = """
 \b
@@ -31,8 +30,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
-    default=Path(contract.STATE_DIR),
-    envvar=contract.STATE_DIR_VARIABLE,
+    default=Path("/run/instance-manager"),
+    envvar="INSTANCE_MANAGER_DAEMON_STATE_DIR",
     show_default=True,
     help="The daemon's --state-dir.",
 )
@@ -58,38 +57,37 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
     type=click.Choice(["table", "json"]),
     help="How to show the findings.  [default: table on a terminal, otherwise json]",
 )
-def cli(state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
+@click.pass_obj
+def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, output: str | None) -> None:
     """Check a node for common problems, and say what to do about each.
 
     Run it on the daemon's machine, with the daemon's options. It changes nothing. The exit code is 1 if
     something is wrong, and 0 if there are only warnings.
     """
-    from instance_manager.adapters.journal import StateDir
-    from instance_manager.adapters.process import OsProcessAdopter
     from instance_manager.core.errors import InvalidArgumentError
     from instance_manager.core.ports import parse_port_range
-    from instance_manager.doctor import Facts, Severity, examine
+    from instance_manager.doctor import Severity, examine, gather
     from instance_manager.platform import logging
 
-    options: Globals = click.get_current_context().obj
     logging.configure(debug=options.debug)
+
     try:
         span = parse_port_range(port_range)
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
-    listed, said = _listed()
-    owner = StateDir(state_dir).owner
-    living = OsProcessAdopter(owner, state_dir / contract.EXITS, None).find()
-    facts = Facts(
-        state_dir=state_dir,
-        logs_dir=logs_dir,
-        port_range=span,
-        listed=listed,
-        daemon=said,
-        certificates=_certificates(),
-        living=[(adoptable.identity.pid, adoptable.name, adoptable.uuid) for adoptable in living],
+    tls = options.tls
+    listed, reason = _listed()
+    findings = examine(
+        gather(
+            state_dir,
+            logs_dir,
+            span,
+            listed=listed,
+            daemon=reason,
+            tls_dir=None if tls.absent else tls.folder,
+            peer_name=tls.peer_name,
+        )
     )
-    findings = examine(facts)
     _show(findings, output or ("table" if on_terminal() else "json"))
     if any(finding.severity is Severity.ERROR for finding in findings):
         raise click.exceptions.Exit(ExitCode.FAILURE)
@@ -106,25 +104,6 @@ def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
         return call(ask), ""
     except Failure as failure:
         return None, str(failure)
-
-
-def _certificates() -> "CertificateFacts | None":
-    """Check the certificates in the TLS directory as the daemon would; None where there are none."""
-    import time
-
-    from instance_manager.adapters.tls import Side, load
-    from instance_manager.core.certificates import CertificateError
-    from instance_manager.doctor import CertificateFacts
-
-    options: Globals = click.get_current_context().obj
-    if options.tls.folder is None or options.tls.absent:
-        return None
-    now = time.time()
-    try:
-        loaded = load(options.tls.folder, Side.SERVER, options.tls.peer_name, now)
-    except CertificateError as error:
-        return CertificateFacts(str(error), 0.0, now)
-    return CertificateFacts("", loaded.expires_at, now)
 
 
 def _show(findings: list["Finding"], form: str) -> None:

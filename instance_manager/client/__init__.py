@@ -12,8 +12,8 @@ certificates, use `Client(url, tls)`. See docs/client.md for more.
 from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, address_of
 from instance_manager.client.client import Client
 from instance_manager.client.event_stream import EventStream, Gap, Position, Told
-from instance_manager.client.instances import DataEngine
 from instance_manager.client.processes import REPLACE_TIMEOUT
+from instance_manager.core.instance import DataEngine
 
 __all__ = [
     "DEFAULT_TIMEOUT",

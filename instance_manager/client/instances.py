@@ -1,18 +1,15 @@
 """InstanceService: instances of both data engines, and the log level."""
 
 from collections.abc import AsyncIterator
-from typing import Literal, TypeAlias
 
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from instance_manager.client.channel import DEFAULT_TIMEOUT, Channel, Response, Stream
 from instance_manager.client.processes import REPLACE_TIMEOUT
+from instance_manager.core.instance import DataEngine
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
-
-DataEngine: TypeAlias = Literal["v1", "v2"]
-"""v1: an instance is an OS process; v2: it lives in the SPDK service."""
 
 ENGINES = {"v1": common_pb2.DATA_ENGINE_V1, "v2": common_pb2.DATA_ENGINE_V2}
 """The data engines as the messages have them."""

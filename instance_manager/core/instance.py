@@ -1,9 +1,13 @@
 """Types of instances of both data engines."""
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import is_engine_name
+
+DataEngine: TypeAlias = Literal["v1", "v2"]
+"""v1: an instance is an OS process; v2: it lives in the SPDK service."""
 
 
 class InstanceType(StrEnum):

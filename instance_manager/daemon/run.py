@@ -77,8 +77,8 @@ async def serve(settings: DaemonSettings) -> int:
         reporter = _Reporter(server)
         history = parts.supervisor.events.history
         journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
-        reporter.under(JOURNAL_HEALTH)(not journal.trouble)
-        journal.tend()
+        reporter.under(JOURNAL_HEALTH)(not journal.last_error)
+        journal.start_health_check()
         parts.lifecycles.take_over(record.process for record in records)
         parts.lag.open()
         stack.callback(parts.lag.close)

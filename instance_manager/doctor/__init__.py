@@ -1,5 +1,6 @@
 """Checks for common problems on a node; each finding says what to do about it."""
 
-from instance_manager.doctor.checks import CertificateFacts, Facts, Finding, Severity, examine
+from instance_manager.doctor.checks import Finding, Severity, examine
+from instance_manager.doctor.facts import Facts, gather
 
-__all__ = ["CertificateFacts", "Facts", "Finding", "Severity", "examine"]
+__all__ = ["Facts", "Finding", "Severity", "examine", "gather"]

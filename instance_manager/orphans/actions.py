@@ -1,84 +1,82 @@
-"""The work that the reconciler hands out, as values; each answer goes back to `Reconciler.told`."""
+"""Actions: what the reconciler wants done, as values; `results` has what becomes of each."""
 
 from dataclasses import dataclass
 
 from instance_manager.orphans.model import ObservedInstance, Orphan
+from instance_manager.orphans.verification import Verification
 
 
 @dataclass(frozen=True, slots=True)
 class ListRecords:
-    """List the open records. Answer: the records."""
+    """List the open records."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListOwners:
-    """List all owners, live. Answer: the owners."""
-
-    case: str = ""
-    """Record name of the instance whose missing owner this list is to confirm; empty for a full check."""
+    """List all owners, live, for a full check."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListInstances:
-    """List all instances of an instance manager. Answer: the instances."""
+    """List all instances of an instance manager."""
 
     manager: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOwner:
-    """Read one owner, live. Answer: the owner, or None."""
-
-    case: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadInstance:
-    """Read one instance from its instance manager. Answer: the instance, or None."""
+    """Read one instance from its instance manager."""
 
-    case: str
-    manager: str
+    candidate: str
     seen: ObservedInstance
+    """The instance as it was last known."""
+    verification: Verification
+    """Continues with the result."""
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
-    """Write an open record. Answer: None."""
+class ReadOwner:
+    """Read one owner, live."""
 
-    case: str
+    candidate: str
+    seen: ObservedInstance
+    """The instance; its owner has the same name."""
+    verification: Verification
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmNoOwner:
+    """List all owners, live, to confirm that one is missing."""
+
+    candidate: str
+    verification: Verification
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """Write an open record."""
+
     record: Orphan
     declares: bool
     """Whether this declares a new orphan, or else updates the record of a known one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
-    """Close a record and leave the instance alone. Answer: None."""
+class CloseRecord:
+    """Close a record and leave the instance alone."""
 
-    case: str
     record: Orphan
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete exactly this instance. Answer: False if there is none with this name and UUID."""
+class DeleteInstance:
+    """Delete exactly the instance of a record."""
 
-    case: str
-    manager: str
-    seen: ObservedInstance
-    who: str
+    record: Orphan
+    requester: str
     reason: str
-    """Why, in words."""
 
 
-Lists = ListRecords | ListOwners | ListInstances
-CaseWork = ReadOwner | ListOwners | ReadInstance | Write | Remove | Delete
-Work = Lists | CaseWork
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The answer to work that failed, or of which it is unknown whether it was done."""
-
-    reason: str
+ListAction = ListRecords | ListOwners | ListInstances
+CandidateAction = ReadInstance | ReadOwner | ConfirmNoOwner | WriteRecord | CloseRecord | DeleteInstance
+Action = ListAction | CandidateAction

@@ -1,52 +1,32 @@
-"""The orphan agent: carries out what the reconciler decides, and feeds it news and answers."""
+"""The orphan agent: carries out the reconciler's actions, and feeds it events and results."""
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import TypeVar
 
 import structlog
 
-from instance_manager.orphans.actions import (
-    Delete,
-    Failed,
-    ListInstances,
-    ListOwners,
-    ListRecords,
-    ReadInstance,
-    ReadOwner,
-    Remove,
-    Work,
-    Write,
-)
+from instance_manager.orphans import actions, events, results
 from instance_manager.orphans.interfaces import (
     CannotDeleteError,
     CannotReadError,
-    InstanceChanged,
-    InstanceManagerSource,
-    InstanceNews,
-    InstancesListed,
-    ManagerLeaving,
-    OwnerChanged,
-    OwnerNews,
+    InstanceManager,
     Owners,
-    OwnersListed,
     Records,
 )
+from instance_manager.orphans.model import Orphan, OwnerKind
 from instance_manager.orphans.reconciler import Reconciler
 from instance_manager.orphans.settings import OrphanSettings
-from instance_manager.orphans.status import AgentStatus, Complaints, status_of
+from instance_manager.orphans.status import AgentStatus, ConditionLog, status_of
 from instance_manager.platform.clock import Clock
 
 log = structlog.get_logger(__name__)
 
-News = TypeVar("News")
-
 READ_TIMEOUT = 30.0
-"""Seconds after which a source that has not answered counts as unreachable."""
-_AT_ONCE = 16
-"""Largest number of concurrent reads and actions for each source."""
+"""Seconds after which a back end that has not answered counts as unreachable."""
+_CONCURRENCY = 16
+"""Largest number of concurrent actions on each back end."""
 _FRESH = 5.0
 """Seconds after which the reads before a delete are too old for the delete to be sent."""
 
@@ -60,201 +40,169 @@ class OrphanAgent:
         *,
         owners: Owners,
         records: Records,
-        managers: Sequence[InstanceManagerSource],
+        managers: Sequence[InstanceManager],
         clock: Clock,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self.reconciler = Reconciler(settings, [manager.name for manager in managers])
         self.counts: Counter[str] = Counter()
-        """What was done: `declared`, `deletes`, `deletes_failed`, `records_failed`, `ended_FATE`."""
+        """What was done: `declared`, `deletes`, `deletes_failed`, `records_failed`, `ended_RESOLUTION`."""
         self._settings = settings
         self._owners = owners
         self._records = records
         self._managers = {manager.name: manager for manager in managers}
         self._clock = clock
         self._read_timeout = read_timeout
-        self._news = asyncio.Event()
-        # A slow source must not hold up the others.
-        self._at_once: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
-        self._complaints = Complaints()
-        self._told: dict[str, str] | None = None
-        """What people were told is wrong."""
+        self._wakeup = asyncio.Event()
+        # A slow back end must not hold up the others.
+        self._slots: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_CONCURRENCY))
+        self._conditions = ConditionLog()
+        self._reported: dict[str, str] | None = None
+        """The conditions in the records."""
 
     async def run(self) -> None:
-        """Follow all sources and act on their news, until cancelled."""
+        """Watch everything and act on it, until cancelled."""
         self.reconciler.start(self._clock.now())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_owners())
+            group.create_task(self._watch_owners())
             for manager in self._managers.values():
-                group.create_task(self._follow_manager(manager))
+                group.create_task(self._watch_manager(manager))
             while True:
-                self._news.clear()
-                for work in self.reconciler.take(self._clock.now()):
-                    group.create_task(self._carry_out(work))
-                self._complaints.hear(self.status())
-                await self._tell_people()
+                self._wakeup.clear()
+                for action in self.reconciler.next_actions(self._clock.now()):
+                    group.create_task(self._carry_out(action))
+                self._conditions.update(self.status())
+                await self._report_conditions()
                 await self._until_due()
 
-    async def _tell_people(self) -> None:
-        troubles = self._complaints.current
-        if troubles != self._told:
-            with suppress(CannotReadError):  # told again the next time
-                await self._records.tell(troubles)
-                self._told = troubles
+    async def _report_conditions(self) -> None:
+        conditions = self._conditions.current
+        if conditions != self._reported:
+            with suppress(CannotReadError):  # reported again the next time
+                await self._records.report_conditions(conditions)
+                self._reported = conditions
 
     async def _until_due(self) -> None:
         due = self.reconciler.next_due()
         if due == float("inf"):
-            await self._news.wait()
-            return
-        timer = self._clock.call_later(max(0.0, due - self._clock.now()), self._news.set)
+            await self._wakeup.wait()
+        else:
+            await self._wait(self._wakeup, max(0.0, due - self._clock.now()))
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait for an event, which is set after some seconds at the latest."""
+        timer = self._clock.call_later(seconds, event.set)
         try:
-            await self._news.wait()
+            await event.wait()
         finally:
             timer.cancel()
 
-    # --- news ---
+    # --- events ---
 
-    async def _follow_owners(self) -> None:
+    async def _watch_owners(self) -> None:
         while True:
-            reason = await self._follow(self._owners.watch, self._owner_news)
-            self.reconciler.owners_lost(reason, self._clock.now())
-            await self._pause()
+            reason = await self._watch(self._owners.watch)
+            await self._retry_after(events.OwnersLost(reason))
 
-    async def _follow_manager(self, manager: InstanceManagerSource) -> None:
-        def take(news: InstanceNews) -> None:
-            self._instance_news(manager.name, news)
+    async def _watch_manager(self, manager: InstanceManager) -> None:
+        while not self.reconciler.caches.managers[manager.name].left:
+            reason = await self._watch(manager.watch)
+            await self._retry_after(events.InstanceManagerLost(manager.name, reason))
 
-        while not self.reconciler.views.managers[manager.name].left:
-            reason = await self._follow(manager.watch, take)
-            self.reconciler.manager_lost(manager.name, reason, self._clock.now())
-            await self._pause()
-
-    async def _follow(
-        self, watch: Callable[[], AsyncGenerator[News, None]], take: Callable[[News], None]
-    ) -> str:
-        """Pass on the news of a watch; return why it has ended."""
+    async def _watch(self, watch: Callable[[], AsyncGenerator[events.Event, None]]) -> str:
+        """Pass on the events of a watch; return why it has ended."""
         try:
-            async with aclosing(watch()) as told:
-                async for news in told:
-                    take(news)
-                    self._news.set()
+            async with aclosing(watch()) as stream:
+                async for event in stream:
+                    self._pass_on(event)
+                    if isinstance(event, events.InstanceManagerLeaving):
+                        log.info("instance manager is leaving", manager=event.manager)
         except CannotReadError as error:
             return str(error)
         except Exception as error:
-            # A source may raise anything, and no error means that there is nothing.
+            # A back end may raise anything, and no error means that there is nothing.
             log.exception("watch failed")
             return repr(error)
         return "the watch has ended"
 
-    async def _pause(self) -> None:
-        self._news.set()
-        over = asyncio.Event()
-        timer = self._clock.call_later(self._settings.retry, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
+    def _pass_on(self, event: events.Event) -> None:
+        self.reconciler.on_event(event, self._clock.now())
+        self._wakeup.set()
 
-    def _owner_news(self, news: OwnerNews) -> None:
-        now = self._clock.now()
-        match news:
-            case OwnersListed():
-                self.reconciler.owners_listed(news.owners, now)
-            case OwnerChanged():
-                self.reconciler.owner_changed(news.name, news.owner, now)
+    async def _retry_after(self, event: events.OwnersLost | events.InstanceManagerLost) -> None:
+        self._pass_on(event)
+        await self._wait(asyncio.Event(), self._settings.retry)
 
-    def _instance_news(self, manager: str, news: InstanceNews) -> None:
-        now = self._clock.now()
-        match news:
-            case InstancesListed():
-                self.reconciler.instances_listed(manager, news.instances, now)
-            case InstanceChanged():
-                self.reconciler.instance_changed(manager, news.name, news.instance, now)
-            case ManagerLeaving():
-                self.reconciler.manager_left(manager, now)
-                log.info("instance manager is leaving", manager=manager)
+    # --- actions ---
 
-    # --- work ---
-
-    async def _carry_out(self, work: Work) -> None:
-        asked = self._clock.now()
-        async with self._at_once[_source(work)]:
-            if isinstance(work, Delete) and self._clock.now() - asked > _FRESH:
-                answer: object = Failed("others took their time before it: it is looked at again first")
+    async def _carry_out(self, action: actions.Action) -> None:
+        handed_out = self._clock.now()
+        async with self._slots[_back_end(action)]:
+            if isinstance(action, actions.DeleteInstance) and self._clock.now() - handed_out > _FRESH:
+                reason = f"waited over {_FRESH:g} s for other deletes; checking again first"
+                result: results.Result = results.ActionFailed(action, reason)
             else:
-                answer = await self._answer(work)
-        self.reconciler.told(work, answer, self._clock.now())
-        self._tell(work, answer)
-        self._news.set()
+                result = await self._result_of(action)
+        self.reconciler.on_result(result, self._clock.now())
+        self._log(result)
+        self._wakeup.set()
 
-    async def _answer(self, work: Work) -> object:
-        """Do some work and return its answer, `Failed` if it could not be done."""
+    async def _result_of(self, action: actions.Action) -> results.Result:
         try:
             async with asyncio.timeout(self._read_timeout):
-                return await self._do(work)
+                return await self._perform(action)
         except (CannotReadError, CannotDeleteError) as error:
-            return Failed(str(error))
+            return results.ActionFailed(action, str(error))
         except TimeoutError:
-            return Failed(f"no answer within {self._read_timeout:g} s")
+            return results.ActionFailed(action, f"no answer within {self._read_timeout:g} s")
         except Exception as error:
-            log.exception("work failed", work=type(work).__name__)
-            return Failed(repr(error))
+            log.exception("action failed", action=type(action).__name__)
+            return results.ActionFailed(action, repr(error))
 
-    def _do(self, work: Work) -> Awaitable[object]:
-        match work:
-            case ListRecords():
-                return self._records.list()
-            case ListOwners():
-                return self._owners.list_live()
-            case ListInstances():
-                return self._managers[work.manager].list_live()
-            case ReadOwner():
-                return self._owners.get_live(work.name)
-            case ReadInstance():
-                return self._managers[work.manager].get_live(work.seen)
-            case Write(declares=True):
-                return self._records.put(work.record)
-            case Write():
-                return self._records.update(work.record)
-            case Remove():
-                return self._records.remove(work.record)
-            case Delete():
-                log.warning("deleting an orphan", **_facts(work))
-                return self._managers[work.manager].delete(work.seen)
+    async def _perform(self, action: actions.Action) -> results.Result:
+        match action:
+            case actions.ListRecords():
+                return results.RecordsRead(action, await self._records.list())
+            case actions.ListOwners() | actions.ConfirmNoOwner():
+                return results.OwnersRead(action, await self._owners.list_live())
+            case actions.ListInstances(manager):
+                return results.InstancesRead(action, await self._managers[manager].list_live())
+            case actions.ReadOwner(_, seen):
+                return results.OwnerRead(action, await self._owners.get_live(OwnerKind(seen.kind), seen.name))
+            case actions.ReadInstance(_, seen, verification):
+                return results.InstanceRead(action, await self._managers[verification.manager].get_live(seen))
+            case actions.WriteRecord(record, declares):
+                await (self._records.create(record) if declares else self._records.update(record))
+                return results.RecordWritten(action)
+            case actions.CloseRecord(record):
+                await self._records.remove(record)
+                return results.RecordWritten(action)
+            case actions.DeleteInstance(record):
+                log.warning("deleting an orphan", **_facts(action))
+                found = await self._managers[record.manager].delete(record.instance)
+                return results.InstanceDeleted(action, found)
 
-    # --- what is told ---
-
-    def _tell(self, work: Work, answer: object) -> None:
-        failed = answer.reason if isinstance(answer, Failed) else ""
-        match work:
-            case Write() | Remove() if failed:
-                log.error("record not written", record=work.record.name, reason=failed)
+    def _log(self, result: results.Result) -> None:
+        """Log and count what was done about orphans."""
+        match result:
+            case results.ActionFailed(actions.WriteRecord(record) | actions.CloseRecord(record), reason):
                 self.counts["records_failed"] += 1
-            case Write(declares=True):
-                record = work.record
+                log.error("record not written", record=record.name, reason=reason)
+            case results.RecordWritten(actions.WriteRecord(record, declares=True)):
                 self.counts["declared"] += 1
-                log.warning(
-                    "orphan",
-                    record=record.name,
-                    name=record.instance.name,
-                    uuid=record.instance.uuid,
-                    manager=record.manager,
-                    reason=record.reason,
-                )
-            case Remove():
-                record = work.record
-                self.counts[f"ended_{record.fate}"] += 1
-                log.info("orphan record ended", record=record.name, name=record.instance.name,
-                         uuid=record.instance.uuid, fate=record.fate, outcome=record.outcome)  # fmt: skip
-            case Delete() if failed:
+                log.warning("orphan", **_identity(record), manager=record.manager, reason=record.reason)
+            case results.RecordWritten(actions.CloseRecord(record)):
+                self.counts[f"ended_{record.resolution}"] += 1
+                outcome = record.outcome
+                log.info("orphan record ended", **_identity(record), fate=record.resolution, outcome=outcome)
+            case results.ActionFailed(actions.DeleteInstance() as action, reason):
                 self.counts["deletes_failed"] += 1
-                log.error("orphan not deleted, trying again", **_facts(work), failure=failed)
-            case Delete() if answer:
+                log.error("orphan not deleted, trying again", **_facts(action), failure=reason)
+            case results.InstanceDeleted(action, found=True):
                 self.counts["deletes"] += 1
-                log.warning("orphan deleted", **_facts(work))
-            case Delete():
-                log.info("orphan was gone when it was to be deleted", **_facts(work))
+                log.warning("orphan deleted", **_facts(action))
+            case results.InstanceDeleted(action):
+                log.info("orphan was gone when it was to be deleted", **_facts(action))
             case _:
                 pass
 
@@ -263,25 +211,26 @@ class OrphanAgent:
         return status_of(self.reconciler)
 
 
-def _facts(work: Delete) -> dict[str, str]:
-    seen = work.seen
-    return {
-        "name": seen.name,
-        "uuid": seen.uuid,
-        "manager": work.manager,
-        "by": work.who,
-        "reason": work.reason,
-    }
+def _identity(record: Orphan) -> dict[str, str]:
+    return {"record": record.name, "name": record.instance.name, "uuid": record.instance.uuid}
 
 
-def _source(work: Work) -> str:
-    """Return which source some work is for: owners, records, or an instance manager."""
-    match work:
-        case ListOwners() | ReadOwner():
+def _facts(action: actions.DeleteInstance) -> dict[str, str]:
+    who = {"manager": action.record.manager, "by": action.requester, "reason": action.reason}
+    return {**_identity(action.record), **who}
+
+
+def _back_end(action: actions.Action) -> str:
+    """Return what an action is carried out on: owners, records, or an instance manager."""
+    match action:
+        case actions.ListOwners() | actions.ConfirmNoOwner() | actions.ReadOwner():
             return "owners"
-        case ListRecords() | Write() | Remove():
+        case actions.ListRecords() | actions.WriteRecord() | actions.CloseRecord():
             return "records"
-        case Delete():
+        case actions.DeleteInstance(record):
             # Not behind reads: its own are to be as fresh as can be.
-            return f"deletes on {work.manager}"
-    return f"instance manager {work.manager}"
+            return f"deletes on {record.manager}"
+        case actions.ListInstances(manager):
+            return f"instance manager {manager}"
+        case actions.ReadInstance(_, _, verification):
+            return f"instance manager {verification.manager}"

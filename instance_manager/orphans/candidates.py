@@ -1,30 +1,19 @@
-"""Suspects and records: one case per instance, from the first suspicion until its record is closed.
+"""Candidates: suspected instances and known orphans, from the first suspicion until the record is closed.
 
-A case has at most one read or action in progress. After that, the case starts another one, is scheduled to be
-looked at again, or is dropped. A failure always leads to another look.
+A candidate has at most one action in flight. After its result, it starts another one, is scheduled to be
+checked again, or is dropped. A failure always leads to another check.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
-from instance_manager.orphans.actions import (
-    CaseWork,
-    Delete,
-    Failed,
-    ListOwners,
-    ReadInstance,
-    ReadOwner,
-    Remove,
-    Write,
-)
-from instance_manager.orphans.cache import Views
-from instance_manager.orphans.circuit_breaker import Limiter
+from instance_manager.orphans import actions, results
+from instance_manager.orphans.cache import Caches
+from instance_manager.orphans.circuit_breaker import CircuitBreaker
 from instance_manager.orphans.model import (
     AUTO_DELETION,
     ObservedInstance,
     Orphan,
-    Owner,
     Resolution,
     Unreadable,
     Verdict,
@@ -37,7 +26,7 @@ from instance_manager.orphans.verification import Conclusion, Plan, Read, Verifi
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Candidate:
     """One instance that is suspected to be an orphan, or was declared one."""
 
     instance: ObservedInstance
@@ -45,284 +34,273 @@ class Case:
     since: float
     """When it was first suspected, in seconds since the epoch."""
     due: float
-    """When it is looked at next, in seconds since the epoch."""
+    """When it is checked next, in seconds since the epoch."""
     record: Orphan | None = None
     """Its record, once it has been declared an orphan."""
-    inquiry: Verification | None = None
-    """The inquiry in progress."""
-    busy: bool = False
-    """Whether a read or an action is in progress."""
-    touched: bool = False
-    """Whether there was news about it in the meantime."""
+    in_flight: bool = False
+    """Whether an action about it is in progress."""
+    dirty: bool = False
+    """Whether an event about it has come in during that action."""
 
 
-class Cases:
-    """All the cases of an agent."""
+class Candidates:
+    """All the candidates of an agent."""
 
-    def __init__(self, settings: OrphanSettings, views: Views, plan: Plan) -> None:
+    def __init__(self, settings: OrphanSettings, caches: Caches, plan: Plan) -> None:
         self.settings = settings
-        self.views = views
+        self.caches = caches
         self.plan = plan
-        self.limiter = Limiter(settings.limit)
-        self.open: dict[str, Case] = {}
+        self.breaker = CircuitBreaker(settings.max_per_minute)
+        self.open: dict[str, Candidate] = {}
         """By record name."""
-        self.work: list[CaseWork] = []
-        """Work to hand out with the next `Reconciler.take`."""
+        self.actions: list[actions.CandidateAction] = []
+        """To hand out with the next `Reconciler.next_actions`."""
         self._written: set[str] = set()
         """Names of the records written since the list of records was last requested."""
 
-    # --- news ---
+    # --- events ---
 
     def consider(self, manager: str, name: str, now: float) -> None:
-        """Take note of news about the instance or the owner of a name."""
-        suspect = self.views.suspect(manager, name)
+        """Handle a change of the instance or the owner of a name."""
+        suspect = self.caches.suspect(manager, name)
         suspected = record_name(suspect, manager) if suspect else ""
         if suspect and suspected not in self.open:
-            self.open[suspected] = Case(suspect, manager, now, now + self.settings.wait)
-        for key, case in self._named(manager, name):
-            if case.busy:
-                self.open[key] = replace(case, touched=True)
-            elif key == suspected or not self._looks_over(case):
+            self.open[suspected] = Candidate(suspect, manager, now, now + self.settings.confirm_delay)
+        for key, candidate in list(self.open.items()):
+            if candidate.manager != manager or candidate.instance.name != name:
                 continue
-            elif case.record is not None:
-                # Look soon and do not conclude from the news, which may be out of date.
-                self.open[key] = replace(case, due=min(case.due, now))
+            if candidate.in_flight:
+                self.open[key] = replace(candidate, dirty=True)
+            elif key == suspected or not self._looks_over(candidate):
+                continue
+            elif candidate.record is not None:
+                # Check soon and do not conclude from the event, which may be out of date.
+                self.open[key] = replace(candidate, due=min(candidate.due, now))
             else:
                 del self.open[key]
 
-    def _looks_over(self, case: Case) -> bool:
-        instance = self.views.managers[case.manager].get(case.instance.name)
+    def _looks_over(self, candidate: Candidate) -> bool:
+        instance = self.caches.managers[candidate.manager].get(candidate.instance.name)
         if isinstance(instance, Unreadable):
             return False
-        if instance is None or instance.uuid != case.instance.uuid:
+        if instance is None or instance.uuid != candidate.instance.uuid:
             return True
-        return not self.views.unknown(case.manager, case.instance.name)
-
-    def _named(self, manager: str, name: str) -> list[tuple[str, Case]]:
-        return [
-            (key, case)
-            for key, case in self.open.items()
-            if case.manager == manager and case.instance.name == name
-        ]
+        return not self.caches.unknown(candidate.manager, candidate.instance.name)
 
     def names(self, manager: str) -> set[str]:
-        """Return the names of the instances on an instance manager for which there are cases."""
-        return {case.instance.name for case in self.open.values() if case.manager == manager}
+        """Return the names of the candidates on an instance manager."""
+        return {each.instance.name for each in self.open.values() if each.manager == manager}
 
-    def manager_left(self, manager: str, now: float) -> None:
-        """Schedule all idle cases of an instance manager that has left, to drop or close them."""
-        for key, case in list(self.open.items()):
-            if case.manager == manager and not case.busy:
-                self.open[key] = replace(case, due=now)
+    def on_manager_leaving(self, manager: str, now: float) -> None:
+        """Schedule all idle candidates of an instance manager that has left, to drop or close them."""
+        for key, candidate in list(self.open.items()):
+            if candidate.manager == manager and not candidate.in_flight:
+                self.open[key] = replace(candidate, due=now)
 
-    def records_asked(self) -> None:
+    def on_records_requested(self) -> None:
         """Remember that records written from now on may be missing in the list that was just requested."""
         self._written.clear()
 
-    def take_records(self, records: Sequence[Orphan], now: float) -> None:
-        """Take the list of open records: those of an earlier agent, and the requests of people."""
-        known = {record.name: record for record in records if record.manager in self.views.managers}
+    def on_records_listed(self, records: Sequence[Orphan], now: float) -> None:
+        """Adopt the open records: those of an earlier agent, and the requests of people."""
+        known = {record.name: record for record in records if record.manager in self.caches.managers}
         for key, record in known.items():
-            case = self.open.get(key)
+            candidate = self.open.get(key)
             if key in self._written:
                 continue
-            if case is None or (case.record is None and not case.busy):
-                self.open[key] = Case(record.instance, record.manager, record.created, now, record)
-            elif case.record is not None and record.requested_at > case.record.requested_at:
-                asked = replace(
-                    case.record, requested_by=record.requested_by, requested_at=record.requested_at
-                )
-                self.open[key] = replace(case, record=asked, due=now, touched=case.busy)
-        for key, case in list(self.open.items()):
-            if case.record is not None and not case.busy and key not in {*known, *self._written}:
-                del self.open[key]
+            if candidate is None or (candidate.record is None and not candidate.in_flight):
+                self.open[key] = Candidate(record.instance, record.manager, record.created, now, record)
+            elif candidate.record is not None and record.requested_at > candidate.record.requested_at:
+                requested = candidate.record.with_request_of(record)
+                self.open[key] = replace(candidate, record=requested, due=now, dirty=candidate.in_flight)
+        for key, candidate in list(self.open.items()):
+            if candidate.record is None or candidate.in_flight or key in known or key in self._written:
+                continue
+            del self.open[key]
 
     # --- what is due ---
 
-    def begin(self, now: float) -> None:
-        """Start looking at every case that is due."""
+    def check_due(self, now: float) -> None:
+        """Start checking every candidate that is due."""
         ripe = sum(
-            case.record is None
-            and case.since + self.settings.wait <= now
-            and not self.views.unknown(case.manager, case.instance.name)
-            for case in self.open.values()
+            each.record is None
+            and each.since + self.settings.confirm_delay <= now
+            and not self.caches.unknown(each.manager, each.instance.name)
+            for each in self.open.values()
         )
-        self.limiter.weigh(ripe, now)
-        for key, case in list(self.open.items()):
-            if case.busy or case.due > now:
+        self.breaker.evaluate(ripe, now)
+        for key, candidate in list(self.open.items()):
+            if candidate.in_flight or candidate.due > now:
                 continue
-            if case.record is None:
-                self._begin_judging(key, case, now)
-            elif self.views.managers[case.manager].left:
-                self._remove(
-                    key, case.record.close(Resolution.MANAGER_LEFT, now, "its instance manager has left")
+            if candidate.record is None:
+                self._check_suspect(key, candidate, now)
+            elif self.caches.managers[candidate.manager].left:
+                outcome = "its instance manager has left"
+                self._act(
+                    key, actions.CloseRecord(candidate.record.close(Resolution.MANAGER_LEFT, now, outcome))
                 )
             else:
-                # If there are no owners at all, only a person's request is carried out, after a second look.
-                believe = bool(case.record.requested_by) and self.views.owners.believe_empty
-                self._ask(key, case, verify_again(case.instance, case.manager, believe_empty=believe))
+                # If there are no owners at all, only a person's request is carried out, after a second list.
+                believe = bool(candidate.record.requested_by) and self.caches.owners.believe_empty
+                self._read(key, verify_again(candidate.instance, candidate.manager, believe_empty=believe))
 
-    def _begin_judging(self, key: str, case: Case, now: float) -> None:
-        name, manager = case.instance.name, case.manager
-        suspect = self.views.suspect(manager, name)
+    def _check_suspect(self, key: str, candidate: Candidate, now: float) -> None:
+        name, manager = candidate.instance.name, candidate.manager
+        suspect = self.caches.suspect(manager, name)
         if suspect is None or record_name(suspect, manager) != key:
-            if self.views.unknown(manager, name) and not self.views.managers[manager].left:
-                self._wait(key, case, now, self.settings.wait)
+            if self.caches.unknown(manager, name) and not self.caches.managers[manager].left:
+                self._wait(key, candidate, now, self.settings.confirm_delay)
             else:
                 del self.open[key]
-        elif self.limiter.halted:
-            self._wait(key, case, now, self.settings.wait)
+        elif self.breaker.tripped:
+            self._wait(key, candidate, now, self.settings.confirm_delay)
         else:
-            believe = self.views.owners.believe_empty
-            inquiry = Verification(name, case.instance.uuid, manager, self.plan, believe_empty=believe)
-            # The first read may be arbitrarily old, so the view will do.
-            self._go_on(key, case, inquiry.on_instance_read(suspect), now)
+            believe = self.caches.owners.believe_empty
+            start = Verification(name, candidate.instance.uuid, manager, self.plan, believe_empty=believe)
+            # The first read may be arbitrarily old, so the cache will do.
+            self._continue(key, start.on_instance_read(suspect), now)
 
-    def _go_on(self, key: str, case: Case, then: Verification | Conclusion, now: float) -> None:
+    def _continue(self, key: str, then: Verification | Conclusion, now: float) -> None:
+        candidate = self.open[key]
         if isinstance(then, Verification):
-            self._ask(key, case, then)
-        elif case.record is None:
-            self._judged(key, case, then, now)
+            self._read(key, then)
+        elif candidate.record is None:
+            self._on_suspect_verified(key, candidate, then, now)
         else:
-            self._reviewed(key, case, case.record, then, now)
+            self._on_orphan_verified(key, candidate, candidate.record, then, now)
 
-    def _ask(self, key: str, case: Case, inquiry: Verification) -> None:
-        self.open[key] = replace(case, inquiry=inquiry, busy=True)
-        match inquiry.next:
+    def _read(self, key: str, verification: Verification) -> None:
+        seen = self.open[key].instance
+        match verification.next:
             case Read.INSTANCE:
-                self.work.append(ReadInstance(key, case.manager, case.instance))
+                self._act(key, actions.ReadInstance(key, seen, verification))
             case Read.OWNER:
-                self.work.append(ReadOwner(key, case.instance.name))
+                self._act(key, actions.ReadOwner(key, seen, verification))
             case Read.ALL_OWNERS:
-                self.work.append(ListOwners(key))
+                self._act(key, actions.ConfirmNoOwner(key, verification))
 
-    # --- what the reads have brought ---
+    def _act(self, key: str, action: actions.CandidateAction) -> None:
+        self.open[key] = replace(self.open[key], in_flight=True)
+        self.actions.append(action)
 
-    def told_read(self, work: ReadOwner | ListOwners | ReadInstance, answer: object, now: float) -> None:
-        """Continue with the answer to a read."""
-        case = self.open[work.case]
-        inquiry = cast("Verification", case.inquiry)
-        told = Unreadable(answer.reason) if isinstance(answer, Failed) else answer
-        match work:
-            case ReadInstance():
-                then = inquiry.on_instance_read(cast("ObservedInstance | Unreadable | None", told))
-            case ReadOwner():
-                then = inquiry.on_owner_read(cast("Owner | Unreadable | None", told))
-            case ListOwners():
-                then = inquiry.on_owners_read(cast("Sequence[Owner] | Unreadable", told))
-        self._go_on(work.case, replace(case, inquiry=None), then, now)
-
-    def _judged(self, key: str, case: Case, found: Conclusion, now: float) -> None:
-        """Declare a suspect an orphan, look again later, or let it go."""
+    def _on_suspect_verified(self, key: str, candidate: Candidate, found: Conclusion, now: float) -> None:
+        """Declare a suspect an orphan, check it again later, or drop it."""
         if found.judgement.is_orphan and isinstance(found.instance, ObservedInstance):
-            if self.views.managers[case.manager].left:
-                self._let_go(key, case, now)
-                return
-            # Other cases may have become due during the reads.
-            if self.limiter.halted:
-                self._wait(key, case, now, self.settings.wait)
-                return
-            instance = replace(case.instance, state=found.instance.state)
-            record = Orphan(instance, case.manager, now, found.judgement.reason)
-            self._write(key, case, record, declares=True)
+            if self.caches.managers[candidate.manager].left:
+                self._drop(key, candidate, now)
+            elif self.breaker.tripped:  # other candidates may have become due during the reads
+                self._wait(key, candidate, now, self.settings.confirm_delay)
+            else:
+                instance = replace(candidate.instance, state=found.instance.state)
+                record = Orphan(instance, candidate.manager, now, found.judgement.reason)
+                self._act(key, actions.WriteRecord(record, declares=True))
         elif found.judgement.verdict is Verdict.UNKNOWN:
-            self._wait(key, case, now, self.settings.retry)
+            self._wait(key, candidate, now, self.settings.retry)
         else:
-            self._let_go(key, case, now)
+            self._drop(key, candidate, now)
 
-    def _reviewed(self, key: str, case: Case, record: Orphan, found: Conclusion, now: float) -> None:
+    def _on_orphan_verified(
+        self, key: str, candidate: Candidate, record: Orphan, found: Conclusion, now: float
+    ) -> None:
         """Close a record, delete its instance, or keep it."""
         after = review(record, found.instance, found.owner, now)
-        if after.fate is not Resolution.OPEN:
-            self._remove(key, after)
+        if after.resolution is not Resolution.OPEN:
+            self._act(key, actions.CloseRecord(after))
             return
         auto, grace = self.settings.auto_deletion, self.settings.grace
-        who = deletion_requester(record, now, auto_deletion=auto, grace=grace)
-        if not who:
-            self._rest(key, case, record, now)
-        elif who == AUTO_DELETION and (against := self.limiter.halted or self.views.doubt(case.manager)):
-            self._keep(key, case, record, f"not deleted: {against}", now)
+        requester = deletion_requester(record, now, auto_deletion=auto, grace=grace)
+        against = self.breaker.tripped or self.caches.identity_warning(candidate.manager)
+        if not requester:
+            self._rest(key, candidate, record, now)
+        elif requester == AUTO_DELETION and against:
+            self._keep(key, candidate, record, f"not deleted: {against}", now)
         elif found.judgement.is_orphan:
-            self.open[key] = replace(case, busy=True)
             reason = f"{found.judgement.reason}; declared an orphan because {record.reason}"
-            self.work.append(Delete(key, case.manager, record.instance, who, reason))
+            self._act(key, actions.DeleteInstance(record, requester, reason))
         elif record.deleted_by and found.judgement.verdict is Verdict.IN_TRANSITION:
-            self._rest(key, case, record, now)
+            self._rest(key, candidate, record, now)
         else:
-            self._keep(key, case, record, f"not deleted: {found.judgement.reason}", now)
+            self._keep(key, candidate, record, f"not deleted: {found.judgement.reason}", now)
 
-    def _keep(self, key: str, case: Case, record: Orphan, trouble: str, now: float) -> None:
-        """Note why an instance is not deleted now, and try again later."""
-        after = replace(record, trouble=trouble)
-        if after != record:
-            self._write(key, case, after, declares=False)
+    def _keep(self, key: str, candidate: Candidate, record: Orphan, error: str, now: float) -> None:
+        """Record why an instance is not deleted now, and retry later."""
+        if record.last_error == error:
+            self._rest(key, candidate, record, now)
         else:
-            self._rest(key, case, record, now)
+            self._update(replace(record, last_error=error))
 
-    def _rest(self, key: str, case: Case, record: Orphan, now: float) -> None:
-        """Schedule the next look at a record: for a delete to send or to retry, or for the full check."""
+    def _rest(self, key: str, candidate: Candidate, record: Orphan, now: float) -> None:
+        """Schedule the next check of a record: for a delete to send or to retry, or for the full check."""
         auto, grace, resync = self.settings.auto_deletion, self.settings.grace, self.settings.resync
         seconds = resync
         if deletion_requester(record, now, auto_deletion=auto, grace=grace):
             seconds = min(self.settings.retry * 2.0 ** min(record.attempts, 16), resync)
         elif auto:
             seconds = min(record.created + grace - now, resync)
-        self._wait(key, replace(case, record=record), now, seconds)
+        self._wait(key, replace(candidate, record=record), now, seconds)
 
-    def _wait(self, key: str, case: Case, now: float, seconds: float) -> None:
-        self.open[key] = replace(
-            case, due=now if case.touched else now + seconds, inquiry=None, busy=False, touched=False
-        )
+    def _wait(self, key: str, candidate: Candidate, now: float, seconds: float) -> None:
+        due = now if candidate.dirty else now + seconds
+        self.open[key] = replace(candidate, due=due, in_flight=False, dirty=False)
 
-    def _let_go(self, key: str, case: Case, now: float) -> None:
+    def _drop(self, key: str, candidate: Candidate, now: float) -> None:
         del self.open[key]
-        if case.touched:
-            self.consider(case.manager, case.instance.name, now)
+        if candidate.dirty:
+            self.consider(candidate.manager, candidate.instance.name, now)
 
-    # --- what was done ---
+    # --- results ---
 
-    def _write(self, key: str, case: Case, record: Orphan, *, declares: bool) -> None:
-        self.open[key] = replace(case, busy=True)
-        self.work.append(Write(key, record, declares))
+    def on_result(self, result: results.CandidateResult, now: float) -> None:
+        """Continue after an action."""
+        match result:
+            case results.InstanceRead(actions.ReadInstance(key, _, verification), instance):
+                self._continue(key, verification.on_instance_read(instance), now)
+            case results.OwnerRead(actions.ReadOwner(key, _, verification), owner):
+                self._continue(key, verification.on_owner_read(owner), now)
+            case results.OwnersRead(actions.ConfirmNoOwner(key, verification), owners):
+                self._continue(key, verification.on_owners_read(owners), now)
+            case results.RecordWritten(actions.WriteRecord() as action):
+                self._on_written(action, now)
+            case results.RecordWritten(actions.CloseRecord(record)):
+                self._written.add(record.name)
+                self._drop(record.name, replace(self.open[record.name], dirty=True), now)
+            case results.InstanceDeleted(action, found=True):
+                record = self._record_of(action)
+                self._update(replace(record, deleted_by=action.requester, last_error=""))
+            case results.InstanceDeleted(action):
+                self._on_delete_failed(action, "it was gone when it was to be deleted")
 
-    def _remove(self, key: str, record: Orphan) -> None:
-        self.open[key] = replace(self.open[key], inquiry=None, busy=True)
-        self.work.append(Remove(key, record))
+    def on_failed(self, action: actions.CandidateAction, reason: str, now: float) -> None:
+        """Continue after an action that failed."""
+        match action:
+            case actions.ReadInstance(key, _, verification):
+                self._continue(key, verification.on_instance_read(Unreadable(reason)), now)
+            case actions.ReadOwner(key, _, verification):
+                self._continue(key, verification.on_owner_read(Unreadable(reason)), now)
+            case actions.ConfirmNoOwner(key, verification):
+                self._continue(key, verification.on_owners_read(Unreadable(reason)), now)
+            case actions.WriteRecord(declares=False):
+                self._on_written(action, now)  # the next change is written with it
+            case actions.WriteRecord(record) | actions.CloseRecord(record):
+                self._wait(record.name, self.open[record.name], now, self.settings.retry)
+            case actions.DeleteInstance():
+                self._on_delete_failed(action, reason)
 
-    def told_written(self, work: Write, failed: str, now: float) -> None:
-        """Continue after a record was written, or could not be; `failed` is the reason."""
-        case = self.open[work.case]
-        if failed and work.declares:
-            self._wait(work.case, case, now, self.settings.retry)
-            return
-        if work.declares:
-            self.limiter.declared(now)
-        asked = case.record
-        record = work.record
-        if asked is not None and asked.requested_at > record.requested_at:
-            record = replace(record, requested_by=asked.requested_by, requested_at=asked.requested_at)
-        self._written.add(work.case)
-        self._rest(work.case, case, record, now)
+    def _on_written(self, action: actions.WriteRecord, now: float) -> None:
+        key, record = action.record.name, action.record
+        candidate = self.open[key]
+        if action.declares:
+            self.breaker.declared(now)
+        self._written.add(key)
+        self._rest(key, candidate, record.with_request_of(candidate.record or record), now)
 
-    def told_removed(self, work: Remove, failed: str, now: float) -> None:
-        """Continue after a record was closed, or could not be; `failed` is the reason."""
-        case = self.open[work.case]
-        if failed:
-            self._wait(work.case, case, now, self.settings.retry)
-        else:
-            self._written.add(work.case)
-            self._let_go(work.case, replace(case, touched=True), now)
+    def _on_delete_failed(self, action: actions.DeleteInstance, reason: str) -> None:
+        record = self._record_of(action)
+        self._update(replace(record, attempts=record.attempts + 1, last_error=reason))
 
-    def told_deleted(self, work: Delete, answer: object) -> None:
-        """Continue after a delete: accepted (True), without such an instance (False), or `Failed`."""
-        case = self.open[work.case]
-        record = cast("Orphan", case.record)
-        if isinstance(answer, Failed):
-            after = replace(record, attempts=record.attempts + 1, trouble=answer.reason)
-        elif answer:
-            after = replace(record, deleted_by=work.who, trouble="")
-        else:
-            after = replace(
-                record, attempts=record.attempts + 1, trouble="it was gone when it was to be deleted"
-            )
-        self._write(work.case, case, after, declares=False)
+    def _record_of(self, action: actions.DeleteInstance) -> Orphan:
+        """Return the record, with a request that came in during the delete."""
+        return self.open[action.record.name].record or action.record
+
+    def _update(self, record: Orphan) -> None:
+        self._act(record.name, actions.WriteRecord(record, declares=False))

@@ -1,40 +1,33 @@
-"""The limiter: many orphans at once suggest that something else is wrong, most likely the owner source."""
+"""Many orphans at once suggest that something else is wrong, most likely the owners that were read."""
 
 from collections import deque
 
 _MINUTE = 60.0
 
 
-class Limiter:
-    """Stops orphans from being declared while there are too many."""
+class CircuitBreaker:
+    """Trips while there are too many orphans: then none is declared, and none deleted without a request."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, max_per_minute: int) -> None:
+        self.max_per_minute = max_per_minute
         """Largest number of orphans declared within a minute."""
-        self.halted = ""
+        self.tripped = ""
         """Why no orphan is declared, and none deleted without a request; empty if not halted."""
         self._declared: deque[float] = deque()
 
-    def weigh(self, suspects: int, now: float) -> None:
-        """Decide whether to halt, given how many suspects have waited long enough to be declared orphans."""
+    def evaluate(self, suspects: int, now: float) -> None:
+        """Trip or reset, given how many suspects have waited long enough to be declared orphans."""
         while self._declared and self._declared[0] <= now - _MINUTE:
             self._declared.popleft()
         declared = len(self._declared)
-        self.halted = ""
-        if suspects and suspects + declared > self.limit:
-            self.halted = (
-                f"{suspects} suspected orphans and {declared} declared within a minute are more than the "
-                f"{self.limit} allowed: see whether the owner source is right; if it is, start the agent "
-                "again with a higher --max-per-minute, by which nothing is lost"
+        self.tripped = ""
+        if suspects and suspects + declared > self.max_per_minute:
+            self.tripped = (
+                f"{suspects} suspected orphans and {declared} declared within a minute are more than "
+                f"the {self.max_per_minute} allowed: see whether the owner source is right; if it is, "
+                "start the agent again with a higher --max-per-minute, by which nothing is lost"
             )
 
     def declared(self, now: float) -> None:
         """Count an orphan that was declared."""
         self._declared.append(now)
-
-    def copy(self) -> "Limiter":
-        """Return a copy that changes independently."""
-        twin = Limiter(self.limit)
-        twin.halted = self.halted
-        twin._declared = self._declared.copy()
-        return twin

@@ -10,22 +10,14 @@ from grpc.aio import AioRpcError
 from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
 from instance_manager.client.client import Client
 from instance_manager.client.instances import ENGINES
-from instance_manager.client.instances import DataEngine as EngineName
 from instance_manager.client.merge import following
-from instance_manager.core.instance import type_of_process
-from instance_manager.orphans.interfaces import (
-    CannotDeleteError,
-    CannotReadError,
-    InstanceChanged,
-    InstanceNews,
-    InstancesListed,
-)
-from instance_manager.orphans.model import DataEngine, ObservedInstance
+from instance_manager.core.instance import DataEngine, type_of_process
+from instance_manager.orphans.events import InstanceChanged, InstanceEvent, InstancesListed
+from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
+from instance_manager.orphans.model import ObservedInstance
 from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
 from instance_manager.pb.imrpc.instance_pb2 import InstanceResponse
 from instance_manager.pb.instance_manager.v1.events_pb2 import Event
-
-_NAMES: dict[DataEngine, EngineName] = {DataEngine.V1: "v1", DataEngine.V2: "v2"}
 
 _BEGUN_SECONDS = 2.0
 """After which a stream counts as begun."""
@@ -34,7 +26,7 @@ T = TypeVar("T")
 
 
 class GrpcInstanceManager:
-    """Implements `app.orphans.interfaces.InstanceManagerSource`."""
+    """Implements `interfaces.InstanceManager`."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
         """Connect to an instance manager.
@@ -58,9 +50,8 @@ class GrpcInstanceManager:
         """Return the instance that has the name of `seen` now, None if there is none."""
 
         async def instance() -> ObservedInstance:
-            engine = _NAMES[seen.data_engine]
             return _of_instance(
-                await self._client.instance_get(seen.name, kind=seen.kind, data_engine=engine)
+                await self._client.instance_get(seen.name, kind=seen.kind, data_engine=seen.data_engine)
             )
 
         async def process() -> ObservedInstance:
@@ -68,7 +59,7 @@ class GrpcInstanceManager:
 
         try:
             # No process is an instance of v2, whatever its name.
-            return await (_either(instance, process) if seen.data_engine is DataEngine.V1 else instance())
+            return await (_either(instance, process) if seen.data_engine == "v1" else instance())
         except AioRpcError as error:
             if error.code() is StatusCode.NOT_FOUND:
                 return None
@@ -88,7 +79,7 @@ class GrpcInstanceManager:
         except AioRpcError as error:
             raise self._cannot_read(error) from error
 
-    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
+    async def watch(self) -> AsyncGenerator[InstanceEvent, None]:
         """Yield all instances and then changes, from events, or from pings where there are no events."""
         if self._lost:
             await self._connect_again()
@@ -101,10 +92,10 @@ class GrpcInstanceManager:
             streams += [pings, events] if events else [pings]
             for stream in streams:
                 await stream.begun(_BEGUN_SECONDS)
-            yield InstancesListed(tuple(await self.list_live()))
+            yield InstancesListed(self.name, await self.list_live())
             async with aclosing(following(pings, events)) as changes:
                 async for change in changes:
-                    yield await self._told(change)
+                    yield await self._event(change)
         except AioRpcError as error:
             raise self._cannot_read(error) from error
         finally:
@@ -116,13 +107,14 @@ class GrpcInstanceManager:
     async def _has_events(self) -> bool:
         return await _is_implemented(lambda: self._client.event_history(limit=1))
 
-    async def _told(self, change: Event | None) -> InstanceNews:
+    async def _event(self, change: Event | None) -> InstanceEvent:
         if change is None:
-            return InstancesListed(tuple(await self.list_live()))
-        told = change.instance
-        seen = ObservedInstance(told.name, told.uuid, told.type, told.state)
+            return InstancesListed(self.name, await self.list_live())
+        instance = change.instance
+        seen = ObservedInstance(instance.name, instance.uuid, instance.type, instance.state)
         # After a replace, the name already belongs to another instance.
-        return InstanceChanged(told.name, await self.get_live(seen) if change.deleted else seen)
+        now = await self.get_live(seen) if change.deleted else seen
+        return InstanceChanged(self.name, seen.name, now)
 
     async def delete(self, seen: ObservedInstance) -> bool:
         """Delete exactly this instance; returns False if there is none with this name and UUID."""
@@ -130,13 +122,12 @@ class GrpcInstanceManager:
             raise CannotDeleteError(f"cannot delete {seen.name} on {self._label}: it has no UUID")
 
         async def instance() -> object:
-            engine = _NAMES[seen.data_engine]
             return await self._client.instance_delete(
-                seen.name, seen.uuid, kind=seen.kind, data_engine=engine
+                seen.name, seen.uuid, kind=seen.kind, data_engine=seen.data_engine
             )
 
         try:
-            if seen.data_engine is DataEngine.V1:
+            if seen.data_engine == "v1":
                 await _either(instance, lambda: self._client.process_delete(seen.name, seen.uuid))
             else:
                 await self._refuse_without_comparing(seen)
@@ -150,10 +141,10 @@ class GrpcInstanceManager:
         return True
 
     async def _refuse_without_comparing(self, seen: ObservedInstance) -> None:
-        """Refuse the deletion of a v2 instance where the UUID in the order is not looked at.
+        """Refuse the deletion of a v2 instance where the UUID in the request is ignored.
 
-        Go's instance manager ignores it for v2 and deletes whatever has the name. The one that does not is
-        known by its events.
+        Go's instance manager ignores it for v2 and deletes whatever has the name. One that does not is
+        recognised by its events.
 
         Raises:
             CannotDeleteError: if that is so.
@@ -205,15 +196,15 @@ async def _either(instances: Callable[[], Awaitable[T]], processes: Callable[[],
 
 def _of_instance(response: InstanceResponse) -> ObservedInstance:
     spec, status = response.spec, response.status
-    engine = DataEngine.V2 if spec.data_engine == ENGINES["v2"] else DataEngine.V1
-    kind = spec.type or (type_of_process(spec.name, "") if engine is DataEngine.V1 else "")
+    engine: DataEngine = "v2" if spec.data_engine == ENGINES["v2"] else "v1"
+    kind = spec.type or (type_of_process(spec.name, "") if engine == "v1" else "")
     return ObservedInstance(spec.name, status.uuid, str(kind), status.state, engine, response.deleted)
 
 
 def _of_process(response: ProcessResponse) -> ObservedInstance:
     spec, status = response.spec, response.status
     kind = str(type_of_process(spec.name, ""))
-    return ObservedInstance(spec.name, status.uuid, kind, status.state, DataEngine.V1, response.deleted)
+    return ObservedInstance(spec.name, status.uuid, kind, status.state, "v1", response.deleted)
 
 
 def _reason(error: AioRpcError) -> str:

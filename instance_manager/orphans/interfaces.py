@@ -1,14 +1,14 @@
 """Protocols of what the search for orphans depends on: owners, instance managers and records."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
+from instance_manager.orphans.events import InstanceEvent, OwnerEvent
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 
 
 class CannotReadError(Exception):
-    """A source is unreachable, too slow, or gives a malformed answer; the message says which and why.
+    """Owners, instances or records are unreachable or malformed; the message says which and why.
 
     It means that nothing is known, and must never be taken for the answer that there is nothing.
     """
@@ -18,30 +18,15 @@ class CannotDeleteError(Exception):
     """An instance was not deleted, or it is unknown whether it was; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnersListed:
-    """All owners."""
-
-    owners: tuple[Owner, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerChanged:
-    """One owner was created, changed or removed."""
-
-    name: str
-    owner: Owner | None
-    """As it is now, None if it is gone."""
-
-
-OwnerNews = OwnersListed | OwnerChanged
-
-
 class Owners(Protocol):
     """The custom resources that instances belong to, engines and replicas; their names are unique."""
 
-    async def get_live(self, name: str) -> Owner | None:
+    async def get_live(self, kind: OwnerKind, name: str) -> Owner | None:
         """Read one owner from the source of truth, past every cache; None if it certainly does not exist.
+
+        Args:
+            kind: the kind to look for; where no two kinds share a name, it may be ignored.
+            name: its name.
 
         Raises:
             CannotReadError: if nothing certain is known.
@@ -54,41 +39,17 @@ class Owners(Protocol):
             CannotReadError: if not all of them could be read.
         """
 
-    def watch(self) -> AsyncGenerator[OwnerNews, None]:
-        """Yield changes, starting with a list of all owners (`OwnersListed`).
+    def watch(self) -> AsyncGenerator[OwnerEvent, None]:
+        """Yield changes, starting with a list of all owners (`OwnersListed`), and a new list after any gap.
 
-        News is only a hint about what to check: it may be late, merged, repeated or out of date.
+        An event is only a hint about what to check: it may be late, merged, repeated or out of date.
 
         Raises:
-            CannotReadError: when the source is lost; watch again later.
+            CannotReadError: when the owners cannot be watched any more; watch again later.
         """
 
 
-@dataclass(frozen=True, slots=True)
-class InstancesListed:
-    """All instances on an instance manager."""
-
-    instances: tuple[ObservedInstance, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceChanged:
-    """One instance was created, changed or deleted."""
-
-    name: str
-    instance: ObservedInstance | None
-    """As it is now, None if it is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerLeaving:
-    """The instance manager itself is going away for good, with all its instances."""
-
-
-InstanceNews = InstancesListed | InstanceChanged | ManagerLeaving
-
-
-class InstanceManagerSource(Protocol):
+class InstanceManager(Protocol):
     """An instance manager."""
 
     @property
@@ -111,8 +72,8 @@ class InstanceManagerSource(Protocol):
             CannotReadError: if it does not answer.
         """
 
-    def watch(self) -> AsyncGenerator[InstanceNews, None]:
-        """Yield changes, starting with a list of all instances (`InstancesListed`); see `Owners.watch`.
+    def watch(self) -> AsyncGenerator[InstanceEvent, None]:
+        """Yield changes, starting with a list of all instances (`InstancesListed`), as `Owners.watch`.
 
         Raises:
             CannotReadError: when the instance manager is lost; watch again later.
@@ -146,17 +107,17 @@ class Records(Protocol):
             CannotReadError: if it cannot be read.
         """
 
-    async def put(self, record: Orphan) -> None:
-        """Write a new record; if it exists already, a requested deletion is kept.
+    async def create(self, record: Orphan) -> None:
+        """Write a new record if there is none of its name; one that is there stays as it is.
 
         Raises:
             CannotReadError: if it cannot be written.
         """
 
     async def update(self, record: Orphan) -> None:
-        """Write changes of an open record like `put`.
+        """Write changes of an open record; a later request to delete the instance is kept.
 
-        If it was closed in the meantime it stays closed, and only learns who has deleted the instance.
+        If it was closed in the meantime it stays closed, and only who has deleted the instance is added.
 
         Raises:
             CannotReadError: if it cannot be written.
@@ -176,9 +137,9 @@ class Records(Protocol):
             CannotReadError: if it cannot be written.
         """
 
-    async def tell(self, troubles: Mapping[str, str]) -> None:
-        """Write down for people what is wrong with the search itself: what, and why.
+    async def report_conditions(self, conditions: Mapping[str, str]) -> None:
+        """Write for people to see what keeps the agent from finding orphans: what, and why.
 
         Raises:
-            CannotReadError: if it cannot be written.
+            CannotReadError: if they cannot be written.
         """

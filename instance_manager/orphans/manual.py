@@ -1,16 +1,16 @@
-"""What people do about orphans: ask for a verdict and its reasons, and have an orphan deleted.
+"""What people do about orphans: explain a verdict, and delete an orphan.
 
 Every read is live, and in the order that the agent uses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar
 
 from instance_manager.orphans.interfaces import (
     CannotDeleteError,
     CannotReadError,
-    InstanceManagerSource,
+    InstanceManager,
     Owners,
     Records,
 )
@@ -19,6 +19,7 @@ from instance_manager.orphans.model import (
     ObservedInstance,
     Orphan,
     Owner,
+    OwnerKind,
     Resolution,
     Unreadable,
     Verdict,
@@ -26,6 +27,7 @@ from instance_manager.orphans.model import (
 )
 from instance_manager.orphans.verification import Conclusion, Read, Verification, verify_again
 
+T = TypeVar("T")
 Answer = ObservedInstance | Owner | Sequence[Owner] | Unreadable | None
 
 
@@ -38,7 +40,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Explanation:
     """The reads about one instance, and the conclusion."""
 
     manager: str
@@ -57,54 +59,57 @@ class Deletion:
 
     record: Orphan
     """The record as it is now, open or closed."""
-    finding: Finding
-    taken: bool
+    explanation: Explanation
+    accepted: bool
     """Whether the instance manager has accepted the delete, now or before."""
 
 
-async def explain(name: str, source: InstanceManagerSource, owners: Owners) -> list[Finding]:
+async def explain(name: str, manager: InstanceManager, owners: Owners) -> list[Explanation]:
     """Judge the instances with a name on an instance manager: at most two, one of each data engine.
 
-    An instance manager that does not answer counts as one finding, with the verdict `unknown`.
+    An instance manager that does not answer has one explanation, with the verdict `unknown`.
     """
-    try:
-        first = [instance for instance in await source.list_live() if instance.name == name]
-    except CannotReadError as error:
-        trouble = Unreadable(str(error))
-        judgement = Judgement(Verdict.UNKNOWN, str(error))
-        conclusion = Conclusion(judgement, trouble, None)
-        return [Finding(source.name, (Reading(Read.INSTANCE, trouble),), conclusion)]
-    found = []
-    for seen in first:
-        then = Verification(name, seen.uuid, source.name).on_instance_read(seen)
-        found.append(await _inquire(then, seen, source, owners, (Reading(Read.INSTANCE, seen),)))
-    return found
+    listed = await _answer(manager.list_live())
+    if isinstance(listed, Unreadable):
+        conclusion = Conclusion(Judgement(Verdict.UNKNOWN, listed.reason), listed, None)
+        return [Explanation(manager.name, (Reading(Read.INSTANCE, listed),), conclusion)]
+    return [
+        await _verify(
+            Verification(name, seen.uuid, manager.name).on_instance_read(seen),
+            seen,
+            manager,
+            owners,
+            (Reading(Read.INSTANCE, seen),),
+        )
+        for seen in listed
+        if seen.name == name
+    ]
 
 
-async def look_again(record: Orphan, source: InstanceManagerSource, owners: Owners) -> Finding:
+async def verify_record(record: Orphan, manager: InstanceManager, owners: Owners) -> Explanation:
     """Read the instance and the owner of a record, as before every deletion."""
     # A single list without any owner is not believed; the agent makes the second one.
-    inquiry = verify_again(record.instance, record.manager, believe_empty=False)
-    return await _inquire(inquiry, record.instance, source, owners, ())
+    verification = verify_again(record.instance, record.manager, believe_empty=False)
+    return await _verify(verification, record.instance, manager, owners, ())
 
 
 async def delete(
     record: Orphan,
     who: str,
     *,
-    source: InstanceManagerSource,
+    manager: InstanceManager,
     owners: Owners,
     records: Records,
     now: Callable[[], float],
 ) -> Deletion | None:
     """Delete the instance of a record at the request of a person; None if the record is closed.
 
-    The request is recorded first. If the instance cannot be deleted now, the agent tries again.
+    The request is recorded first. If the instance cannot be deleted now, the agent retries.
 
     Args:
         record: the record of the orphan.
         who: the person.
-        source: the instance manager on which it runs.
+        manager: the instance manager on which it runs.
         owners: the owners.
         records: the records.
         now: returns seconds since the epoch.
@@ -112,71 +117,62 @@ async def delete(
     Raises:
         CannotReadError: if the records cannot be used; then nothing was deleted.
     """
-    asked = await records.request_delete(record.name, who, now())
-    if asked is None:
+    request = await records.request_delete(record.name, who, now())
+    if request is None:
         return None
-    finding = await look_again(asked, source, owners)
-    after = review(asked, finding.conclusion.instance, finding.conclusion.owner, now())
-    if after.fate is not Resolution.OPEN:
+    explanation = await verify_record(request, manager, owners)
+    after = review(request, explanation.conclusion.instance, explanation.conclusion.owner, now())
+    if after.resolution is not Resolution.OPEN:
         await records.remove(after)
-        return Deletion(after, finding, taken=after.fate is Resolution.DELETED)
-    if finding.judgement.is_orphan:
-        after = await _order(asked, who, source)
-    elif not asked.deleted_by:
-        after = replace(asked, trouble=f"not deleted: {finding.judgement.reason}")
+        return Deletion(after, explanation, accepted=after.resolution is Resolution.DELETED)
+    if explanation.judgement.is_orphan:
+        after = await _send_delete(request, who, manager)
+    elif not request.deleted_by:
+        after = replace(request, last_error=f"not deleted: {explanation.judgement.reason}")
     await records.update(after)
-    return Deletion(after, finding, taken=bool(after.deleted_by))
+    return Deletion(after, explanation, accepted=bool(after.deleted_by))
 
 
-async def _order(record: Orphan, who: str, source: InstanceManagerSource) -> Orphan:
+async def _send_delete(record: Orphan, who: str, manager: InstanceManager) -> Orphan:
     """Send the delete, and return the updated record."""
     try:
-        taken = await source.delete(record.instance)
+        accepted = await manager.delete(record.instance)
     except CannotDeleteError as error:
-        return replace(record, attempts=record.attempts + 1, trouble=str(error))
-    if taken:
-        return replace(record, deleted_by=who, trouble="")
+        return replace(record, attempts=record.attempts + 1, last_error=str(error))
+    if accepted:
+        return replace(record, deleted_by=who, last_error="")
     return replace(
-        record, attempts=record.attempts + 1, trouble="no instance has this name and UUID any more"
+        record, attempts=record.attempts + 1, last_error="no instance has this name and UUID any more"
     )
 
 
-async def _inquire(
+async def _verify(
     then: Verification | Conclusion,
     seen: ObservedInstance,
-    source: InstanceManagerSource,
+    manager: InstanceManager,
     owners: Owners,
     readings: tuple[Reading, ...],
-) -> Finding:
-    """Do the reads of an inquiry until it concludes."""
+) -> Explanation:
+    """Do the reads of a verification until it concludes."""
     answer: Answer
     while isinstance(then, Verification):
         what = then.next
-        try:
-            answer = await _read(what, seen, source, owners)
-        except CannotReadError as error:
-            answer = Unreadable(str(error))
+        match what:
+            case Read.INSTANCE:
+                answer = instance = await _answer(manager.get_live(seen))
+                then = then.on_instance_read(instance)
+            case Read.OWNER:
+                answer = owner = await _answer(owners.get_live(OwnerKind(seen.kind), seen.name))
+                then = then.on_owner_read(owner)
+            case Read.ALL_OWNERS:
+                answer = everyone = await _answer(owners.list_live())
+                then = then.on_owners_read(everyone)
         readings = (*readings, Reading(what, answer))
-        then = _told(then, answer)
-    return Finding(source.name, readings, then)
+    return Explanation(manager.name, readings, then)
 
 
-async def _read(what: Read, seen: ObservedInstance, source: InstanceManagerSource, owners: Owners) -> Answer:
-    match what:
-        case Read.INSTANCE:
-            return await source.get_live(seen)
-        case Read.OWNER:
-            return await owners.get_live(seen.name)
-        case Read.ALL_OWNERS:
-            return await owners.list_live()
-
-
-def _told(inquiry: Verification, answer: Answer) -> Verification | Conclusion:
-    """Continue an inquiry with the answer to its next read."""
-    match inquiry.next:
-        case Read.INSTANCE:
-            return inquiry.on_instance_read(cast("ObservedInstance | Unreadable | None", answer))
-        case Read.OWNER:
-            return inquiry.on_owner_read(cast("Owner | Unreadable | None", answer))
-        case Read.ALL_OWNERS:
-            return inquiry.on_owners_read(cast("Sequence[Owner] | Unreadable", answer))
+async def _answer(read: Awaitable[T]) -> T | Unreadable:
+    try:
+        return await read
+    except CannotReadError as error:
+        return Unreadable(str(error))

@@ -1,30 +1,22 @@
 """Orphans: the judgement of one instance, and the record of an orphan from its creation to its end.
 
 An orphan is an instance that runs although nothing owns it. A single judgement can be wrong if something
-happens between reading the instance and reading its owner; `inquiry` has the order of reads that avoids this.
+happens between reading the instance and reading its owner; `verification` orders the reads to avoid this.
 """
 
 import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
+from instance_manager.core.instance import DataEngine
 from instance_manager.core.process import State
 
 
-class Kind(StrEnum):
+class OwnerKind(StrEnum):
     """Type of an owner; instances of other types have no owner and are not judged."""
 
     ENGINE = auto()
     REPLICA = auto()
-
-
-class DataEngine(StrEnum):
-    """Which data engine runs an instance."""
-
-    V1 = auto()
-    """The instance is an OS process."""
-    V2 = auto()
-    """The instance lives in the SPDK service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +24,7 @@ class Owner:
     """The custom resource that an instance belongs to."""
 
     name: str
-    kind: Kind
+    kind: OwnerKind
     deleting: bool = False
     """Whether its deletion was requested (`metadata.deletionTimestamp`)."""
     node_id: str = ""
@@ -55,7 +47,7 @@ class ObservedInstance:
     kind: str
     """`engine`, `replica`, or a type that is not judged."""
     state: str
-    data_engine: DataEngine = DataEngine.V1
+    data_engine: DataEngine = "v1"
     deleting: bool = False
     """Whether a delete was requested; the state alone does not show that of an instance in `error`."""
 
@@ -80,7 +72,7 @@ class Verdict(StrEnum):
     IN_TRANSITION = auto()
     """The instance is starting, stopping, stopped or being deleted."""
     NO_IDENTITY = auto()
-    """It has no UUID: nobody could tell later whether a process of this name is still the same."""
+    """It has no UUID: whether a later process of this name is the same one could not be known."""
     NOT_JUDGED = auto()
     """Its type has no owners, or its owner is of another kind."""
     UNKNOWN = auto()
@@ -116,7 +108,7 @@ def judge(instance: ObservedInstance, owner: Owner | Unreadable | None, manager:
         return Judgement(
             Verdict.NO_IDENTITY, "the instance has no UUID: its instance manager is older than 1.9"
         )
-    if instance.kind not in set(Kind):
+    if instance.kind not in set(OwnerKind):
         return Judgement(
             Verdict.NOT_JUDGED, f"an instance of type {instance.kind!r} has no owner to look for"
         )
@@ -203,7 +195,7 @@ class Orphan:
     """Why it was declared an orphan."""
     exists: bool = True
     """The condition `InstanceExist`: whether the instance existed when it was last read."""
-    fate: Resolution = Resolution.OPEN
+    resolution: Resolution = Resolution.OPEN
     ended: float = 0.0
     """When it was closed, in seconds since the epoch."""
     outcome: str = ""
@@ -216,7 +208,7 @@ class Orphan:
     """Who deleted it; set once the instance manager has accepted the delete."""
     attempts: int = 0
     """How many deletes have failed."""
-    trouble: str = ""
+    last_error: str = ""
     """Why the last delete failed or was not sent."""
 
     @property
@@ -238,10 +230,16 @@ class Orphan:
             "InstanceManager": self.manager,
         }
 
-    def close(self, fate: Resolution, now: float, outcome: str) -> "Orphan":
-        """Return the record closed with a fate."""
-        exists = fate not in {Resolution.GONE, Resolution.REPLACED, Resolution.DELETED}
-        return replace(self, exists=exists, fate=fate, ended=now, outcome=outcome)
+    def with_request_of(self, other: "Orphan") -> "Orphan":
+        """Return the record with the later of the two requests to delete the instance."""
+        if other.requested_at <= self.requested_at:
+            return self
+        return replace(self, requested_by=other.requested_by, requested_at=other.requested_at)
+
+    def close(self, resolution: Resolution, now: float, outcome: str) -> "Orphan":
+        """Return the record closed."""
+        exists = resolution not in {Resolution.GONE, Resolution.REPLACED, Resolution.DELETED}
+        return replace(self, exists=exists, resolution=resolution, ended=now, outcome=outcome)
 
 
 def record_name(instance: ObservedInstance, manager: str) -> str:

@@ -1,28 +1,16 @@
 """Decides what to read and what to do about orphans, without doing any of it.
 
-`take` returns the work to do now, `told` takes an answer, and the other methods take news. Nothing here
-waits, so that the model checker in tests/explorer can drive it through every order of news and answers.
+Events go to `on_event`, `next_actions` returns the actions to carry out now, and their results go to
+`on_result`. Nothing here waits, so that the model checker in tests/orphans/explorer can drive it through
+every order of events and results.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
 
-from instance_manager.orphans.actions import (
-    Delete,
-    Failed,
-    ListInstances,
-    ListOwners,
-    ListRecords,
-    Lists,
-    ReadInstance,
-    ReadOwner,
-    Remove,
-    Work,
-    Write,
-)
-from instance_manager.orphans.cache import Views
-from instance_manager.orphans.candidates import Cases
-from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
+from instance_manager.orphans import actions, events, results
+from instance_manager.orphans.cache import Caches
+from instance_manager.orphans.candidates import Candidates
+from instance_manager.orphans.model import Owner
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.orphans.verification import THREE_READS, Plan
 
@@ -30,7 +18,7 @@ _NEVER = float("inf")
 
 
 class Reconciler:
-    """Keeps the views, the suspects and the records, and decides what comes next."""
+    """Keeps the caches and the candidates, and decides what comes next."""
 
     def __init__(
         self, settings: OrphanSettings, managers: Iterable[str], *, plan: Plan = THREE_READS
@@ -43,144 +31,119 @@ class Reconciler:
             plan: the reads before an orphan is declared; fewer than three only in tests, to see them fail.
         """
         self.settings = settings
-        self.views = Views(managers, settings.wait)
-        self.cases = Cases(settings, self.views, plan)
+        self.caches = Caches(managers, settings.confirm_delay)
+        self.candidates = Candidates(settings, self.caches, plan)
         self.records_known = False
         """Whether the records of an earlier agent have been read; until then nothing is judged."""
-        self.records_trouble = ""
+        self.records_error = ""
         """Why the last read of the records failed; empty if it did not."""
-        # Notifications bring the first owners and instances; a list has its turn when they are slow.
-        self._due: dict[Lists, float] = {ListRecords(): 0.0}
+        # Watches bring the first owners and instances; a list has its turn when they are slow.
+        self._due: dict[actions.ListAction, float] = {actions.ListRecords(): 0.0}
 
     def start(self, now: float) -> None:
         """Schedule the first full check."""
-        for what in self._everything():
-            self._due[what] = now + self.settings.wait
+        self._due[actions.ListOwners()] = now + self.settings.confirm_delay
+        for name in self.caches.managers:
+            self._due[actions.ListInstances(name)] = now + self.settings.confirm_delay
 
-    def _everything(self) -> list[Lists]:
-        managers = (ListInstances(name) for name, view in self.views.managers.items() if not view.left)
-        return [ListOwners(), *managers]
+    def on_event(self, event: events.Event, now: float) -> None:
+        """Update the caches, and check what the event may have changed."""
+        match event:
+            case events.OwnersListed(owners):
+                self._on_owners_listed(owners, now)
+            case events.OwnerChanged(name, owner):
+                self.caches.owners.change(name, owner)
+                for manager in self.caches.managers:
+                    self.candidates.consider(manager, name, now)
+            case events.OwnersLost(reason):
+                self.caches.owners.lose(reason)
+                self._hasten(actions.ListOwners(), now + self.settings.retry)
+            case events.InstancesListed(manager, instances):
+                self.caches.managers[manager].list(instances)
+                self._consider_all(now)
+            case events.InstanceChanged(manager, name, instance):
+                self.caches.managers[manager].change(name, instance)
+                self.candidates.consider(manager, name, now)
+            case events.InstanceManagerLost(manager, reason) if not self.caches.managers[manager].left:
+                self.caches.managers[manager].lose(reason)
+                self._hasten(actions.ListInstances(manager), now + self.settings.retry)
+            case events.InstanceManagerLeaving(manager):
+                # Its records are closed, and its instances left alone.
+                self.caches.managers[manager].leave()
+                self._due.pop(actions.ListInstances(manager), None)
+                self.candidates.on_manager_leaving(manager, now)
 
-    # --- news ---
-
-    def owners_listed(self, owners: Sequence[Owner], now: float) -> None:
-        """Take a list of all owners."""
-        self.views.owners.list(owners, now)
-        if self.views.owners.wants_second_look:
-            self._hasten(ListOwners(), now + self.settings.wait)
-        self._consider_all(now)
-
-    def owner_changed(self, name: str, owner: Owner | None, now: float) -> None:
-        """Take the change of one owner; None if it is gone."""
-        self.views.owners.change(name, owner)
-        for manager in self.views.managers:
-            self.cases.consider(manager, name, now)
-
-    def owners_lost(self, reason: str, now: float) -> None:
-        """Forget the owners until they are listed again."""
-        self.views.owners.lose(reason)
-        self._hasten(ListOwners(), now + self.settings.retry)
-
-    def instances_listed(self, manager: str, instances: Sequence[ObservedInstance], now: float) -> None:
-        """Take a list of all instances on an instance manager."""
-        self.views.managers[manager].list(instances)
-        self._consider_all(now)
-
-    def instance_changed(
-        self, manager: str, name: str, instance: ObservedInstance | None, now: float
-    ) -> None:
-        """Take the change of one instance; None if it is gone."""
-        self.views.managers[manager].change(name, instance)
-        self.cases.consider(manager, name, now)
-
-    def manager_lost(self, manager: str, reason: str, now: float) -> None:
-        """Forget the instances on an instance manager until they are listed again."""
-        self.views.managers[manager].lose(reason)
-        self._hasten(ListInstances(manager), now + self.settings.retry)
-
-    def manager_left(self, manager: str, now: float) -> None:
-        """Close all records of an instance manager that is going away, and leave its instances alone."""
-        self.views.managers[manager].leave()
-        self._due.pop(ListInstances(manager), None)
-        self.cases.manager_left(manager, now)
-
-    def _consider_all(self, now: float) -> None:
-        for manager, view in self.views.managers.items():
-            for name in sorted(self.cases.names(manager) | set(view.instances or ())):
-                self.cases.consider(manager, name, now)
-
-    # --- what is due ---
-
-    def take(self, now: float) -> list[Work]:
-        """Return the work to do now, each item once; its answer goes to `told`."""
-        work: list[Work] = []
-        for what, due in self._due.items():
-            if due <= now and (self.records_known or what == ListRecords()):
-                self._due[what] = _NEVER
-                work.append(what)
-        if ListRecords() in work:
-            self.cases.records_asked()
+    def next_actions(self, now: float) -> list[actions.Action]:
+        """Return the actions to carry out now, each once; their results go to `on_result`."""
+        todo: list[actions.Action] = []
+        for action, due in self._due.items():
+            if due <= now and (self.records_known or action == actions.ListRecords()):
+                self._due[action] = _NEVER
+                todo.append(action)
+        if actions.ListRecords() in todo:
+            self.candidates.on_records_requested()
         if self.records_known:
-            self.cases.begin(now)
-        work += self.cases.work
-        self.cases.work.clear()
-        return work
+            self.candidates.check_due(now)
+        todo += self.candidates.actions
+        self.candidates.actions.clear()
+        return todo
 
     def next_due(self) -> float:
-        """Return when `take` will return work, in seconds since the epoch, unless there is news before."""
-        lists = self._due.values() if self.records_known else [self._due[ListRecords()]]
-        cases = self.cases.open.values() if self.records_known else ()
-        return min([*lists, *(case.due for case in cases if not case.busy)], default=_NEVER)
+        """Return when `next_actions` has some, in seconds since the epoch, unless an event comes before."""
+        if not self.records_known:
+            return self._due[actions.ListRecords()]
+        idle = (each.due for each in self.candidates.open.values() if not each.in_flight)
+        return min([*self._due.values(), *idle])
 
-    def resync(self, now: float) -> None:
-        """Schedule a full check now."""
-        for what in self._everything():
-            self._hasten(what, now)
-
-    def _hasten(self, what: Lists, due: float) -> None:
-        # A list in progress is scheduled again when its answer comes.
-        if self._due.get(what) != _NEVER:
-            self._due[what] = min(self._due.get(what, due), due)
-
-    # --- answers ---
-
-    def told(self, work: Work, answer: object, now: float) -> None:
-        """Take the answer to work that `take` has returned, `Failed` if it could not be done."""
-        failed = answer.reason if isinstance(answer, Failed) else ""
-        match work:
-            case ListRecords() | ListInstances() | ListOwners(case=""):
-                self._told_list(work, answer, failed, now)
-            case ListOwners():
-                if not failed:
-                    self.views.owners.note_count(len(cast("Sequence[Owner]", answer)), now)
-                self.cases.told_read(work, answer, now)
-            case ReadOwner() | ReadInstance():
-                self.cases.told_read(work, answer, now)
-            case Write():
-                self.cases.told_written(work, failed, now)
-            case Remove():
-                self.cases.told_removed(work, failed, now)
-            case Delete():
-                self.cases.told_deleted(work, answer)
-
-    def _told_list(self, work: Lists, answer: object, failed: str, now: float) -> None:
-        self._due[work] = now + (self.settings.retry if failed else self._interval(work))
-        match work:
-            case ListRecords():
-                self.records_trouble = failed
-                if not failed:
-                    self.records_known = True
-                    self.cases.take_records(cast("Sequence[Orphan]", answer), now)
-            case ListInstances() if self.views.managers[work.manager].left:
-                del self._due[work]
-            case ListInstances() if failed:
-                self.manager_lost(work.manager, failed, now)
-            case ListInstances():
-                self.instances_listed(work.manager, cast("Sequence[ObservedInstance]", answer), now)
-            case _ if failed:
-                self.owners_lost(failed, now)
+    def on_result(self, result: results.Result, now: float) -> None:
+        """Continue after an action that `next_actions` has returned."""
+        match result:
+            case results.ActionFailed(action, reason):
+                self._on_failed(action, reason, now)
+            case results.RecordsRead(action, records):
+                self._due[action] = now + self.settings.poll_interval
+                self.records_error, self.records_known = "", True
+                self.candidates.on_records_listed(records, now)
+            case results.InstancesRead(action, instances):
+                if not self.caches.managers[action.manager].left:
+                    self._due[action] = now + self.settings.resync
+                    self.on_event(events.InstancesListed(action.manager, instances), now)
+            case results.OwnersRead(actions.ListOwners() as action, owners):
+                self._due[action] = now + self.settings.resync
+                self._on_owners_listed(owners, now)
+            case results.OwnersRead(actions.ConfirmNoOwner(), owners):
+                self.caches.owners.note_count(len(owners), now)
+                self.candidates.on_result(result, now)
             case _:
-                self.owners_listed(cast("Sequence[Owner]", answer), now)
+                self.candidates.on_result(result, now)
 
-    def _interval(self, work: Lists) -> float:
-        return self.settings.poll if work == ListRecords() else self.settings.resync
+    def _on_failed(self, action: actions.Action, reason: str, now: float) -> None:
+        match action:
+            case actions.ListRecords():
+                self._due[action] = now + self.settings.retry
+                self.records_error = reason
+            case actions.ListInstances(manager):
+                if not self.caches.managers[manager].left:
+                    self._due[action] = now + self.settings.retry
+                    self.on_event(events.InstanceManagerLost(manager, reason), now)
+            case actions.ListOwners():
+                self._due[action] = now + self.settings.retry
+                self.on_event(events.OwnersLost(reason), now)
+            case _:
+                self.candidates.on_failed(action, reason, now)
+
+    def _on_owners_listed(self, owners: Sequence[Owner], now: float) -> None:
+        self.caches.owners.list(owners, now)
+        if self.caches.owners.wants_second_list:
+            self._hasten(actions.ListOwners(), now + self.settings.confirm_delay)
+        self._consider_all(now)
+
+    def _consider_all(self, now: float) -> None:
+        for manager, cache in self.caches.managers.items():
+            for name in sorted(self.candidates.names(manager) | set(cache.items or ())):
+                self.candidates.consider(manager, name, now)
+
+    def _hasten(self, action: actions.ListAction, due: float) -> None:
+        # A list in progress is scheduled again when its result comes.
+        if self._due.get(action) != _NEVER:
+            self._due[action] = min(self._due.get(action, due), due)

@@ -15,12 +15,12 @@ import structlog
 
 from instance_manager.client import Client
 from instance_manager.orphans.agent import OrphanAgent
-from instance_manager.orphans.identity_check import doubt, other_names
+from instance_manager.orphans.cache import identity_warning, other_names
 from instance_manager.orphans.instance_managers import GrpcInstanceManager
 from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Resolution
 from instance_manager.orphans.owners import FileOwners
-from instance_manager.orphans.records import Sources, SqliteRecords
+from instance_manager.orphans.records import AgentInfo, SqliteRecords
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.platform.clock import SteadyClock
 
@@ -63,15 +63,15 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         records = SqliteRecords(settings.records, agent=True)
         stack.callback(records.close)
         records.open()
-        await records.set_sources(
-            Sources(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
+        await records.set_agent_info(
+            AgentInfo(str(settings.owners), settings.targets, started=time.time(), pid=os.getpid())
         )
         managers = []
         for name, url in settings.targets.items():
             managers.append(GrpcInstanceManager(name, functools.partial(connect, url)))
             stack.push_async_callback(managers[-1].close)
         owners = FileOwners(settings.owners)
-        await _end_forsaken(records, settings.targets)
+        await _close_unfollowed(records, settings.targets)
         if settings.orphans.auto_deletion:
             await _check_names(managers, owners)
         agent = OrphanAgent(
@@ -81,10 +81,10 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             managers=managers,
             clock=SteadyClock(),
         )
-        work = asyncio.ensure_future(agent.run())
+        task = asyncio.ensure_future(agent.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
+            loop.add_signal_handler(number, task.cancel)
         log.info(
             "looking for orphans",
             targets=dict(settings.targets),
@@ -94,11 +94,11 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
             pid=os.getpid(),
         )
         with contextlib.suppress(asyncio.CancelledError):
-            await work
+            await task
         log.info("stopped")
 
 
-async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> None:
+async def _close_unfollowed(records: SqliteRecords, targets: Mapping[str, str]) -> None:
     """Close the records of instance managers that an earlier agent followed and this one does not."""
     for record in await records.list():
         if record.manager not in targets:
@@ -108,9 +108,9 @@ async def _end_forsaken(records: SqliteRecords, targets: Mapping[str, str]) -> N
 
 
 async def _check_names(managers: Sequence[GrpcInstanceManager], owners: FileOwners) -> None:
-    """Look whether owners know the instance managers by the names that they were given.
+    """Check that owners use the names that the instance managers were given.
 
-    Of what does not answer now, or is called as another one is that is followed, the agent itself finds out.
+    The agent itself checks those that do not answer now, and those that owners call by another followed name.
 
     Raises:
         MisnamedError: if they do not.
@@ -128,6 +128,6 @@ async def _check_names(managers: Sequence[GrpcInstanceManager], owners: FileOwne
         others = other_names(name, known, owned)
         if others and not others & set(known):
             raise MisnamedError(
-                f"cannot delete orphans automatically: {doubt(name, others)} If so, start without "
+                f"cannot delete orphans automatically: {identity_warning(name, others)} If so, start without "
                 "--auto-delete, or follow that one too"
             )

@@ -1,4 +1,4 @@
-"""The status of the agent, and log lines about its troubles when they change."""
+"""The status of the agent, and the conditions that keep it from finding orphans."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ class ManagerStatus:
     """The status of one instance manager."""
 
     name: str
-    trouble: str
+    last_error: str
     """Why its instances are unknown; empty if they are known."""
     instances: int
     without_identity: int
     """Instances without a UUID: never judged, never deleted."""
-    doubt: str
+    identity_warning: str
     """Why it is likely not the one of its name, empty if nothing says so."""
 
 
@@ -29,70 +29,69 @@ class AgentStatus:
     """The status of the agent."""
 
     managers: tuple[ManagerStatus, ...]
-    owners_trouble: str
+    owners_error: str
     """Why the owners are unknown; empty if they are known."""
-    records_trouble: str
+    records_error: str
     """Why the records could not be read; empty if they could."""
     suspects: int
     """Number of instances that are suspected but not yet declared orphans."""
     orphans: int
     """Number of open records."""
-    halted: str
-    """Why no orphan is declared, and none deleted without a request; empty if not halted."""
+    tripped: str
+    """Why no orphan is declared, and none deleted without a request; empty if nothing speaks against it."""
 
 
 def status_of(reconciler: Reconciler) -> AgentStatus:
     """Return the status of a reconciler."""
-    cases = reconciler.cases.open.values()
-    owners = reconciler.views.owners
+    candidates = reconciler.candidates.open.values()
     return AgentStatus(
         managers=tuple(
             ManagerStatus(
                 name,
-                "" if view.instances is not None else view.trouble.reason,
-                len(view.instances or ()),
-                view.without_identity,
-                reconciler.views.doubt(name),
+                cache.error,
+                len(cache.items or ()),
+                cache.without_identity,
+                reconciler.caches.identity_warning(name),
             )
-            for name, view in reconciler.views.managers.items()
+            for name, cache in reconciler.caches.managers.items()
         ),
-        owners_trouble="" if owners.owners is not None else owners.trouble.reason,
-        records_trouble=reconciler.records_trouble,
-        suspects=sum(case.record is None for case in cases),
-        orphans=sum(case.record is not None for case in cases),
-        halted=reconciler.cases.limiter.halted,
+        owners_error=reconciler.caches.owners.error,
+        records_error=reconciler.records_error,
+        suspects=sum(each.record is None for each in candidates),
+        orphans=sum(each.record is not None for each in candidates),
+        tripped=reconciler.candidates.breaker.tripped,
     )
 
 
-class Complaints:
-    """Logs each trouble when it starts, when it changes and when it is over."""
+class ConditionLog:
+    """Logs each condition when it starts, when it changes and when it is over."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
 
     @property
     def current(self) -> dict[str, str]:
         """What is wrong now, and why."""
-        return {what: reason for what, reason in self._said.items() if reason not in {"", NOT_LISTED.reason}}
+        return {what: why for what, why in self._reasons.items() if why not in {"", NOT_LISTED.reason}}
 
-    def hear(self, status: AgentStatus) -> None:
+    def update(self, status: AgentStatus) -> None:
         """Log what has changed since the last call."""
-        self._say("owner source", status.owners_trouble)
-        self._say("records", status.records_trouble)
-        self._say("orphan limit", status.halted)
+        self._set("owner source", status.owners_error)
+        self._set("records", status.records_error)
+        self._set("orphan limit", status.tripped)
         for manager in status.managers:
-            self._say(f"instance manager {manager.name}", manager.trouble)
-            if manager.trouble:
+            self._set(f"instance manager {manager.name}", manager.last_error)
+            if manager.last_error:
                 continue  # nothing is known, which is no end of what was known before
-            if not status.owners_trouble:
-                self._say(f"name of {manager.name}", manager.doubt)
+            if not status.owners_error:
+                self._set(f"name of {manager.name}", manager.identity_warning)
             count = manager.without_identity
             reason = f"{count} instances have no identity and are not judged" if count else ""
-            self._say(f"identities on {manager.name}", reason)
+            self._set(f"identities on {manager.name}", reason)
 
-    def _say(self, what: str, reason: str) -> None:
-        before = self._said.get(what, "")
-        self._said[what] = reason
+    def _set(self, what: str, reason: str) -> None:
+        before = self._reasons.get(what, "")
+        self._reasons[what] = reason
         if reason in {before, NOT_LISTED.reason}:
             return
         if reason:

@@ -1,4 +1,4 @@
-"""The order of reads that tells an orphan from an instance that is just being created or deleted.
+"""The order of reads that separates an orphan from an instance that is just being created or deleted.
 
 A controller that creates an instance writes its owner first and calls the instance manager second. One that
 deletes an instance calls the instance manager first, which answers when the process is already stopping, and
@@ -24,7 +24,7 @@ class Read(StrEnum):
     INSTANCE = auto()
     OWNER = auto()
     ALL_OWNERS = auto()
-    """Read before a missing owner is believed: a source that shows no owner at all may have lost its data."""
+    """Read before a missing owner is believed: a list without any owner may mean that data was lost."""
 
 
 Plan = tuple[Read, ...]
@@ -35,12 +35,12 @@ INSTANCE_THEN_OWNER: Plan = (Read.INSTANCE, Read.OWNER)
 
 NO_OWNERS = "the owner source shows no owner at all"
 
-_NOT_READ = Unreadable("it was not looked for")
+_NOT_READ = Unreadable("it was not read")
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """The result of an inquiry."""
+    """The result of a verification."""
 
     judgement: Judgement
     instance: ObservedInstance | Unreadable | None
@@ -79,12 +79,12 @@ class Verification:
             return _conclude(
                 after, Verdict.IN_TRANSITION, f"the name has gone to another UUID: {answer.uuid}"
             )
-        return _go_on(replace(after, uuid=answer.uuid))
+        return _advance(replace(after, uuid=answer.uuid))
 
     def on_owner_read(self, answer: Owner | Unreadable | None) -> "Verification | Conclusion":
         """Continue with the owner of this name; None, for no owner, must be confirmed by a list of all."""
         after = replace(self, owner=answer)
-        return replace(after, plan=(Read.ALL_OWNERS, *self.plan[1:])) if answer is None else _go_on(after)
+        return replace(after, plan=(Read.ALL_OWNERS, *self.plan[1:])) if answer is None else _advance(after)
 
     def on_owners_read(self, answer: Sequence[Owner] | Unreadable) -> "Verification | Conclusion":
         """Continue with a list of all owners."""
@@ -95,12 +95,12 @@ class Verification:
             owner = Unreadable(NO_OWNERS)
         else:
             owner = next((owner for owner in answer if owner.name == self.name), None)
-        return _go_on(replace(self, owner=owner))
+        return _advance(replace(self, owner=owner))
 
 
-def _go_on(inquiry: Verification) -> Verification | Conclusion:
+def _advance(verification: Verification) -> Verification | Conclusion:
     """Go to the next read, or conclude if the verdict is clear."""
-    after = replace(inquiry, plan=inquiry.plan[1:])
+    after = replace(verification, plan=verification.plan[1:])
     if not isinstance(after.instance, ObservedInstance):
         return after
     # Before the owner is read, this says whether the instance can be judged at all.
@@ -111,12 +111,12 @@ def _go_on(inquiry: Verification) -> Verification | Conclusion:
     return Conclusion(judgement, after.instance, after.owner)
 
 
-def _conclude(inquiry: Verification, verdict: Verdict, reason: str) -> Conclusion:
-    return Conclusion(Judgement(verdict, reason), inquiry.instance, inquiry.owner)
+def _conclude(verification: Verification, verdict: Verdict, reason: str) -> Conclusion:
+    return Conclusion(Judgement(verdict, reason), verification.instance, verification.owner)
 
 
 def verify_again(instance: ObservedInstance, manager: str, *, believe_empty: bool) -> Verification:
-    """Start an inquiry about an instance that was found to be an orphan before.
+    """Start to verify again an instance that was found to be an orphan before.
 
     The owner is read last, as close to the deletion as possible. The first of the three reads was made before
     the record was created, and the delete itself makes sure by the UUID that the instance is still the same.

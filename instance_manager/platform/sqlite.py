@@ -1,12 +1,148 @@
-"""What the journal and the orphan records have in common: transactions, and migration of old files."""
+"""SQLite files: opening, transactions, migration, and what to do about a damaged one."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+
+from instance_manager.platform.linux import file_identity
+
+_NOT_THE_FILE = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
+}
+"""Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
+_ASIDE = ".unusable"
 
 
 class NewerSchemaError(Exception):
     """The file was written by a later version of the program."""
+
+
+FAILURES = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
+"""What reading may raise, since a damaged file may hold values of any type."""
+
+
+class SqliteFile:
+    """A file in WAL mode, and the connection to it."""
+
+    def __init__(
+        self, path: Path, steps: Sequence[str], *, busy_timeout: float = 0.0, pragmas: Sequence[str] = ()
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            path: path of the file.
+            steps: the migration steps, see `upgrade`.
+            busy_timeout: seconds to wait for another process that writes.
+            pragmas: further settings of the connection.
+        """
+        self.path = path
+        self._steps = steps
+        self._busy_timeout = busy_timeout
+        self._pragmas = ("journal_mode = WAL", *pragmas)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def open(self) -> sqlite3.Connection:
+        """Connect to the file that is at the path now, check it and migrate it; create it if there is none.
+
+        Raises:
+            sqlite3.Error, ValueError, NewerSchemaError: if it cannot be used; see `is_damage`.
+        """
+        self.close()
+        self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=self._busy_timeout)
+        try:
+            for pragma in self._pragmas:
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._identity = file_identity(self.path)
+            check(self._connection)
+            upgrade(self._connection, self._steps)
+        except BaseException:
+            self.close()
+            raise
+        return self._connection
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether the file at the path is no longer the open one: writing to that would be lost."""
+        return self._connection is not None and file_identity(self.path) != self._identity
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection.
+
+        Raises:
+            sqlite3.OperationalError: if there is none.
+        """
+        if self._connection is None:
+            raise sqlite3.OperationalError("it could not be opened")
+        return self._connection
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Return a transaction, see below."""
+        return transaction(self.connection)
+
+    def move_aside(self) -> Path:
+        """Disconnect, and rename a damaged file so that it can be inspected; returns its new path."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                # So named that SQLite finds what belongs together.
+                Path(f"{self.path}{suffix}").rename(f"{self.path}{_ASIDE}{suffix}")
+        return Path(f"{self.path}{_ASIDE}")
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Check a file as a whole: one that can be read may still be damaged in a page that only writing uses.
+
+    Raises:
+        ValueError: if it is damaged.
+        sqlite3.Error: if it is so damaged that SQLite cannot check it, or cannot be read.
+    """
+    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise ValueError(f"the file is damaged: {answer}")
+
+
+def read_only(path: Path) -> AbstractContextManager[sqlite3.Connection]:
+    """Connect to a file that somebody else writes, for the time of a `with` block.
+
+    Raises:
+        sqlite3.Error: if it cannot be opened.
+    """
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
+
+
+def moved_aside(path: Path) -> list[Path]:
+    """Return the damaged files that were once at a path."""
+    return sorted(path.parent.glob(f"{path.name}*{_ASIDE}"))
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether a file will never be usable; being busy, full or forbidden is temporary."""
+    return not isinstance(error, OSError) and _code(error) not in _NOT_THE_FILE
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether what has failed can succeed with the same connection."""
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
 
 
 @contextmanager

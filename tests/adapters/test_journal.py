@@ -141,14 +141,14 @@ def test_a_journal_of_another_boot_tells_of_no_process_but_the_revisions_go_on(p
 
 async def test_the_next_daemon_remembers_what_was_told(path: Path) -> None:
     journal, *_ = opened(path)
-    told = [change(number) for number in range(1, 500)]
-    for each in told:
+    written = [change(number) for number in range(1, 500)]
+    for each in written:
         journal.record(JournalRecord(each.process, listed=True), [each])
-    told.append(change(500, deleted=True))
-    journal.forget("uuid-of-a", told[-1:])
+    written.append(change(500, deleted=True))
+    journal.forget("uuid-of-a", written[-1:])
     again, records, revision = opened(path)
     assert (records, revision, again.epoch) == ([], 500, journal.epoch)
-    assert await past(again) == told
+    assert await past(again) == written
 
 
 async def test_the_past_ends_where_this_daemon_began(path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_change_that_cannot_be_read_ends_the_past_and_is_counted(path: P
         connection.execute("UPDATE events SET process = 'no json'")
     again, *_ = opened(path)
     assert await past(again) == []
-    assert again.troubles == 1
+    assert again.failures == 1
 
 
 def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_journal_cut_off_at_any_byte_is_read_or_begun_anew(tmp_path: Path) -> 
     journal, *_ = opened(whole)
     for number in range(5):
         journal.record(JournalRecord(process(f"p{number}"), listed=True), [change(number)])
-    journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+    journal._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     journal.close()
     content = whole.read_bytes()
     for length in range(0, len(content), 97):
@@ -217,7 +217,7 @@ def survives(path: Path) -> None:
     """Whatever the file holds, the journal opens, writes, and is read by the next daemon."""
     journal, *_ = opened(path)
     journal.record(JournalRecord(process("after"), listed=True), [change(1)])
-    assert journal.trouble == "" or journal.troubles
+    assert journal.last_error == "" or journal.failures
     journal.close()
     again, records, _ = opened(path)
     assert "after" in {record.process.name for record in records}
@@ -245,7 +245,7 @@ def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: P
     connection.close()
     journal, records, _ = opened(path)
     assert records == []
-    assert journal.troubles == 1
+    assert journal.failures == 1
     assert path.with_name("journal.db.unusable").exists()
     survives(path)
 
@@ -253,28 +253,28 @@ def test_a_journal_that_makes_no_sense_is_begun_anew_and_kept_for_a_look(path: P
 async def test_after_a_failure_everything_is_written_as_soon_as_writing_works_again(path: Path) -> None:
     journal, *_ = opened(path)
     truth = {name: JournalRecord(process(name), listed=True) for name in ("a", "b")}
-    told: list[bool] = []
+    health: list[bool] = []
     changes: list[Change] = []
 
-    def tell(revision: int, name: str = "a") -> list[Change]:
+    def changed(revision: int, name: str = "a") -> list[Change]:
         changes.append(change(revision, name))
         return changes[-1:]
 
-    journal.follow(truth.values, lambda: changes, told.append)
-    journal.record(truth["a"], tell(7))
+    journal.follow(truth.values, lambda: changes, health.append)
+    journal.record(truth["a"], changed(7))
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    journal.record(truth["b"], tell(8, "b"))
+    journal.record(truth["b"], changed(8, "b"))
     del truth["a"]
-    journal.forget("uuid-of-a", tell(9))
-    assert journal.troubles >= 1
-    assert "cannot write" in journal.trouble
+    journal.forget("uuid-of-a", changed(9))
+    assert journal.failures >= 1
+    assert "cannot write" in journal.last_error
     blocker.execute("ROLLBACK")
     blocker.close()
-    assert told == [False]
+    assert health == [False]
     journal.record(truth["b"])
-    assert journal.trouble == ""
-    assert told == [False, True]
+    assert journal.last_error == ""
+    assert health == [False, True]
     again, records, revision = opened(path)
     assert [record.process.name for record in records] == ["b"]
     assert revision == 9
@@ -286,7 +286,7 @@ def test_a_journal_that_cannot_be_created_stops_nobody(tmp_path: Path) -> None:
     assert records == []
     journal.record(JournalRecord(process("a"), listed=True), [change(1)])
     journal.forget("uuid-of-a", [change(2)])
-    assert journal.trouble
+    assert journal.last_error
 
 
 @pytest.mark.parametrize("version", range(1, len(STEPS) + 1))
@@ -350,8 +350,8 @@ def test_while_writing_fails_everything_is_written_again_only_now_and_then(path:
         return []
 
     journal.follow(everything, list, lambda _: None)
-    journal._connection.execute("DROP TABLE processes")  # type: ignore[union-attr]
+    journal._file.connection.execute("DROP TABLE processes")
     for _ in range(100):
         journal.record(JournalRecord(process("a"), listed=True), [change(1)])
-    assert journal.troubles == 1
+    assert journal.failures == 1
     assert asked == 0

@@ -15,7 +15,7 @@ from instance_manager.core.spec import ProcessSpec
 
 BOOT_ID = "this-boot"
 PAGE = 4096
-TOLD = 300
+WRITTEN = 300
 Sized = Callable[[int, int], int]
 
 
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path, BOOT_ID)
     journal.open()
-    write(journal, range(1, TOLD))
+    write(journal, range(1, WRITTEN))
     journal.close()
     return path
 
@@ -61,10 +61,10 @@ def test_a_journal_that_is_not_moved_aside_can_be_written(path: Path, sized: Siz
         path.write_bytes(damaged)
         journal = SqliteJournal(path, BOOT_ID)
         journal.open()
-        if not journal.trouble:
+        if not journal.last_error:
             taken += 1
-            write(journal, range(TOLD, 2 * TOLD))
-            assert journal.trouble == ""
+            write(journal, range(WRITTEN, 2 * WRITTEN))
+            assert journal.last_error == ""
         journal.close()
     assert taken
 
@@ -74,7 +74,7 @@ def test_after_a_journal_was_moved_aside_the_first_process_is_written_at_once(pa
     journal = SqliteJournal(path, BOOT_ID)
     assert journal.open() == []
     write(journal, range(1, 2))
-    assert journal.trouble == ""
+    assert journal.last_error == ""
     journal.close()
     assert [record.process.uuid for record in SqliteJournal(path, BOOT_ID).open()] == ["u1"]
 

@@ -206,8 +206,8 @@ async def test_it_listens_on_ipv6_and_on_every_address() -> None:
 class Journal(FakeJournal):
     """A journal in whatever state a test wants."""
 
-    troubles = 0
-    trouble = ""
+    failures = 0
+    last_error = ""
 
 
 class Logs(FakeLogs):

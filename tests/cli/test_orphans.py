@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
-from instance_manager.orphans.records import Sources, SqliteRecords
+from instance_manager.core.instance import DataEngine
+from instance_manager.orphans.model import ObservedInstance, Orphan, Resolution
+from instance_manager.orphans.records import AgentInfo, SqliteRecords
 from tests.support.cli import ESCAPES, Result, executed, on_terminal, run
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.owner_files import replica, write
@@ -19,7 +20,7 @@ from tests.support.owner_files import replica, write
 NOWHERE = "unix:///nonexistent/im.sock"
 
 
-def orphan(name: str, uuid: str = "u1", engine: DataEngine = DataEngine.V1) -> Orphan:
+def orphan(name: str, uuid: str = "u1", engine: DataEngine = "v1") -> Orphan:
     return Orphan(
         ObservedInstance(name, uuid, "replica", "running", engine), "im-1", 1_000.0, "nobody owns it"
     )
@@ -44,7 +45,7 @@ class Folder:
     async def looks_at(self, **targets: str) -> None:
         """Let the agent have looked at these instance managers, by their names with _ for -."""
         named = {name.replace("_", "-"): url for name, url in targets.items()}
-        await self.agent.set_sources(Sources(str(self.owners), named, 1.0, 1))
+        await self.agent.set_agent_info(AgentInfo(str(self.owners), named, 1.0, 1))
 
 
 def contents(path: Path) -> list[Path]:
@@ -68,18 +69,18 @@ async def test_without_orphans_a_list_is_an_empty_object(folder: Folder) -> None
 
 
 async def test_a_list_says_why_orphans_may_be_missing(folder: Folder) -> None:
-    await folder.agent.tell({"orphan limit": "30 suspected orphans are too many"})
+    await folder.agent.report_conditions({"orphan limit": "30 suspected orphans are too many"})
     listed = await folder.orphans("list")
     assert (listed.code, listed.out) == (0, "{}\n")
-    assert listed.err == "The agent has trouble: orphan limit: 30 suspected orphans are too many\n"
+    assert listed.err == "The agent reports: orphan limit: 30 suspected orphans are too many\n"
     assert (await folder.orphans("list", "--history")).err == ""
-    await folder.agent.tell({})
+    await folder.agent.report_conditions({})
     assert (await folder.orphans("list")).err == ""
 
 
 async def test_a_record_has_the_same_fields_in_every_form_of_data(folder: Folder) -> None:
     record = orphan("r1")
-    await folder.agent.put(record)
+    await folder.agent.create(record)
     listed = (await folder.orphans("list")).json
     assert list(listed) == [record.name]
     assert listed[record.name] == {
@@ -106,7 +107,7 @@ async def test_a_record_has_the_same_fields_in_every_form_of_data(folder: Folder
 
 async def test_a_table_shows_the_beginning_of_a_name_and_every_command_understands_it(folder: Folder) -> None:
     for name in ("r1", "r2"):
-        await folder.agent.put(orphan(name))
+        await folder.agent.create(orphan(name))
     head, *rows = (await folder.orphans("list", "-o", "table")).out.splitlines()
     assert head.split() == ["NAME", "INSTANCE", "TYPE", "MANAGER", "AGE", "DELETION", "UUID"]
     shown = {row.split()[1]: row.split()[0] for row in rows}
@@ -116,7 +117,7 @@ async def test_a_table_shows_the_beginning_of_a_name_and_every_command_understan
 
 
 async def test_a_wide_table_has_the_whole_name_and_the_reason(folder: Folder) -> None:
-    await folder.agent.put(orphan("r1"))
+    await folder.agent.create(orphan("r1"))
     head, row = (await folder.orphans("list", "-o", "wide")).out.splitlines()
     assert head.split()[-3:] == ["ENGINE", "REASON", "TROUBLE"]
     assert row.startswith(orphan("r1").name)
@@ -124,7 +125,7 @@ async def test_a_wide_table_has_the_whole_name_and_the_reason(folder: Folder) ->
 
 
 async def test_a_terminal_gets_a_table_on_which_nothing_is_cut_off(folder: Folder) -> None:
-    await folder.agent.put(orphan("a-volume-with-a-rather-long-name-r-1"))
+    await folder.agent.create(orphan("a-volume-with-a-rather-long-name-r-1"))
     args = ("orphans", "list", "--records", str(folder.records))
     async with on_terminal(*args, columns=60) as (process, terminal):
         async with asyncio.timeout(30):
@@ -133,9 +134,9 @@ async def test_a_terminal_gets_a_table_on_which_nothing_is_cut_off(folder: Folde
 
 
 async def test_the_history_tells_what_became_of_each_record(folder: Folder) -> None:
-    for at, fate in enumerate((Resolution.GONE, Resolution.DELETED)):
-        await folder.agent.put(orphan("r1"))
-        await folder.agent.remove(orphan("r1").close(fate, 2_000.0 + at, f"it is {fate}"))
+    for at, resolution in enumerate((Resolution.GONE, Resolution.DELETED)):
+        await folder.agent.create(orphan("r1"))
+        await folder.agent.remove(orphan("r1").close(resolution, 2_000.0 + at, f"it is {resolution}"))
     history = (await folder.orphans("list", "--history")).json["history"]
     assert [(each["fate"], each["outcome"]) for each in history] == [
         ("gone", "it is gone"),
@@ -153,7 +154,7 @@ async def test_the_history_tells_what_became_of_each_record(folder: Folder) -> N
     ]
     refused = await folder.orphans("get", orphan("r1").name)
     assert refused.code == 3
-    assert "its record has ended: it is deleted" in refused.error
+    assert "its record is closed: it is deleted" in refused.error
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ async def test_the_history_tells_what_became_of_each_record(folder: Folder) -> N
 async def test_an_orphan_that_is_not_there_is_not_found(
     folder: Folder, given: str, code: int, message: str
 ) -> None:
-    await folder.agent.put(orphan("r1"))
+    await folder.agent.create(orphan("r1"))
     for command in ("get", "delete"):
         refused = await folder.orphans(command, given)
         assert refused.code == code
@@ -178,7 +179,7 @@ async def test_an_orphan_that_is_not_there_is_not_found(
 async def test_a_beginning_that_several_orphans_have_is_refused(folder: Folder) -> None:
     names = [f"r{number}" for number in range(40)]
     for name in names:
-        await folder.agent.put(orphan(name))
+        await folder.agent.create(orphan(name))
     twice = next(
         first
         for first in (orphan(name).name[:8] for name in names)
@@ -186,14 +187,14 @@ async def test_a_beginning_that_several_orphans_have_is_refused(folder: Folder) 
     )
     refused = await folder.orphans("get", twice)
     assert refused.code == 2
-    assert f"cannot tell which orphan {twice} is: orphan-" in refused.error
+    assert f"cannot use {twice}: more than one orphan has a name that begins with it: o" in refused.error
 
 
 async def test_records_that_are_not_there_are_a_clear_error(tmp_path: Path) -> None:
     for command in (["list"], ["get", "orphan-1"], ["delete", "orphan-1"]):
         refused = await run("orphans", *command, "--records", str(tmp_path / "none.db"))
         assert refused.code == 1
-        assert "`orphans run` begins them; --records names others" in refused.error
+        assert "start the agent with `orphans run`, or point --records at its file" in refused.error
     bad = Path(__file__)
     refused = await run("orphans", "list", "--records", str(bad))
     assert refused.code == 1
@@ -201,13 +202,13 @@ async def test_records_that_are_not_there_are_a_clear_error(tmp_path: Path) -> N
 
 
 async def test_the_records_can_come_from_the_environment(folder: Folder) -> None:
-    await folder.agent.put(orphan("r1"))
+    await folder.agent.create(orphan("r1"))
     env = {"INSTANCE_MANAGER_ORPHANS_RECORDS": str(folder.records)}
     assert (await run("orphans", "list", "-o", "name", env=env)).out == f"{orphan('r1').name}\n"
 
 
 async def test_a_list_of_all_tells_which_instance_manager_did_not_answer(folder: Folder) -> None:
-    await folder.agent.put(orphan("r1"))
+    await folder.agent.create(orphan("r1"))
     await folder.looks_at(im_1=NOWHERE)
     result = await folder.orphans("list", "--all")
     assert result.code == 5
@@ -239,9 +240,9 @@ async def test_a_verdict_is_explained_read_by_read(daemon: Daemon, folder: Folde
         "verdict: orphan: the instance has no owner",
         "record: no record",
     ]
-    (finding,) = (await folder.orphans("explain", "owned", "-o", "json")).json["findings"]
-    assert (finding["verdict"], finding["reason"]) == ("owned", "its owner runs here")
-    assert [read["of"] for read in finding["reads"]] == ["instance", "owner"]
+    (explanation,) = (await folder.orphans("explain", "owned", "-o", "json")).json["findings"]
+    assert (explanation["verdict"], explanation["reason"]) == ("owned", "its owner runs here")
+    assert [read["of"] for read in explanation["reads"]] == ["instance", "owner"]
     assert (await folder.orphans("explain", "nobody")).code == 3
 
 
@@ -267,7 +268,7 @@ async def test_an_instance_manager_that_is_away_is_part_of_the_explanation(folde
 
 async def test_a_person_without_a_name_is_told_by_number(folder: Folder) -> None:
     await folder.looks_at(im_1=NOWHERE)
-    await folder.agent.put(orphan("r1"))
+    await folder.agent.create(orphan("r1"))
     command = ("orphans", "delete", orphan("r1").name, "--records", str(folder.records))
     nobody = "import pwd; pwd.getpwuid = {}.__getitem__; from instance_manager.cli import main; main()"
     env = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")
@@ -279,7 +280,7 @@ async def test_a_person_without_a_name_is_told_by_number(folder: Folder) -> None
 async def test_where_to_look_is_said_by_options_if_no_agent_has(daemon: Daemon, folder: Folder) -> None:
     refused = await folder.orphans("explain", "r1")
     assert refused.code == 2
-    assert "no agent has used the records; give --owners FILE" in refused.err
+    assert "no agent has used the records: give --owners FILE" in refused.err
     options = ("--owners", str(folder.owners), "--target", f"im-7={daemon.url}")
     assert (await folder.orphans("explain", "r1", *options)).code == 3
     # Without any records too.
@@ -294,7 +295,7 @@ async def test_a_dry_run_tells_what_would_be_done_and_does_nothing(daemon: Daemo
     async with daemon.client() as client, Watch(client) as watch:
         uuid = (await client.process_create(sleeper("stray"))).status.uuid
         await watch.state("stray", "running")
-        await folder.agent.put(orphan("stray", uuid))
+        await folder.agent.create(orphan("stray", uuid))
         told = await folder.orphans("delete", orphan("stray", uuid).name, "--dry-run")
         assert told.code == 0
         assert f"would be deleted: stray, UUID {uuid}" in told.out
@@ -311,7 +312,7 @@ async def test_a_delete_shows_the_record_with_who_has_deleted_it(daemon: Daemon,
         uuid = (await client.process_create(sleeper("stray"))).status.uuid
         await watch.state("stray", "running")
     record = orphan("stray", uuid)
-    await folder.agent.put(record)
+    await folder.agent.create(record)
     done = (await folder.orphans("delete", record.name, "-o", "json")).json
     assert (done["name"], done["fate"], done["deleted_by"]) == (record.name, "open", getpass.getuser())
 
@@ -320,7 +321,7 @@ async def test_another_process_of_the_name_is_not_deleted_and_the_record_ends(
     daemon: Daemon, folder: Folder
 ) -> None:
     await folder.looks_at(im_1=daemon.url)
-    await folder.agent.put(orphan("stray", "another"))
+    await folder.agent.create(orphan("stray", "another"))
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(sleeper("stray"))
         await watch.state("stray", "running")
@@ -331,19 +332,19 @@ async def test_another_process_of_the_name_is_not_deleted_and_the_record_ends(
     assert await folder.agent.list() == []
 
 
-async def test_an_instance_manager_that_does_not_answer_keeps_the_wish(folder: Folder) -> None:
+async def test_an_instance_manager_that_does_not_answer_keeps_the_request(folder: Folder) -> None:
     await folder.looks_at(im_1=NOWHERE)
-    await folder.agent.put(orphan("stray"))
+    await folder.agent.create(orphan("stray"))
     refused = await folder.orphans("delete", orphan("stray").name)
     assert refused.code == 5
-    assert "the wish is kept, and the agent tries again" in refused.error
+    assert "the request is saved; the agent will retry" in refused.error
     (record,) = await folder.agent.list()
     assert record.requested_by == getpass.getuser()
 
 
 async def test_an_orphan_on_an_instance_manager_that_is_not_known_is_refused(folder: Folder) -> None:
     await folder.looks_at(im_2=NOWHERE)
-    await folder.agent.put(orphan("stray"))
+    await folder.agent.create(orphan("stray"))
     refused = await folder.orphans("delete", orphan("stray").name)
     assert refused.code == 2
     assert "give --target im-1=URL" in refused.err

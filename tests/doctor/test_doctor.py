@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
+from instance_manager.adapters.tls.inspection import CertificateInspection
 from instance_manager.core.ports import PortRange
-from instance_manager.doctor import CertificateFacts, Facts, Finding, Severity, examine
+from instance_manager.doctor import Facts, Finding, Severity, examine
 from tests.support.daemon import port_span
 from tests.support.disks import tmpfs
 
@@ -64,7 +65,7 @@ def test_every_finding_that_is_not_ok_has_a_hint(healthy: dict[str, Any], tmp_pa
         "logs_dir": tmp_path / "no",
         "port_range": PortRange(1, 65535),
         "living": [(1, "x", "unknown")],
-        "certificates": CertificateFacts("cannot use tls.crt: it is odd", 0, 0),
+        "certificates": CertificateInspection("cannot use tls.crt: it is odd", 0, 0),
     }
     found = [finding for finding in examine(Facts(**broken)) if finding.severity is not Severity.OK]
     assert len(found) >= 5
@@ -213,14 +214,14 @@ def test_a_process_that_is_being_replaced_or_has_just_ended_is_not_to_be_killed(
 def test_certificates_that_expire_soon_are_told(
     healthy: dict[str, Any], days: int, severity: Severity
 ) -> None:
-    facts = CertificateFacts("", expires_at=1e9 + days * 86_400, now=1e9)
+    facts = CertificateInspection("", expires_at=1e9 + days * 86_400, now=1e9)
     found = worst(healthy | {"certificates": facts}, "certificates")
     assert found.severity is severity
     assert "2001-" in found.message
 
 
 def test_certificates_that_cannot_be_used_are_told_with_what_to_do(healthy: dict[str, Any]) -> None:
-    facts = CertificateFacts("cannot use tls.crt: it expired; issue a new one", 0, 0)
+    facts = CertificateInspection("cannot use tls.crt: it expired; issue a new one", 0, 0)
     found = worst(healthy | {"certificates": facts}, "certificates")
     assert (found.severity, found.message) == (Severity.ERROR, "cannot use tls.crt: it expired")
     assert found.hint.startswith("issue a new one; ")

@@ -108,7 +108,7 @@ async def test_owners_that_cannot_be_read_make_no_orphans_and_stop_every_delete(
         await client.process_create(sleeper("v1-r-1"))
         refused = await agent.orphans("delete", name)
         assert refused.code == 1
-        assert "the wish is kept" in refused.error
+        assert "the request is saved" in refused.error
         assert (await client.process_get("stray")).status.state == "running"
         assert agent.declared() == ["stray"]
         # As soon as the owners can be read the wish is carried out.

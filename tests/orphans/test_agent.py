@@ -21,7 +21,7 @@ async def test_an_instance_whose_owner_was_removed_without_it_is_found() -> None
 
 
 async def test_nothing_is_judged_before_the_wait_is_over() -> None:
-    async with orphan_world(wait=10.0) as world:
+    async with orphan_world(confirm_delay=10.0) as world:
         await world.abandon("a-e-0")
         await world.passes(9.9)
         assert not world.orphans
@@ -85,7 +85,7 @@ async def test_a_record_ends_when_the_instance_is_gone() -> None:
         world.manager.end("a-e-0")
         await world.settle()
         assert not world.orphans
-        assert [record.fate for record in world.records.history] == [Resolution.GONE]
+        assert [record.resolution for record in world.records.history] == [Resolution.GONE]
 
 
 async def test_a_record_ends_when_the_name_goes_to_another_uuid_and_that_one_is_left_alone() -> None:
@@ -96,7 +96,7 @@ async def test_a_record_ends_when_the_name_goes_to_another_uuid_and_that_one_is_
         world.manager.put(instance("a-e-0", "u2"))
         await world.passes(1000)
         assert not world.orphans
-        assert world.records.history[0].fate in {Resolution.REPLACED, Resolution.OWNED}
+        assert world.records.history[0].resolution in {Resolution.REPLACED, Resolution.OWNED}
         assert not world.manager.asked
 
 
@@ -107,7 +107,7 @@ async def test_a_record_ends_when_the_owner_is_back() -> None:
         world.owners.put(owner("a-e-0"))
         await world.settle()
         assert not world.orphans
-        assert [record.fate for record in world.records.history] == [Resolution.OWNED]
+        assert [record.resolution for record in world.records.history] == [Resolution.OWNED]
         assert not world.manager.asked
 
 
@@ -117,7 +117,7 @@ async def test_a_record_ends_when_the_instance_manager_leaves() -> None:
         await world.passes(10)
         world.manager.leave()
         await world.passes(1000)
-        assert [record.fate for record in world.records.history] == [Resolution.MANAGER_LEFT]
+        assert [record.resolution for record in world.records.history] == [Resolution.MANAGER_LEFT]
         assert not world.manager.asked
 
 
@@ -148,14 +148,14 @@ async def test_what_was_abandoned_while_no_agent_ran_is_found() -> None:
 async def test_nothing_is_judged_while_the_records_cannot_be_read() -> None:
     async with orphan_world() as world:
         await world.stop()
-        world.records.trouble = "disk failure"
+        world.records.failure = "disk failure"
         world.agent = world.new_agent()
         await world.start()
         await world.abandon("a-e-0")
         await world.passes(100)
-        assert world.agent.status().records_trouble == "disk failure"
+        assert world.agent.status().records_error == "disk failure"
         assert world.agent.counts["records_failed"] == 0
-        world.records.trouble = ""
+        world.records.failure = ""
         await world.passes(30)
         assert len(world.orphans) == 1
 
@@ -164,10 +164,10 @@ async def test_a_record_that_could_not_be_written_is_written_later() -> None:
     async with orphan_world() as world:
         await world.passes(5)
         await world.abandon("a-e-0")
-        world.records.trouble = "disk full"
+        world.records.failure = "disk full"
         await world.passes(60)
         assert not world.orphans
-        world.records.trouble = ""
+        world.records.failure = ""
         await world.passes(60)
         assert len(world.orphans) == 1
 
@@ -178,7 +178,7 @@ async def test_records_of_instance_managers_that_are_not_followed_are_left_alone
         await world.abandon("a-e-0")
         await world.passes(10)
         foreign = replace(world.orphans[0], manager="im-2")
-        await world.records.put(foreign)
+        await world.records.create(foreign)
         await world.passes(1000)
         assert foreign in world.orphans
     assert not records.open
@@ -194,10 +194,10 @@ async def test_an_instance_manager_that_is_away_is_not_taken_for_empty() -> None
         world.manager.fail("connection refused")
         await world.passes(1000)
         assert len(world.orphans) == 1
-        assert world.agent.status().managers[0].trouble == "connection refused"
+        assert world.agent.status().managers[0].last_error == "connection refused"
         world.manager.fail("")
         await world.passes(20)
-        assert not world.agent.status().managers[0].trouble
+        assert not world.agent.status().managers[0].last_error
 
 
 async def test_an_instance_manager_that_is_away_is_no_end_of_what_is_wrong_with_its_instances() -> None:
@@ -207,8 +207,8 @@ async def test_an_instance_manager_that_is_away_is_no_end_of_what_is_wrong_with_
             await world.passes(10)
             world.manager.fail("connection refused")
             await world.passes(100)
-        told = [entry["event"] for entry in logs if entry.get("what") == f"identities on {MANAGER}"]
-        assert told == ["trouble"]
+        watched = [entry["event"] for entry in logs if entry.get("what") == f"identities on {MANAGER}"]
+        assert watched == ["trouble"]
 
 
 async def test_a_source_that_breaks_in_a_way_nobody_foresaw_counts_as_away() -> None:
@@ -235,7 +235,7 @@ async def test_a_source_that_does_not_answer_counts_as_away() -> None:
         await world.abandon("a-e-0")
         world.owners.stuck = True
         await world.passes(30)
-        assert "no answer" in world.agent.status().owners_trouble
+        assert "no answer" in world.agent.status().owners_error
         assert not world.orphans
         world.owners.stuck = False
         await world.passes(30)
@@ -243,12 +243,12 @@ async def test_a_source_that_does_not_answer_counts_as_away() -> None:
 
 
 async def test_a_list_without_any_owner_is_not_believed_at_once() -> None:
-    async with orphan_world(wait=10.0) as world:
+    async with orphan_world(confirm_delay=10.0) as world:
         owners, world.owners.owners = world.owners.owners, {}
         world.owners.relist()
         await world.passes(9)
         assert not world.orphans
-        assert "no owner at all" in world.agent.status().owners_trouble
+        assert "no owner at all" in world.agent.status().owners_error
         world.owners.owners = owners
         await world.passes(1000)
         assert not world.orphans
@@ -256,34 +256,34 @@ async def test_a_list_without_any_owner_is_not_believed_at_once() -> None:
 
 
 async def test_no_owners_at_all_are_believed_at_the_second_look_but_nothing_is_deleted_for_it() -> None:
-    async with orphan_world(wait=10.0, auto_deletion=True, grace=60.0) as world:
+    async with orphan_world(confirm_delay=10.0, auto_deletion=True, grace=60.0) as world:
         world.owners.owners = {}
         world.owners.relist()
         await world.passes(60)
         assert [record.instance.name for record in world.orphans] == [NEIGHBOUR]
         await world.passes(1000)
         assert not world.manager.asked
-        assert "no owner at all" in world.orphans[0].trouble
+        assert "no owner at all" in world.orphans[0].last_error
 
 
 async def test_too_many_orphans_at_once_are_not_declared_and_that_is_said() -> None:
-    async with orphan_world(limit=5) as world:
+    async with orphan_world(max_per_minute=5) as world:
         for number in range(6):
             await world.abandon(f"a{number}-e-0", f"u-{number}")
         with capture_logs() as logs:
             await world.passes(700)
         assert not world.orphans
-        assert "6 suspected orphans" in world.agent.status().halted
+        assert "6 suspected orphans" in world.agent.status().tripped
         assert any(entry.get("what") == "orphan limit" for entry in logs)
-        assert "6 suspected orphans" in world.records.troubles["orphan limit"]
+        assert "6 suspected orphans" in world.records.conditions["orphan limit"]
         for number in range(6):
             world.manager.end(f"a{number}-e-0")
         await world.passes(20)
-        assert world.records.troubles == {}
+        assert world.records.conditions == {}
 
 
 async def test_as_many_as_are_allowed_are_declared() -> None:
-    async with orphan_world(limit=5) as world:
+    async with orphan_world(max_per_minute=5) as world:
         for number in range(5):
             await world.abandon(f"a{number}-e-0", f"u-{number}")
         await world.passes(20)
@@ -291,7 +291,7 @@ async def test_as_many_as_are_allowed_are_declared() -> None:
 
 
 async def test_more_than_are_allowed_in_a_minute_wait_for_the_next() -> None:
-    async with orphan_world(limit=2) as world:
+    async with orphan_world(max_per_minute=2) as world:
         await world.abandon("a-e-0", "ua")
         await world.abandon("b-e-0", "ub")
         await world.passes(20)
@@ -301,4 +301,4 @@ async def test_more_than_are_allowed_in_a_minute_wait_for_the_next() -> None:
         assert len(world.orphans) == 2
         await world.passes(60)
         assert len(world.orphans) == 3
-        assert not world.agent.status().halted
+        assert not world.agent.status().tripped

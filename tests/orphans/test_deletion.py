@@ -37,7 +37,7 @@ async def test_auto_deletion_deletes_after_the_grace_period_and_says_so() -> Non
         assert world.manager.asked == [("a-e-0", "u1")]
         world.manager.end("a-e-0")
         await world.settle()
-        assert [record.fate for record in world.records.history] == [Resolution.DELETED]
+        assert [record.resolution for record in world.records.history] == [Resolution.DELETED]
         (entry,) = [entry for entry in logs if entry["event"] == "orphan deleted"]
         assert (entry["uuid"], entry["by"]) == ("u1", AUTO_DELETION)
         assert "no owner" in entry["reason"]
@@ -65,7 +65,7 @@ async def test_a_person_has_an_orphan_deleted_at_once_and_only_that_one() -> Non
         world.manager.end("a-e-0")
         await world.settle()
         (ended,) = world.records.history
-        assert ended.fate is Resolution.DELETED
+        assert ended.resolution is Resolution.DELETED
         assert "alice" in ended.outcome
 
 
@@ -77,11 +77,11 @@ async def test_an_orphan_is_not_deleted_on_a_persons_order_if_its_owner_is_back(
         await world.records.request_delete(world.orphans[0].name, "alice", world.clock.now())
         await world.passes(30)
         assert not world.manager.asked
-        assert [record.fate for record in world.records.history] == [Resolution.OWNED]
+        assert [record.resolution for record in world.records.history] == [Resolution.OWNED]
 
 
 async def test_a_persons_order_needs_two_looks_where_there_are_no_owners() -> None:
-    async with orphan_world(wait=10.0) as world:
+    async with orphan_world(confirm_delay=10.0) as world:
         await declared(world)
         world.owners.owners.clear()
         (record,) = world.orphans
@@ -99,7 +99,7 @@ async def test_a_name_that_has_gone_to_another_process_is_not_deleted() -> None:
         world.manager.put(instance("a-e-0", "u2"))
         await world.passes(100)
         assert not world.manager.deleted
-        assert world.records.history[0].fate is Resolution.REPLACED
+        assert world.records.history[0].resolution is Resolution.REPLACED
 
 
 async def test_a_delete_that_fails_is_kept_and_tried_again_across_restarts() -> None:
@@ -109,7 +109,7 @@ async def test_a_delete_that_fails_is_kept_and_tried_again_across_restarts() -> 
         await world.passes(200)
         failed = world.orphans[0].attempts
         assert failed > 1
-        assert world.orphans[0].trouble == "try another time"
+        assert world.orphans[0].last_error == "try another time"
         await world.crash()
         await world.passes(1000)
         assert world.orphans[0].attempts > failed
@@ -124,7 +124,7 @@ async def test_a_delete_waits_while_the_owner_or_the_process_cannot_be_read() ->
         world.owners.fail("api server away")
         await world.passes(300)
         assert not world.manager.asked
-        assert "api server away" in world.orphans[0].trouble
+        assert "api server away" in world.orphans[0].last_error
         world.owners.fail("")
         world.manager.fail("connection refused")
         await world.passes(300)
@@ -143,13 +143,13 @@ async def test_a_process_that_does_not_end_keeps_its_record() -> None:
 
 
 async def test_nothing_is_deleted_automatically_while_there_are_too_many_suspects() -> None:
-    async with orphan_world(auto_deletion=True, grace=60.0, limit=3) as world:
+    async with orphan_world(auto_deletion=True, grace=60.0, max_per_minute=3) as world:
         await declared(world)
         for number in range(4):
             await world.abandon(f"b{number}-e-0", f"u-{number}")
         await world.passes(1000)
         assert not world.manager.asked
-        assert "allowed" in world.orphans[0].trouble
+        assert "allowed" in world.orphans[0].last_error
 
 
 async def test_nothing_is_deleted_automatically_on_an_instance_manager_that_owners_call_otherwise() -> None:
@@ -161,7 +161,7 @@ async def test_nothing_is_deleted_automatically_on_an_instance_manager_that_owne
             await world.passes(1000)
         assert {record.instance.name for record in world.orphans} == {NEIGHBOUR, "a-e-0"}
         assert not world.manager.asked
-        assert "is the name right?" in world.orphans[0].trouble
+        assert "is the name right?" in world.orphans[0].last_error
         assert any(entry.get("what") == f"name of {MANAGER}" for entry in logs)
         # As soon as the name is known to be right, what has moved is deleted.
         world.owners.put(owner(NEIGHBOUR))
@@ -187,7 +187,7 @@ async def test_an_order_that_had_to_wait_for_others_is_not_given_before_another_
         await world.passes(100)
         assert len(world.manager.asked) == 16
         assert waits not in dict(world.manager.asked)
-        assert [(each.instance.name, each.fate) for each in world.records.history] == [
+        assert [(each.instance.name, each.resolution) for each in world.records.history] == [
             (waits, Resolution.OWNED)
         ]
 
@@ -197,7 +197,7 @@ async def test_an_orphan_whose_owner_comes_back_before_the_live_reread_is_never_
     chance = random.Random(14)
     kills = 0
     for _ in range(sized(150, 1000)):
-        async with orphan_world(auto_deletion=True, grace=60.0, poll=30.0) as world:
+        async with orphan_world(auto_deletion=True, grace=60.0, poll_interval=30.0) as world:
             await declared(world)
             world.owners.quiet = chance.random() < 0.5
             reads_left = chance.randrange(2)
@@ -239,7 +239,7 @@ class Trouble:
 
     def __call__(self) -> None:
         kind = self.chance.choice(self.kinds)
-        self.world.owners.trouble = "unreachable" if kind == "away" else ""
+        self.world.owners.failure = "unreachable" if kind == "away" else ""
         self.world.owners.owners = {} if kind == "empty" else self.whole
 
 

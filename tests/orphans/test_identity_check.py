@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from instance_manager.orphans.identity_check import doubt, other_names
-from instance_manager.orphans.model import Kind, ObservedInstance, Owner
+from instance_manager.orphans.cache import identity_warning, other_names
+from instance_manager.orphans.model import ObservedInstance, Owner, OwnerKind
 
 
 def running(*names: str) -> Mapping[str, ObservedInstance]:
@@ -12,7 +12,7 @@ def running(*names: str) -> Mapping[str, ObservedInstance]:
 
 def owners(*, state: str = "running", **managers: str) -> Mapping[str, Owner]:
     return {
-        name: Owner(name, Kind.REPLICA, current_state=state, instance_manager=manager)
+        name: Owner(name, OwnerKind.REPLICA, current_state=state, instance_manager=manager)
         for name, manager in managers.items()
     }
 
@@ -20,14 +20,14 @@ def owners(*, state: str = "running", **managers: str) -> Mapping[str, Owner]:
 def test_a_name_that_every_owner_replaces_by_one_other_is_likely_wrong() -> None:
     instances = {"typo": running("a", "b", "stray")}
     assert other_names("typo", instances, owners(a="real", b="real", elsewhere="third")) == {"real"}
-    assert "say that they run on real; is the name right?" in doubt("typo", {"real"})
+    assert "say that they run on real; is the name right?" in identity_warning("typo", {"real"})
 
 
 def test_a_name_that_one_owner_uses_is_right() -> None:
     instances = {"im": running("a", "b")}
     assert other_names("im", instances, owners(a="im", b="other")) == set()
     assert other_names("im", instances, owners(a="im", b="im")) == set()
-    assert doubt("im", set()) == ""
+    assert identity_warning("im", set()) == ""
 
 
 def test_one_instance_that_was_left_behind_does_not_hide_a_wrong_name() -> None:

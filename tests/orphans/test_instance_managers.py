@@ -12,15 +12,10 @@ import grpc.aio
 import pytest
 
 from instance_manager.client import Client
+from instance_manager.orphans.events import InstanceChanged, InstanceEvent, InstancesListed
 from instance_manager.orphans.instance_managers import GrpcInstanceManager
-from instance_manager.orphans.interfaces import (
-    CannotDeleteError,
-    CannotReadError,
-    InstanceChanged,
-    InstanceNews,
-    InstancesListed,
-)
-from instance_manager.orphans.model import DataEngine, ObservedInstance
+from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
+from instance_manager.orphans.model import ObservedInstance
 from instance_manager.pb.imrpc.instance_pb2 import InstanceDeleteRequest, InstanceResponse
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.without_uuid import without_uuids
@@ -37,8 +32,8 @@ async def created(client: Client, name: str) -> ObservedInstance:
     return ObservedInstance(name, uuid, kind, "running")
 
 
-async def exhausted(told: AsyncGenerator[InstanceNews, None]) -> None:
-    async for _ in told:
+async def exhausted(watched: AsyncGenerator[InstanceEvent, None]) -> None:
+    async for _ in watched:
         pass
 
 
@@ -71,54 +66,57 @@ async def test_a_watch_tells_all_instances_and_then_each_change(daemon: Daemon) 
     async with daemon.client() as client, daemon.client() as watching:
         known = await created(client, "r1")
         async with (
-            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as told,
+            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
             asyncio.timeout(40),
         ):
-            assert await anext(told) == InstancesListed((known,))
+            assert await anext(watched) == InstancesListed("im-1", [known])
             new = await created(client, "r2")
             await client.process_delete("r2", new.uuid)
             changes = []
-            async for news in told:
-                if isinstance(news, InstanceChanged):
-                    changes.append(news)
-                    if news.instance is None:
+            async for event in watched:
+                if isinstance(event, InstanceChanged):
+                    changes.append(event)
+                    if event.instance is None:
                         break
         states = ["starting", "running", "stopping", "stopped"]
         assert changes == [
-            *(InstanceChanged("r2", replace(new, state=state)) for state in states),
-            InstanceChanged("r2", None),
+            *(InstanceChanged("im-1", "r2", replace(new, state=state)) for state in states),
+            InstanceChanged("im-1", "r2", None),
         ]
 
 
 async def test_a_ping_leads_to_another_list_for_what_no_event_tells(daemon: Daemon) -> None:
     async with daemon.client() as client, daemon.client() as watching:
         async with (
-            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as told,
+            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
             asyncio.timeout(40),
         ):
-            assert await anext(told) == InstancesListed(())
+            assert await anext(watched) == InstancesListed("im-1", [])
             await client.process_create(sleeper("r1"))
-            listed = [news async for news in taken_until(told, InstancesListed)][-1]
+            listed = [event async for event in taken_until(watched, InstancesListed)][-1]
         assert isinstance(listed, InstancesListed)
         assert [each.name for each in listed.instances] == ["r1"]
 
 
 async def taken_until(
-    told: AsyncGenerator[InstanceNews, None], kind: type[InstanceNews]
-) -> AsyncGenerator[InstanceNews, None]:
-    async for news in told:
-        yield news
-        if isinstance(news, kind):
+    watched: AsyncGenerator[InstanceEvent, None], kind: type[InstanceEvent]
+) -> AsyncGenerator[InstanceEvent, None]:
+    async for event in watched:
+        yield event
+        if isinstance(event, kind):
             return
 
 
 async def test_a_watch_ends_with_an_error_when_the_daemon_ends(daemon: Daemon) -> None:
     async with daemon.client() as client:
-        async with aclosing(GrpcInstanceManager("im-1", lambda: client).watch()) as told, asyncio.timeout(40):
-            await anext(told)
+        async with (
+            aclosing(GrpcInstanceManager("im-1", lambda: client).watch()) as watched,
+            asyncio.timeout(40),
+        ):
+            await anext(watched)
             await daemon.stop()
             with pytest.raises(CannotReadError, match="im-1"):
-                await exhausted(told)
+                await exhausted(watched)
         with pytest.raises(CannotReadError, match="UNAVAILABLE"):
             await GrpcInstanceManager("im-1", lambda: client).list_live()
 
@@ -133,19 +131,19 @@ async def test_a_watch_that_follows_a_lost_one_connects_anew_and_cuts_nothing_of
             return made[-1]
 
         source = GrpcInstanceManager("im-1", connect)
-        async with aclosing(source.watch()) as told, asyncio.timeout(40):
-            await anext(told)
+        async with aclosing(source.watch()) as watched, asyncio.timeout(40):
+            await anext(watched)
             assert len(made) == 1
             await daemon.stop()
             with pytest.raises(CannotReadError):
-                await exhausted(told)
+                await exhausted(watched)
         with pytest.raises(CannotReadError):
             await anext(source.watch())
         assert len(made) == 2
         daemon.lines.clear()
         await daemon.start()
-        async with aclosing(source.watch()) as told, asyncio.timeout(40):
-            assert await anext(told) == InstancesListed(())
+        async with aclosing(source.watch()) as watched, asyncio.timeout(40):
+            assert await anext(watched) == InstancesListed("im-1", [])
         assert len(made) == 3
         assert await source.list_live() == []
 
@@ -167,7 +165,7 @@ async def test_an_instance_of_v2_is_not_mistaken_for_none_where_its_service_is_a
     async with daemon.client() as client:
         source = GrpcInstanceManager("im-1", lambda: client)
         with pytest.raises(CannotReadError):
-            await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
+            await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", "v2"))
 
 
 async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
@@ -181,19 +179,19 @@ async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
         assert await source.list_live() == [bare]
         assert await source.get_live(seen) == bare
         assert await source.get_live(ObservedInstance("other", "", "replica", "running")) is None
-        async with aclosing(source.watch()) as told:
-            first = await anext(told)
+        async with aclosing(source.watch()) as watched:
+            first = await anext(watched)
             assert isinstance(first, InstancesListed)
-            assert first.instances == (bare,)
+            assert first.instances == [bare]
             await created(client, "r2")
             async with asyncio.timeout(40):
-                listed = [news async for news in taken_until(told, InstancesListed)][-1]
+                listed = [event async for event in taken_until(watched, InstancesListed)][-1]
             assert isinstance(listed, InstancesListed)
             assert {each.name for each in listed.instances} == {"r1", "r2"}
             await client.process_delete("r2")
             async with asyncio.timeout(40):
-                while listed.instances != (bare,):
-                    listed = await anext(told)
+                while listed.instances != [bare]:
+                    listed = await anext(watched)
                     assert isinstance(listed, InstancesListed)
         with pytest.raises(CannotDeleteError, match="it has no UUID"):
             await source.delete(bare)
@@ -227,12 +225,12 @@ async def test_a_v2_instance_is_not_deleted_where_its_uuid_would_not_be_looked_a
         async with Client(url) as client:
             source = GrpcInstanceManager("im-1", lambda: client)
             with pytest.raises(CannotDeleteError, match="does not compare the UUIDs of v2 instances"):
-                await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
+                await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running", "v2"))
             assert go.deletes == []
             assert await source.delete(ObservedInstance("r1", ANOTHER, "replica", "running"))
             assert go.deletes == ["r1"]
             # What is not known there is not taken for gone.
             with pytest.raises(CannotReadError, match="UNIMPLEMENTED"):
-                await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", DataEngine.V2))
+                await source.get_live(ObservedInstance("r1", ANOTHER, "replica", "running", "v2"))
     finally:
         await server.stop(None)

@@ -4,7 +4,6 @@ Whatever happens, no instance is declared an orphan or deleted that never was on
 read again, every orphan has its record, or is gone where auto-deletion is on.
 """
 
-from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,19 +12,39 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from instance_manager.core.process import State
 from instance_manager.orphans.actions import (
-    Delete,
-    Failed,
+    Action,
+    CloseRecord,
+    ConfirmNoOwner,
+    DeleteInstance,
     ListInstances,
     ListOwners,
     ListRecords,
     ReadInstance,
     ReadOwner,
-    Remove,
-    Work,
-    Write,
+    WriteRecord,
+)
+from instance_manager.orphans.events import (
+    Event,
+    InstanceChanged,
+    InstanceManagerLost,
+    InstancesListed,
+    OwnerChanged,
+    OwnersListed,
+    OwnersLost,
 )
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 from instance_manager.orphans.reconciler import Reconciler
+from instance_manager.orphans.results import (
+    ActionFailed,
+    InstanceDeleted,
+    InstanceRead,
+    InstancesRead,
+    OwnerRead,
+    OwnersRead,
+    RecordsRead,
+    RecordWritten,
+    Result,
+)
 from instance_manager.orphans.settings import OrphanSettings
 from tests.orphans.explorer.world import (
     BYSTANDER,
@@ -55,26 +74,32 @@ class OrphanMachine(RuleBasedStateMachine):
     @initialize(auto_deletion=st.booleans(), begun=st.tuples(*(st.integers(0, 4) for _ in SCRIPTS)))
     def begin(self, auto_deletion: bool, begun: tuple[int, ...]) -> None:
         self.now = 1000.0
-        self.settings = OrphanSettings(wait=1.0, retry=5.0, auto_deletion=auto_deletion, grace=20.0)
+        self.settings = OrphanSettings(confirm_delay=1.0, retry=5.0, auto_deletion=auto_deletion, grace=20.0)
         self.lives = [Life() for _ in SCRIPTS]
         self.owners: list[list[Owner | None]] = [[None] for _ in SCRIPTS]
         self.instances: list[list[ObservedInstance | None]] = [[None] for _ in SCRIPTS]
         self.true_orphans: set[str] = set()
         self.records: dict[str, Orphan] = {}
-        self.sent: list[Work] = []
-        self.answered: list[tuple[Work, Hashable]] = []
+        self.sent: list[Action] = []
+        self.results: list[Result] = []
         self._new_agent()
         for number, steps in enumerate(begun):
-            self.the_world_moves_on(number, [0] * (steps + 1), told=True)
+            self.the_world_moves_on(number, [0] * (steps + 1), notified=True)
 
     def _new_agent(self) -> None:
         self.agent = Reconciler(self.settings, [MANAGER])
         self.agent.start(self.now)
-        self.sent, self.answered = [], []
-        for work in self.agent.take(self.now):
-            self.agent.told(work, self._serve(work), self.now)
-        self.agent.owners_listed(_there(self.owners, BYSTANDER), self.now)
-        self.agent.instances_listed(MANAGER, _there(self.instances), self.now)
+        self.sent, self.results = [], []
+        for action in self.agent.next_actions(self.now):
+            self.agent.on_result(self._serve(action), self.now)
+        self._list_everything()
+
+    def _event(self, event: Event) -> None:
+        self.agent.on_event(event, self.now)
+
+    def _list_everything(self) -> None:
+        self._event(OwnersListed(_there(self.owners, BYSTANDER)))
+        self._event(InstancesListed(MANAGER, _there(self.instances)))
 
     # --- the world ---
 
@@ -87,13 +112,13 @@ class OrphanMachine(RuleBasedStateMachine):
         if instance and is_orphan(life, instance.uuid, script):
             self.true_orphans.add(instance.uuid)
 
-    @rule(number=numbers, pick_each=st.lists(picks, min_size=1, max_size=5), told=st.booleans())
-    def the_world_moves_on(self, number: int, pick_each: list[int], told: bool) -> None:
+    @rule(number=numbers, pick_each=st.lists(picks, min_size=1, max_size=5), notified=st.booleans())
+    def the_world_moves_on(self, number: int, pick_each: list[int], notified: bool) -> None:
         for pick in pick_each:
             possible = list(moves(self.lives[number], SCRIPTS[number]))
             if possible:
                 self._change(number, possible[pick % len(possible)][1])
-            if told:
+            if notified:
                 self.news_of_an_owner(number, -1)
                 self.news_of_an_instance(number, -1)
 
@@ -107,29 +132,26 @@ class OrphanMachine(RuleBasedStateMachine):
     def news_of_an_owner(self, number: int, pick: int) -> None:
         history = self.owners[number]
         seen = history[pick % len(history)]
-        self.agent.owner_changed(SCRIPTS[number].name, seen, self.now)
+        self._event(OwnerChanged(SCRIPTS[number].name, seen))
 
     @rule(number=numbers, pick=picks)
     def news_of_an_instance(self, number: int, pick: int) -> None:
         history = self.instances[number]
-        self.agent.instance_changed(MANAGER, SCRIPTS[number].name, history[pick % len(history)], self.now)
+        self._event(InstanceChanged(MANAGER, SCRIPTS[number].name, history[pick % len(history)]))
 
     @rule(picked=st.tuples(*(picks for _ in SCRIPTS)), bystander=st.booleans())
     def owners_are_listed_out_of_a_cache(self, picked: tuple[int, ...], bystander: bool) -> None:
-        told = [history[pick % len(history)] for history, pick in zip(self.owners, picked, strict=True)]
-        self.agent.owners_listed([o for o in (*told, BYSTANDER if bystander else None) if o], self.now)
+        old = [history[pick % len(history)] for history, pick in zip(self.owners, picked, strict=True)]
+        self._event(OwnersListed([o for o in (*old, BYSTANDER if bystander else None) if o]))
 
     @rule(picked=st.tuples(*(picks for _ in SCRIPTS)))
     def instances_are_listed_out_of_a_cache(self, picked: tuple[int, ...]) -> None:
-        told = [history[pick % len(history)] for history, pick in zip(self.instances, picked, strict=True)]
-        self.agent.instances_listed(MANAGER, [i for i in told if i], self.now)
+        old = [history[pick % len(history)] for history, pick in zip(self.instances, picked, strict=True)]
+        self._event(InstancesListed(MANAGER, [i for i in old if i]))
 
     @rule(owners=st.booleans())
     def a_source_is_lost(self, owners: bool) -> None:
-        if owners:
-            self.agent.owners_lost("cut off", self.now)
-        else:
-            self.agent.manager_lost(MANAGER, "cut off", self.now)
+        self._event(OwnersLost("cut off") if owners else InstanceManagerLost(MANAGER, "cut off"))
 
     @rule(pick=picks)
     @precondition(lambda self: self.records)
@@ -146,12 +168,12 @@ class OrphanMachine(RuleBasedStateMachine):
 
     @rule()
     def the_agent_takes_what_is_due(self) -> None:
-        for work in self.agent.take(self.now):
-            self.sent.append(work)
-            if isinstance(work, Write) and work.declares:
-                assert work.record.instance.uuid in self.true_orphans, work
-            if isinstance(work, Delete):
-                assert work.seen.uuid in self.true_orphans, work
+        for action in self.agent.next_actions(self.now):
+            self.sent.append(action)
+            if isinstance(action, WriteRecord) and action.declares:
+                assert action.record.instance.uuid in self.true_orphans, action
+            if isinstance(action, DeleteInstance):
+                assert action.record.instance.uuid in self.true_orphans, action
 
     @rule(turns=st.integers(1, 12), pause=st.sampled_from([0.0, 0.5, 10.0]))
     def the_agent_works_on(self, turns: int, pause: float) -> None:
@@ -160,53 +182,52 @@ class OrphanMachine(RuleBasedStateMachine):
             self.the_agent_takes_what_is_due()
             if self.sent:
                 self.a_server_answers(0, fails=False)
-            if self.answered:
+            if self.results:
                 self.an_answer_arrives(0)
 
     @rule(pick=picks, fails=st.booleans())
     @precondition(lambda self: self.sent)
     def a_server_answers(self, pick: int, fails: bool) -> None:
-        work = self.sent.pop(pick % len(self.sent))
-        self.answered.append((work, Failed("no answer") if fails else self._serve(work)))
+        action = self.sent.pop(pick % len(self.sent))
+        self.results.append(ActionFailed(action, "no answer") if fails else self._serve(action))
 
     @rule(pick=picks)
-    @precondition(lambda self: self.answered)
+    @precondition(lambda self: self.results)
     def an_answer_is_lost_after_the_deed(self, pick: int) -> None:
-        position = pick % len(self.answered)
-        work, _ = self.answered[position]
-        self.answered[position] = work, Failed("no answer")
+        position = pick % len(self.results)
+        self.results[position] = ActionFailed(self.results[position].action, "no answer")
 
     @rule(pick=picks)
-    @precondition(lambda self: self.answered)
+    @precondition(lambda self: self.results)
     def an_answer_arrives(self, pick: int) -> None:
-        work, answer = self.answered.pop(pick % len(self.answered))
-        self.agent.told(work, answer, self.now)
+        self.agent.on_result(self.results.pop(pick % len(self.results)), self.now)
 
-    def _serve(self, work: Work) -> Hashable:
-        match work:
-            case ReadOwner():
-                return self.owners[NAMES[work.name]][-1]
-            case ListOwners():
-                return (BYSTANDER, *(history[-1] for history in self.owners if history[-1]))
-            case ReadInstance():
-                return self.instances[NAMES[work.seen.name]][-1]
+    def _serve(self, action: Action) -> Result:
+        match action:
+            case ReadOwner(_, seen):
+                return OwnerRead(action, self.owners[NAMES[seen.name]][-1])
+            case ListOwners() | ConfirmNoOwner():
+                return OwnersRead(action, _there(self.owners, BYSTANDER))
+            case ReadInstance(_, seen):
+                return InstanceRead(action, self.instances[NAMES[seen.name]][-1])
             case ListInstances():
-                return tuple(history[-1] for history in self.instances if history[-1])
+                return InstancesRead(action, _there(self.instances))
             case ListRecords():
-                return tuple(self.records.values())
-            case Write():
-                known = self.records.get(work.case, work.record)
-                self.records[work.case] = _asked(work.record, known.requested_by, known.requested_at)
-            case Remove():
-                self.records.pop(work.case, None)
-            case Delete():
-                return self._delete(work)
-        return None
+                return RecordsRead(action, tuple(self.records.values()))
+            case WriteRecord(record):
+                known = self.records.get(record.name, record)
+                self.records[record.name] = _asked(record, known.requested_by, known.requested_at)
+                return RecordWritten(action)
+            case CloseRecord(record):
+                self.records.pop(record.name, None)
+                return RecordWritten(action)
+            case DeleteInstance(record):
+                return InstanceDeleted(action, self._delete(record.instance))
 
-    def _delete(self, work: Delete) -> bool:
-        number = NAMES[work.seen.name]
+    def _delete(self, seen: ObservedInstance) -> bool:
+        number = NAMES[seen.name]
         instance = self.instances[number][-1]
-        if instance is None or instance.uuid != work.seen.uuid:
+        if instance is None or instance.uuid != seen.uuid:
             return False
         assert instance.uuid in self.true_orphans
         self._change(number, self.lives[number]._replace(process=State.STOPPING, asked=True))
@@ -216,8 +237,8 @@ class OrphanMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_case_that_waits_has_a_time(self) -> None:
-        for case in self.agent.cases.open.values():
-            assert case.busy or case.due < self.now + 1000
+        for candidate in self.agent.candidates.open.values():
+            assert candidate.in_flight or candidate.due < self.now + 1000
 
     def teardown(self) -> None:
         if not hasattr(self, "agent"):
@@ -227,12 +248,12 @@ class OrphanMachine(RuleBasedStateMachine):
             for number, life in enumerate(self.lives):
                 if life.process in {State.STOPPING, "error-deleting"}:
                     self._change(number, life._replace(process="gone"))
-            self.agent.resync(self.now)
+            self._list_everything()
             self.the_agent_takes_what_is_due()
-            self.answered += [(work, self._serve(work)) for work in self.sent]
+            self.results += map(self._serve, self.sent)
             self.sent = []
-            while self.answered:
-                self.agent.told(*self.answered.pop(0), self.now)
+            while self.results:
+                self.agent.on_result(self.results.pop(0), self.now)
         running = {i.uuid for history in self.instances if (i := history[-1]) and i.settled}
         left = running & self.true_orphans
         assert {record.instance.uuid for record in self.records.values()} == left

@@ -4,18 +4,19 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instance_manager.core.instance import DataEngine
 from instance_manager.orphans.model import (
     AUTO_DELETION,
-    DataEngine,
-    Kind,
     ObservedInstance,
     Orphan,
     Owner,
+    OwnerKind,
     Resolution,
     Unreadable,
     Verdict,
@@ -28,10 +29,10 @@ from instance_manager.orphans.model import (
 HERE, ELSEWHERE = "im-here", "im-elsewhere"
 AWAY = Unreadable("no route to host")
 STATES = ("starting", "running", "stopping", "stopped", "error", "unknown", "")
-INSTANCE = ObservedInstance("v-e-0", "u1", Kind.ENGINE, "running")
+INSTANCE = ObservedInstance("v-e-0", "u1", OwnerKind.ENGINE, "running")
 OWNER = Owner(
     "v-e-0",
-    Kind.ENGINE,
+    OwnerKind.ENGINE,
     node_id="n1",
     owner_id="n1",
     desired_state="running",
@@ -41,8 +42,10 @@ OWNER = Owner(
 
 
 def every_instance() -> Iterator[ObservedInstance]:
-    for state, uuid, engine, deleting in itertools.product(STATES, ("", "u1"), DataEngine, (False, True)):
-        yield ObservedInstance("v-e-0", uuid, Kind.ENGINE, state, engine, deleting)
+    for state, uuid, engine, deleting in itertools.product(
+        STATES, ("", "u1"), get_args(DataEngine), (False, True)
+    ):
+        yield ObservedInstance("v-e-0", uuid, OwnerKind.ENGINE, state, engine, deleting)
 
 
 def every_owner() -> Iterator[Owner]:
@@ -51,7 +54,7 @@ def every_owner() -> Iterator[Owner]:
     for deleting, node, owner_id, desired, current, manager in itertools.product(
         (False, True), names, names, STATES, STATES, managers
     ):
-        yield Owner("v-e-0", Kind.ENGINE, deleting, node, owner_id, desired, current, manager)
+        yield Owner("v-e-0", OwnerKind.ENGINE, deleting, node, owner_id, desired, current, manager)
 
 
 def in_transition(owner: Owner) -> bool:
@@ -112,7 +115,7 @@ def test_every_verdict_comes_with_a_reason() -> None:
 
 
 def test_an_owner_of_another_kind_proves_nothing() -> None:
-    assert judge(INSTANCE, replace(OWNER, kind=Kind.REPLICA), HERE).verdict is Verdict.NOT_JUDGED
+    assert judge(INSTANCE, replace(OWNER, kind=OwnerKind.REPLICA), HERE).verdict is Verdict.NOT_JUDGED
 
 
 @pytest.mark.parametrize("kind", ["engine-frontend", "shard", "shardgroup", ""])
@@ -139,11 +142,11 @@ def test_a_record_is_named_after_the_hash_of_what_it_is_about() -> None:
 names = st.text("abc-", min_size=1, max_size=6)
 
 
-@given(names, names, st.sampled_from(DataEngine), st.sampled_from(STATES))
+@given(names, names, st.sampled_from(get_args(DataEngine)), st.sampled_from(STATES))
 def test_the_state_of_an_instance_has_no_part_in_its_record_name(
     name: str, uuid: str, engine: DataEngine, state: str
 ) -> None:
-    instance = ObservedInstance(name, uuid, Kind.REPLICA, "running", engine)
+    instance = ObservedInstance(name, uuid, OwnerKind.REPLICA, "running", engine)
     assert record_name(instance, HERE) == record_name(replace(instance, state=state), HERE)
     assert record_name(instance, HERE) != record_name(instance, ELSEWHERE)
     assert record_name(instance, HERE) != record_name(replace(instance, uuid=f"{uuid}x"), HERE)
@@ -151,18 +154,18 @@ def test_the_state_of_an_instance_has_no_part_in_its_record_name(
 
 def test_a_record_ends_when_its_instance_is_gone() -> None:
     after = review(RECORD, None, None, 200.0)
-    assert (after.fate, after.ended, after.exists) == (Resolution.GONE, 200.0, False)
+    assert (after.resolution, after.ended, after.exists) == (Resolution.GONE, 200.0, False)
 
 
 def test_a_record_ends_when_its_name_has_gone_to_another_uuid() -> None:
     after = review(RECORD, replace(INSTANCE, uuid="u2"), None, 200.0)
-    assert after.fate is Resolution.REPLACED
+    assert after.resolution is Resolution.REPLACED
     assert "u2" in after.outcome
 
 
 def test_a_record_ends_when_the_owner_is_back_on_this_instance_manager() -> None:
     for owner in (OWNER, replace(OWNER, current_state="starting"), replace(OWNER, deleting=True)):
-        assert review(RECORD, INSTANCE, owner, 200.0).fate is Resolution.OWNED
+        assert review(RECORD, INSTANCE, owner, 200.0).resolution is Resolution.OWNED
 
 
 def test_a_record_stays_while_its_owner_is_elsewhere_or_stopped_or_not_known() -> None:
@@ -180,9 +183,9 @@ def test_a_record_says_who_had_its_instance_deleted() -> None:
     ordered = replace(RECORD, deleted_by="alice")
     for instance in (None, replace(INSTANCE, uuid="u2")):
         after = review(ordered, instance, None, 200.0)
-        assert after.fate is Resolution.DELETED
+        assert after.resolution is Resolution.DELETED
         assert "alice" in after.outcome
-    assert review(ordered, replace(INSTANCE, state="stopping"), None, 200.0).fate is Resolution.OPEN
+    assert review(ordered, replace(INSTANCE, state="stopping"), None, 200.0).resolution is Resolution.OPEN
 
 
 def test_nobody_deletes_an_orphan_unless_asked() -> None:

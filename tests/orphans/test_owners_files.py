@@ -1,4 +1,4 @@
-"""Owners in real files: read live, told when they change, and an error when that is all that is sure."""
+"""Owners in real files: read live, listed when they change, and an error when that is all that is sure."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,11 @@ from pathlib import Path, PosixPath
 
 import pytest
 
-from instance_manager.orphans.interfaces import CannotReadError, OwnersListed
-from instance_manager.orphans.owners import FileOwners, files
+from instance_manager.orphans.events import OwnersListed
+from instance_manager.orphans.interfaces import CannotReadError
+from instance_manager.orphans.model import OwnerKind
+from instance_manager.orphans.owners import FileOwners, snapshot
+from instance_manager.platform.files import Stamp
 from tests.support.owner_files import ConfigMap, listed, replica, write
 
 
@@ -22,31 +25,31 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-class Told:
-    """What a watch has told: the names of the owners, or why nothing is known."""
+class Watched:
+    """What a watch yields: the names of the owners, or why nothing is known."""
 
     def __init__(self, owners: FileOwners) -> None:
         self._watch = owners.watch()
 
     async def next(self) -> list[str]:
         async with asyncio.timeout(20):
-            news = await anext(self._watch)
-        assert isinstance(news, OwnersListed)
-        return sorted(owner.name for owner in news.owners)
+            event = await anext(self._watch)
+        assert isinstance(event, OwnersListed)
+        return sorted(owner.name for owner in event.owners)
 
-    async def trouble(self) -> str:
+    async def error(self) -> str:
         with pytest.raises(CannotReadError) as error:
             await self.next()
         return str(error.value)
 
 
 @contextlib.asynccontextmanager
-async def watching(owners: FileOwners) -> AsyncIterator[Told]:
-    told = Told(owners)
+async def watching(owners: FileOwners) -> AsyncIterator[Watched]:
+    watched = Watched(owners)
     try:
-        yield told
+        yield watched
     finally:
-        await told._watch.aclose()
+        await watched._watch.aclose()
 
 
 async def names(owners: FileOwners) -> list[str]:
@@ -85,10 +88,10 @@ class Moving(PosixPath):
 
 async def test_a_live_read_sees_what_the_file_holds_at_that_moment(file: Path) -> None:
     owners = FileOwners(file)
-    assert (await owners.get_live("a")) is not None
+    assert (await owners.get_live(OwnerKind.REPLICA, "a")) is not None
     write(file, replica("b"))
-    assert (await owners.get_live("a")) is None
-    found = await owners.get_live("b")
+    assert (await owners.get_live(OwnerKind.REPLICA, "a")) is None
+    found = await owners.get_live(OwnerKind.REPLICA, "b")
     assert found is not None
     assert found.instance_manager == "im-1"
     assert await names(owners) == ["b"]
@@ -112,7 +115,7 @@ async def test_a_file_that_makes_no_sense_is_an_error_and_not_what_it_was_before
     for text in ("", "{", json.dumps(listed(replica("b")))[:-10]):
         overwrite(file, text)
         with pytest.raises(CannotReadError, match=f"cannot understand {file}"):
-            await owners.get_live("a")
+            await owners.get_live(OwnerKind.REPLICA, "a")
         with pytest.raises(CannotReadError):
             await owners.list_live()
     write(file, replica("a"), replica("b"))
@@ -121,26 +124,26 @@ async def test_a_file_that_makes_no_sense_is_an_error_and_not_what_it_was_before
 
 async def test_a_file_that_is_gone_or_was_never_there_is_an_error(file: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotReadError, match=r"cannot find .*/nothing"):
-        await FileOwners(tmp_path / "nothing").get_live("a")
+        await FileOwners(tmp_path / "nothing").get_live(OwnerKind.REPLICA, "a")
     owners = FileOwners(file)
     assert await names(owners) == ["a"]
     remove(file)
     with pytest.raises(CannotReadError, match="cannot find"):
-        await owners.get_live("a")
+        await owners.get_live(OwnerKind.REPLICA, "a")
 
 
 async def test_a_file_that_somebody_is_writing_is_an_error_even_if_it_makes_sense_so_far(file: Path) -> None:
     owners = FileOwners(file)
     with file.open("r+") as writer:
         with pytest.raises(CannotReadError, match="it is being written"):
-            await owners.get_live("a")
+            await owners.get_live(OwnerKind.REPLICA, "a")
         writer.flush()
     assert await names(owners) == ["a"]
 
 
 async def test_a_writer_that_comes_while_a_file_is_read_waits_and_harms_nobody(file: Path) -> None:
     fd = os.open(file, os.O_RDONLY)
-    files._hold_writers_off(fd)
+    snapshot._hold_writers_off(fd)
     with pytest.raises(BlockingIOError):
         os.open(file, os.O_WRONLY | os.O_NONBLOCK)
     assert fcntl.fcntl(fd, fcntl.F_GETLEASE) in {fcntl.F_RDLCK, fcntl.F_UNLCK}
@@ -160,16 +163,16 @@ async def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> 
         case "loop":
             path.symlink_to(path)
     async with asyncio.timeout(20):
-        with pytest.raises(CannotReadError, match=r"no regular file|symbolic"):
+        with pytest.raises(CannotReadError, match=r"not a regular file|symbolic"):
             await FileOwners(path).list_live()
-        async with watching(FileOwners(path)) as told:
-            await told.trouble()
+        async with watching(FileOwners(path)) as watched:
+            await watched.error()
 
 
 async def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "owners.json"
     path.touch()
-    os.truncate(path, files.MAX_SIZE + 1)
+    os.truncate(path, snapshot.MAX_SIZE + 1)
     with pytest.raises(CannotReadError, match="larger than 128 MiB"):
         await FileOwners(path).list_live()
 
@@ -191,24 +194,28 @@ async def test_a_directory_without_files_is_an_error_and_not_the_word_that_there
     tmp_path: Path,
 ) -> None:
     with pytest.raises(CannotReadError, match=r"holds no \.json, \.yaml, \.yml file"):
-        await FileOwners(tmp_path).get_live("a")
+        await FileOwners(tmp_path).get_live(OwnerKind.REPLICA, "a")
 
 
 async def test_one_bad_file_of_a_directory_makes_all_of_it_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a.json", replica("a"))
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(CannotReadError, match=r"b\.json"):
-        await FileOwners(tmp_path).get_live("a")
+        await FileOwners(tmp_path).get_live(OwnerKind.REPLICA, "a")
 
 
 @pytest.mark.parametrize("kind", ["Replica", "Engine"])
 async def test_two_objects_of_one_name_are_an_error(tmp_path: Path, kind: str) -> None:
     write(tmp_path / "a.json", replica("x"))
     write(tmp_path / "b.json", replica("x", kind=kind))
-    with pytest.raises(CannotReadError, match=r"cannot tell which 'x' is meant: .*a\.json and in .*b\.json"):
+    with pytest.raises(
+        CannotReadError, match=r"cannot use 'x', which is defined twice: in .*a\.json and in .*b\.json"
+    ):
         await FileOwners(tmp_path).list_live()
     write(tmp_path / "a.json", replica("y"), replica("y", kind=kind))
-    with pytest.raises(CannotReadError, match=r"cannot tell which 'y' is meant: .*a\.json and again"):
+    with pytest.raises(
+        CannotReadError, match=r"cannot use 'y', which is defined twice: in .*a\.json and again"
+    ):
         await FileOwners(tmp_path).list_live()
 
 
@@ -219,16 +226,16 @@ async def test_a_config_map_whose_link_is_turned_between_two_files_is_read_again
     volume = ConfigMap(tmp_path / "mounted")
     texts = [json.dumps(listed(replica(name))) for name in "xy"]
     volume.turn(one=texts[0], two=texts[1])
-    read, left = files._read_file, iter(range(turns))
+    read, left = snapshot._read_file, iter(range(turns))
 
-    def read_and_turn(file: Path, stamp: files.Stamp) -> bytes | None:
+    def read_and_turn(file: Path, stamp: Stamp) -> bytes | None:
         text = read(file, stamp)
         if file.stem == "one" and next(left, None) is not None:
             volume.turn(one=texts[1], two=texts[0])
             texts.reverse()
         return text
 
-    monkeypatch.setattr(files, "_read_file", read_and_turn)
+    monkeypatch.setattr(snapshot, "_read_file", read_and_turn)
     owners = FileOwners(volume.path)
     if turns > 1:
         with pytest.raises(CannotReadError, match="it changes again and again"):
@@ -240,33 +247,33 @@ async def test_a_config_map_whose_link_is_turned_between_two_files_is_read_again
 
 
 async def test_a_watch_tells_all_owners_and_then_again_whenever_they_have_changed(file: Path) -> None:
-    async with watching(FileOwners(file)) as told:
-        assert await told.next() == ["a"]
+    async with watching(FileOwners(file)) as watched:
+        assert await watched.next() == ["a"]
         write(file, replica("a"), replica("b"))
-        assert await told.next() == ["a", "b"]
+        assert await watched.next() == ["a", "b"]
         overwrite(file, json.dumps(listed()))
-        assert await told.next() == []
+        assert await watched.next() == []
 
 
 async def test_a_watch_does_not_repeat_what_is_the_same(file: Path) -> None:
-    async with watching(FileOwners(file)) as told:
-        assert await told.next() == ["a"]
+    async with watching(FileOwners(file)) as watched:
+        assert await watched.next() == ["a"]
         write(file, replica("a"))
         overwrite(file, json.dumps(listed(replica("a"))))
         write(file, replica("b"))
-        assert await told.next() == ["b"]
+        assert await watched.next() == ["b"]
 
 
 async def test_a_watch_sees_the_link_of_a_config_map_turn(tmp_path: Path) -> None:
     volume = ConfigMap(tmp_path / "mounted")
     volume.turn(owners=json.dumps(listed(replica("a"))))
     for path in (volume.path, volume.path / "owners.json"):
-        async with watching(FileOwners(path)) as told:
-            await told.next()
+        async with watching(FileOwners(path)) as watched:
+            await watched.next()
             volume.turn(owners=json.dumps(listed(replica("b"))))
-            assert await told.next() == ["b"]
+            assert await watched.next() == ["b"]
             volume.turn(owners=json.dumps(listed(replica("c"))))
-            assert await told.next() == ["c"]
+            assert await watched.next() == ["c"]
 
 
 async def test_a_watch_sees_changes_behind_links_to_other_directories(tmp_path: Path) -> None:
@@ -278,21 +285,21 @@ async def test_a_watch_sees_changes_behind_links_to_other_directories(tmp_path: 
     shortcut = tmp_path / "elsewhere" / "owners.json"
     shortcut.parent.mkdir()
     shortcut.symlink_to("../link/owners.json")
-    async with watching(FileOwners(shortcut)) as told:
-        assert await told.next() == ["r1"]
+    async with watching(FileOwners(shortcut)) as watched:
+        assert await watched.next() == ["r1"]
         write(tmp_path / "real1" / "owners.json", replica("changed"))
-        assert await told.next() == ["changed"]
+        assert await watched.next() == ["changed"]
         turned = tmp_path / "turned"
         turned.symlink_to("real2")
         turned.replace(link)
-        assert await told.next() == ["r2"]
+        assert await watched.next() == ["r2"]
 
 
 async def test_a_watch_waits_for_the_end_of_a_file_that_is_being_written(file: Path) -> None:
     text = json.dumps(listed(replica("a"), replica("b")))
-    async with watching(FileOwners(file)) as told:
-        assert await told.next() == ["a"]
-        following = asyncio.create_task(told.next())
+    async with watching(FileOwners(file)) as watched:
+        assert await watched.next() == ["a"]
+        following = asyncio.create_task(watched.next())
         with file.open("w") as writer:
             for at in range(0, len(text), 100):
                 writer.write(text[at : at + 100])
@@ -305,26 +312,26 @@ async def test_a_watch_ends_with_an_error_when_a_file_stays_senseless_and_the_ne
     file: Path,
 ) -> None:
     owners = FileOwners(file)
-    async with watching(owners) as told:
-        assert await told.next() == ["a"]
+    async with watching(owners) as watched:
+        assert await watched.next() == ["a"]
         overwrite(file, "{")
-        assert "cannot understand" in await told.trouble()
-    async with watching(owners) as told:
-        assert "cannot understand" in await told.trouble()
+        assert "cannot understand" in await watched.error()
+    async with watching(owners) as watched:
+        assert "cannot understand" in await watched.error()
     write(file, replica("b"))
-    async with watching(owners) as told:
-        assert await told.next() == ["b"]
+    async with watching(owners) as watched:
+        assert await watched.next() == ["b"]
 
 
 async def test_a_watch_is_not_held_up_by_what_goes_on_beside_the_file(file: Path) -> None:
     noise = asyncio.create_task(make_noise(file.with_name("noise")))
     try:
-        async with watching(FileOwners(file)) as told:
-            assert await told.next() == ["a"]
+        async with watching(FileOwners(file)) as watched:
+            assert await watched.next() == ["a"]
             write(file, replica("b"))
-            assert await told.next() == ["b"]
+            assert await watched.next() == ["b"]
             overwrite(file, "{")
-            assert "cannot understand" in await told.trouble()
+            assert "cannot understand" in await watched.error()
     finally:
         noise.cancel()
 
@@ -332,12 +339,12 @@ async def test_a_watch_is_not_held_up_by_what_goes_on_beside_the_file(file: Path
 async def test_a_file_that_never_comes_to_rest_is_an_error_in_the_end(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instance_manager.orphans.owners.owners._SETTLE_AT_MOST", 1.0)
+    monkeypatch.setattr("instance_manager.orphans.owners.files._SETTLE_AT_MOST", 1.0)
     overwrite(file, "{")
     noise = asyncio.create_task(make_noise(file))
     try:
-        async with watching(FileOwners(file)) as told:
-            await told.trouble()
+        async with watching(FileOwners(file)) as watched:
+            await watched.error()
     finally:
         noise.cancel()
 
@@ -353,8 +360,8 @@ async def test_a_watch_ends_with_an_error_when_the_directory_goes_away(tmp_path:
     folder = tmp_path / "folder"
     folder.mkdir()
     write(folder / "owners.json", replica("a"))
-    async with watching(FileOwners(folder)) as told:
-        assert await told.next() == ["a"]
+    async with watching(FileOwners(folder)) as watched:
+        assert await watched.next() == ["a"]
         (folder / "owners.json").unlink()
         folder.rmdir()
-        assert "cannot find" in await told.trouble()
+        assert "cannot find" in await watched.error()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from instance_manager.orphans.model import Kind, Owner
+from instance_manager.orphans.model import Owner, OwnerKind
 from instance_manager.orphans.owners.parse import MAX_YAML, InvalidOwnersError, parse
 from tests.support.owner_files import listed, replica
 
@@ -22,8 +22,8 @@ def as_yaml(*documents: object) -> bytes:
 def test_a_list_in_json_tells_every_field_of_each_owner() -> None:
     volume = replica("v-e-0", kind="Engine", current="starting", node="node-2", manager="im-2")
     assert parse(as_json(replica("v-r-1", deleting=True), volume)) == [
-        Owner("v-r-1", Kind.REPLICA, True, "node-1", "node-1", "running", "running", "im-1"),
-        Owner("v-e-0", Kind.ENGINE, False, "node-2", "node-2", "running", "starting", "im-2"),
+        Owner("v-r-1", OwnerKind.REPLICA, True, "node-1", "node-1", "running", "running", "im-1"),
+        Owner("v-e-0", OwnerKind.ENGINE, False, "node-2", "node-2", "running", "starting", "im-2"),
     ]
 
 
@@ -51,7 +51,7 @@ def test_each_document_of_yaml_may_be_an_object_or_a_list() -> None:
 def test_the_items_of_a_list_of_the_kubernetes_api_have_its_kind() -> None:
     engine = {key: value for key, value in replica("a").items() if key != "kind"}
     (owner,) = parse(json.dumps({"kind": "EngineList", "items": [engine]}).encode())
-    assert owner.kind is Kind.ENGINE
+    assert owner.kind is OwnerKind.ENGINE
 
 
 def test_a_list_without_items_says_that_there_are_no_owners() -> None:
@@ -60,7 +60,7 @@ def test_a_list_without_items_says_that_there_are_no_owners() -> None:
 
 def test_what_is_not_filled_in_yet_is_empty() -> None:
     new = {"kind": "Replica", "metadata": {"name": "a"}, "spec": {"nodeID": None}, "status": None}
-    assert parse(json.dumps(new).encode()) == [Owner("a", Kind.REPLICA)]
+    assert parse(json.dumps(new).encode()) == [Owner("a", OwnerKind.REPLICA)]
 
 
 def test_a_time_of_deletion_that_yaml_reads_as_a_time_is_one() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.orphans.model import Kind, ObservedInstance, Owner, Unreadable, Verdict
+from instance_manager.orphans.model import ObservedInstance, Owner, OwnerKind, Unreadable, Verdict
 from instance_manager.orphans.verification import (
     NO_OWNERS,
     Conclusion,
@@ -16,16 +16,16 @@ from instance_manager.orphans.verification import (
 )
 
 MANAGER = "im-1"
-SEEN = ObservedInstance("v-e-0", "u1", Kind.ENGINE, "running")
-OTHER = Owner("w-e-0", Kind.ENGINE)
-OWNER = Owner("v-e-0", Kind.ENGINE, False, "n", "n", "running", "running", MANAGER)
+SEEN = ObservedInstance("v-e-0", "u1", OwnerKind.ENGINE, "running")
+OTHER = Owner("w-e-0", OwnerKind.ENGINE)
+OWNER = Owner("v-e-0", OwnerKind.ENGINE, False, "n", "n", "running", "running", MANAGER)
 AWAY = Unreadable("no answer within 30 s")
 
 
 def begun(seen: ObservedInstance = SEEN) -> Verification:
-    inquiry = Verification("v-e-0", "u1", MANAGER).on_instance_read(seen)
-    assert isinstance(inquiry, Verification)
-    return inquiry
+    verification = Verification("v-e-0", "u1", MANAGER).on_instance_read(seen)
+    assert isinstance(verification, Verification)
+    return verification
 
 
 def verdict(then: Verification | Conclusion) -> Verdict:
@@ -34,41 +34,41 @@ def verdict(then: Verification | Conclusion) -> Verdict:
 
 
 def at_the_last_read() -> Verification:
-    inquiry = begun().on_owner_read(None)
-    assert isinstance(inquiry, Verification)
-    inquiry_ = inquiry.on_owners_read([OTHER])
+    verification = begun().on_owner_read(None)
+    assert isinstance(verification, Verification)
+    inquiry_ = verification.on_owners_read([OTHER])
     assert isinstance(inquiry_, Verification)
     return inquiry_
 
 
 def test_the_process_comes_first_then_its_owner_then_the_process_again() -> None:
-    inquiry = Verification("v-e-0", "u1", MANAGER)
-    assert inquiry.next is Read.INSTANCE
+    verification = Verification("v-e-0", "u1", MANAGER)
+    assert verification.next is Read.INSTANCE
     assert begun().next is Read.OWNER
     assert at_the_last_read().next is Read.INSTANCE
     assert verdict(at_the_last_read().on_instance_read(SEEN)) is Verdict.ORPHAN
 
 
 def test_an_owner_that_is_missing_is_looked_for_among_all() -> None:
-    inquiry = begun().on_owner_read(None)
-    assert isinstance(inquiry, Verification)
-    assert inquiry.next is Read.ALL_OWNERS
-    assert verdict(inquiry.on_owners_read([OTHER, OWNER])) is Verdict.OWNED
+    verification = begun().on_owner_read(None)
+    assert isinstance(verification, Verification)
+    assert verification.next is Read.ALL_OWNERS
+    assert verdict(verification.on_owners_read([OTHER, OWNER])) is Verdict.OWNED
 
 
 def test_a_source_that_shows_no_owner_at_all_proves_nothing() -> None:
-    inquiry = begun().on_owner_read(None)
-    assert isinstance(inquiry, Verification)
-    found = inquiry.on_owners_read([])
+    verification = begun().on_owner_read(None)
+    assert isinstance(verification, Verification)
+    found = verification.on_owners_read([])
     assert verdict(found) is Verdict.UNKNOWN
     assert isinstance(found, Conclusion)
     assert NO_OWNERS in found.judgement.reason
 
 
 def test_no_owner_at_all_is_believed_when_it_is_known_by_other_means() -> None:
-    inquiry = replace(begun(), believe_empty=True).on_owner_read(None)
-    assert isinstance(inquiry, Verification)
-    then = inquiry.on_owners_read([])
+    verification = replace(begun(), believe_empty=True).on_owner_read(None)
+    assert isinstance(verification, Verification)
+    then = verification.on_owners_read([])
     assert isinstance(then, Verification)
     assert verdict(then.on_instance_read(SEEN)) is Verdict.ORPHAN
 
@@ -101,9 +101,9 @@ def test_an_instance_that_is_gone_or_has_another_uuid_is_no_orphan() -> None:
 
 def test_what_could_not_be_read_leaves_everything_open() -> None:
     assert verdict(begun().on_owner_read(AWAY)) is Verdict.UNKNOWN
-    inquiry = begun().on_owner_read(None)
-    assert isinstance(inquiry, Verification)
-    assert verdict(inquiry.on_owners_read(AWAY)) is Verdict.UNKNOWN
+    verification = begun().on_owner_read(None)
+    assert isinstance(verification, Verification)
+    assert verdict(verification.on_owners_read(AWAY)) is Verdict.UNKNOWN
     assert verdict(at_the_last_read().on_instance_read(AWAY)) is Verdict.UNKNOWN
 
 
@@ -113,9 +113,9 @@ def test_an_instance_without_a_uuid_is_not_looked_into() -> None:
 
 
 def test_a_second_inquiry_reads_the_owner_last() -> None:
-    inquiry = verify_again(SEEN, MANAGER, believe_empty=False)
-    assert inquiry.next is Read.INSTANCE
-    then = inquiry.on_instance_read(SEEN)
+    verification = verify_again(SEEN, MANAGER, believe_empty=False)
+    assert verification.next is Read.INSTANCE
+    then = verification.on_instance_read(SEEN)
     assert isinstance(then, Verification)
     assert then.next is Read.OWNER
     assert verdict(then.on_owner_read(OWNER)) is Verdict.OWNED

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from instance_manager.orphans.agent import OrphanAgent
-from instance_manager.orphans.model import Kind, ObservedInstance, Orphan, Owner
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 from instance_manager.orphans.settings import OrphanSettings
 from tests.support.fake_orphans import FakeManager, MemoryOwners, MemoryRecords
 from tests.support.fakes import FakeClock
@@ -22,7 +22,7 @@ def owner(name: str, **fields: object) -> Owner:
     """Return an owner that runs on the instance manager, with some of it changed."""
     here = Owner(
         name,
-        Kind.ENGINE,
+        OwnerKind.ENGINE,
         node_id="n",
         owner_id="n",
         desired_state="running",
@@ -33,7 +33,7 @@ def owner(name: str, **fields: object) -> Owner:
 
 
 def instance(name: str, uuid: str = "u1", state: str = "running") -> ObservedInstance:
-    return ObservedInstance(name, uuid, Kind.ENGINE, state)
+    return ObservedInstance(name, uuid, OwnerKind.ENGINE, state)
 
 
 class OrphanWorld:
@@ -86,7 +86,7 @@ class OrphanWorld:
     def _idle(self) -> bool:
         """Whether the agent waits for nothing but time and news."""
         real = self.agent.reconciler
-        under_way = any(case.busy for case in real.cases.open.values()) or any(
+        under_way = any(each.in_flight for each in real.candidates.open.values()) or any(
             due == float("inf") for due in real._due.values()
         )
         return not under_way and real.next_due() > self.clock.now()

@@ -6,42 +6,41 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from instance_manager.core.process import State
-from instance_manager.orphans.interfaces import (
-    CannotDeleteError,
-    CannotReadError,
+from instance_manager.orphans.events import (
     InstanceChanged,
-    InstanceNews,
+    InstanceEvent,
+    InstanceManagerLeaving,
     InstancesListed,
-    ManagerLeaving,
     OwnerChanged,
-    OwnerNews,
+    OwnerEvent,
     OwnersListed,
 )
-from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
+from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 
-News = TypeVar("News")
+Item = TypeVar("Item")
 
 
-class _Feed(Generic[News]):
-    """Tells every watcher what is posted."""
+class _Feed(Generic[Item]):
+    """Gives every watcher what is posted."""
 
     def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[News | CannotReadError]] = set()
+        self._queues: set[asyncio.Queue[Item | CannotReadError]] = set()
 
-    def post(self, news: News | CannotReadError) -> None:
+    def post(self, item: Item | CannotReadError) -> None:
         for queue in self._queues:
-            queue.put_nowait(news)
+            queue.put_nowait(item)
 
-    async def follow(self, first: News) -> AsyncGenerator[News, None]:
-        queue: asyncio.Queue[News | CannotReadError] = asyncio.Queue()
+    async def follow(self, first: Item) -> AsyncGenerator[Item, None]:
+        queue: asyncio.Queue[Item | CannotReadError] = asyncio.Queue()
         queue.put_nowait(first)
         self._queues.add(queue)
         try:
             while True:
-                news = await queue.get()
-                if isinstance(news, CannotReadError):
-                    raise news
-                yield news
+                item = await queue.get()
+                if isinstance(item, CannotReadError):
+                    raise item
+                yield item
         finally:
             self._queues.discard(queue)
 
@@ -52,52 +51,53 @@ class MemoryOwners:
     def __init__(self, *owners: Owner) -> None:
         self.owners = {owner.name: owner for owner in owners}
         """By name; what `put` and `remove` change."""
-        self.trouble = ""
+        self.failure = ""
         """Why nothing can be read; empty while all is well."""
         self.quiet = False
-        """Whether watchers are told nothing, as when notifications are late."""
+        """Whether watchers get nothing, as when notifications are late."""
         self.stuck = False
         """Whether live reads are never answered."""
         self.reads = 0
         """How many live reads there were."""
         self.before_read: Callable[[], None] = lambda: None
         """Called before each live read, to change something at the last moment."""
-        self._feed: _Feed[OwnerNews] = _Feed()
+        self._feed: _Feed[OwnerEvent] = _Feed()
 
     def put(self, owner: Owner) -> None:
         """Make or change an owner."""
         self.owners[owner.name] = owner
-        self._tell(OwnerChanged(owner.name, owner))
+        self._notify(OwnerChanged(owner.name, owner))
 
     def remove(self, name: str) -> None:
         """Remove an owner; nothing if there is none."""
         self.owners.pop(name, None)
-        self._tell(OwnerChanged(name, None))
+        self._notify(OwnerChanged(name, None))
 
     def relist(self) -> None:
-        """Tell watchers everything there is."""
-        self._tell(OwnersListed(tuple(self.owners.values())))
+        """Give watchers a list of everything."""
+        self._notify(OwnersListed(tuple(self.owners.values())))
 
     def fail(self, reason: str) -> None:
         """Be unreadable from now on; watchers are cut off. An empty reason: be readable again."""
-        self.trouble = reason
+        self.failure = reason
         if reason:
             self._feed.post(CannotReadError(reason))
 
-    def _tell(self, news: OwnerNews) -> None:
+    def _notify(self, event: OwnerEvent) -> None:
         if not self.quiet:
-            self._feed.post(news)
+            self._feed.post(event)
 
     async def _live_read(self) -> None:
         self.reads += 1
         if self.stuck:
             await asyncio.Event().wait()
         self.before_read()
-        if self.trouble:
-            raise CannotReadError(self.trouble)
+        if self.failure:
+            raise CannotReadError(self.failure)
 
-    async def get_live(self, name: str) -> Owner | None:
+    async def get_live(self, kind: OwnerKind, name: str) -> Owner | None:
         """Read one owner."""
+        del kind
         await self._live_read()
         return self.owners.get(name)
 
@@ -106,22 +106,22 @@ class MemoryOwners:
         await self._live_read()
         return tuple(self.owners.values())
 
-    async def watch(self) -> AsyncGenerator[OwnerNews, None]:
-        """Tell what `put`, `remove` and `relist` do."""
-        if self.trouble:
-            raise CannotReadError(self.trouble)
-        async for news in self._feed.follow(OwnersListed(tuple(self.owners.values()))):
-            yield news
+    async def watch(self) -> AsyncGenerator[OwnerEvent, None]:
+        """Yield what `put`, `remove` and `relist` do."""
+        if self.failure:
+            raise CannotReadError(self.failure)
+        async for event in self._feed.follow(OwnersListed(tuple(self.owners.values()))):
+            yield event
 
 
 class FakeManager:
-    """An instance manager whose instances exist only here; implements `interfaces.InstanceManagerSource`."""
+    """An instance manager whose instances exist only here; implements `interfaces.InstanceManager`."""
 
     def __init__(self, name: str, *instances: ObservedInstance) -> None:
         self.name = name
         self.instances = {instance.name: instance for instance in instances}
         """By name."""
-        self.trouble = ""
+        self.failure = ""
         """Why it does not answer; empty while it does."""
         self.refusal = ""
         """Why it takes no order to delete; empty while it does."""
@@ -129,40 +129,40 @@ class FakeManager:
         """Orders to delete are answered once it is set, as it is unless somebody clears it."""
         self.unheld.set()
         self.quiet = False
-        """Whether watchers are told nothing."""
+        """Whether watchers get nothing."""
         self.asked: list[tuple[str, str]] = []
         """Name and UUID of every order to delete."""
         self.deleted: list[str] = []
         """UUID of each instance whose deletion was begun."""
-        self._feed: _Feed[InstanceNews] = _Feed()
+        self._feed: _Feed[InstanceEvent] = _Feed()
 
     def put(self, instance: ObservedInstance) -> None:
         """Create or change an instance."""
         self.instances[instance.name] = instance
-        self._tell(InstanceChanged(instance.name, instance))
+        self._notify(InstanceChanged(self.name, instance.name, instance))
 
     def end(self, name: str) -> None:
         """Let an instance leave the list; nothing if there is none."""
         self.instances.pop(name, None)
-        self._tell(InstanceChanged(name, None))
+        self._notify(InstanceChanged(self.name, name, None))
 
     def leave(self) -> None:
         """Say that the instance manager itself goes away."""
-        self._tell(ManagerLeaving())
+        self._notify(InstanceManagerLeaving(self.name))
 
     def fail(self, reason: str) -> None:
         """Answer nothing from now on; watchers are cut off. An empty reason: answer again."""
-        self.trouble = reason
+        self.failure = reason
         if reason:
             self._feed.post(CannotReadError(reason))
 
-    def _tell(self, news: InstanceNews) -> None:
+    def _notify(self, event: InstanceEvent) -> None:
         if not self.quiet:
-            self._feed.post(news)
+            self._feed.post(event)
 
     def _answer(self) -> None:
-        if self.trouble:
-            raise CannotReadError(self.trouble)
+        if self.failure:
+            raise CannotReadError(self.failure)
 
     async def get_live(self, seen: ObservedInstance) -> ObservedInstance | None:
         """Return the instance of that name."""
@@ -174,18 +174,18 @@ class FakeManager:
         self._answer()
         return tuple(self.instances.values())
 
-    async def watch(self) -> AsyncGenerator[InstanceNews, None]:
-        """Tell what `put`, `end` and `leave` do."""
+    async def watch(self) -> AsyncGenerator[InstanceEvent, None]:
+        """Yield what `put`, `end` and `leave` do."""
         self._answer()
-        async for news in self._feed.follow(InstancesListed(tuple(self.instances.values()))):
-            yield news
+        async for event in self._feed.follow(InstancesListed(self.name, tuple(self.instances.values()))):
+            yield event
 
     async def delete(self, seen: ObservedInstance) -> bool:
         """Begin to stop an instance; a test ends it."""
         self.asked.append((seen.name, seen.uuid))
         await self.unheld.wait()
-        if self.trouble or self.refusal:
-            raise CannotDeleteError(self.trouble or self.refusal)
+        if self.failure or self.refusal:
+            raise CannotDeleteError(self.failure or self.refusal)
         instance = self.instances.get(seen.name)
         if instance is None or instance.uuid != seen.uuid:
             return False
@@ -202,14 +202,14 @@ class MemoryRecords:
         """By name."""
         self.history: list[Orphan] = []
         """Those that have ended, oldest first."""
-        self.trouble = ""
+        self.failure = ""
         """Why they cannot be read or written; empty while they can."""
-        self.troubles: dict[str, str] = {}
-        """What is wrong with the search, as it was told last."""
+        self.conditions: dict[str, str] = {}
+        """What keeps the agent from finding orphans, as it has last reported."""
 
     def _check(self) -> None:
-        if self.trouble:
-            raise CannotReadError(self.trouble)
+        if self.failure:
+            raise CannotReadError(self.failure)
 
     async def list(self) -> Sequence[Orphan]:
         """Return the open records."""
@@ -221,19 +221,16 @@ class MemoryRecords:
         self._check()
         return self.open.get(name)
 
-    async def put(self, record: Orphan) -> None:
-        """Write an open record, keeping what a person has asked for."""
+    async def create(self, record: Orphan) -> None:
+        """Write a new record, unless there is one of its name."""
         self._check()
-        known = self.open.get(record.name)
-        if known is not None and known.requested_by and not record.requested_by:
-            record = replace(record, requested_by=known.requested_by, requested_at=known.requested_at)
-        self.open[record.name] = record
+        self.open.setdefault(record.name, record)
 
     async def update(self, record: Orphan) -> None:
-        """Write a record that is open."""
+        """Write a record that is open, keeping a later request."""
         self._check()
         if record.name in self.open:
-            await self.put(record)
+            self.open[record.name] = record.with_request_of(self.open[record.name])
 
     async def remove(self, record: Orphan) -> None:
         """End a record."""
@@ -249,7 +246,7 @@ class MemoryRecords:
         self.open[name] = replace(self.open[name], requested_by=who, requested_at=now)
         return self.open[name]
 
-    async def tell(self, troubles: Mapping[str, str]) -> None:
-        """Note what is wrong with the search."""
+    async def report_conditions(self, conditions: Mapping[str, str]) -> None:
+        """Keep the conditions."""
         self._check()
-        self.troubles = dict(troubles)
+        self.conditions = dict(conditions)

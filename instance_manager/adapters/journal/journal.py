@@ -18,13 +18,14 @@ from instance_manager.adapters.journal import codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
-from instance_manager.platform.linux import file_identity
-from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
+from instance_manager.platform.sqlite import FAILURES, SqliteFile, is_damage, is_transient
 
 log = structlog.get_logger(__name__)
 
-_UPSERT = "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process) VALUES (?, ?, ?, ?)"
-_TELL = "INSERT OR REPLACE INTO events (revision, time, previous, deleted, process) VALUES (?, ?, ?, ?, ?)"
+_UPSERT_PROCESS = "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process) VALUES (?, ?, ?, ?)"
+_INSERT_EVENT = (
+    "INSERT OR REPLACE INTO events (revision, time, previous, deleted, process) VALUES (?, ?, ?, ?, ?)"
+)
 _READ = (
     "SELECT revision, time, previous, deleted, process FROM events "
     "WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
@@ -35,13 +36,6 @@ _PRUNE_EVERY = 256
 """Number of changes that may be kept beyond the limit."""
 
 _CANNOT_WRITE = "cannot write the journal; a daemon that dies now may lose track of a process"
-_PASSING = {
-    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
-    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
-}
-"""Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
-_UNREADABLE = (sqlite3.Error, OverflowError, TypeError, ValueError, NewerSchemaError)
-"""What reading may raise, since a damaged file may hold values of any type."""
 
 
 class SqliteJournal:
@@ -56,27 +50,25 @@ class SqliteJournal:
             memory: number of changes to keep.
             retry_interval: seconds from a failure to the next attempt, which writes everything.
         """
-        self._path = path
+        # The journal is small; checkpoints of few pages never take long.
+        self._file = SqliteFile(path, STEPS, pragmas=("synchronous = OFF", "wal_autocheckpoint = 256"))
         self._boot_id = boot_id
         self._memory = memory
-        self._connection: sqlite3.Connection | None = None
         self._everything: Callable[[], Iterable[JournalRecord]] = tuple
         self._recent: Callable[[], Iterable[Change]] = tuple
         self._on_health: Callable[[bool], object] = lambda _: None
         self._retry_interval = retry_interval
         self._next_attempt = 0.0
-        self._next_look: asyncio.TimerHandle | None = None
-        self._file: tuple[int, int] | None = None
-        """Device and inode of the open file."""
+        self._health_check: asyncio.TimerHandle | None = None
         self._of_another_boot = False
         self._pruned = 0
         self.revision = 0
         """Revision of the latest change of earlier daemons."""
         self.epoch = uuid.uuid4().hex[:12]
         """Identifies the sequence of revisions; a new one after a reboot or when the journal was lost."""
-        self.troubles = 0
+        self.failures = 0
         """Number of failed reads and writes since the start."""
-        self.trouble = ""
+        self.last_error = ""
         """Why it is failing now; empty if it is not."""
 
     def open(self) -> list[JournalRecord]:
@@ -86,14 +78,14 @@ class SqliteJournal:
         """
         try:
             records = self._load()
-        except _UNREADABLE as error:
-            if not _is_damage(error):
-                self._disconnect()
+        except FAILURES as error:
+            if not is_damage(error):
+                self._file.close()
                 self._failed("cannot read the journal; processes are recovered from what they carry", error)
                 return []
             self._failed("cannot read the journal; it is moved aside and a new one is begun", error)
-            self._move_aside()
-            with contextlib.suppress(*_UNREADABLE):
+            self._file.move_aside()
+            with contextlib.suppress(*FAILURES):
                 self._load()
                 self._begin()
                 # The new file works, so the first process is written at once.
@@ -111,7 +103,7 @@ class SqliteJournal:
         recent: Callable[[], Iterable[Change]],
         on_health: Callable[[bool], object],
     ) -> None:
-        """Set the sources for writing everything again after a failure, and who is told of failures.
+        """Set what to write after a failure, and what to call about failures.
 
         Args:
             everything: returns all records.
@@ -122,39 +114,29 @@ class SqliteJournal:
         self._recent = recent
         self._on_health = on_health
 
-    def tend(self) -> None:
-        """Look after the file from now on, on the running event loop, until it is closed.
-
-        What cannot be written is tried again although nothing changes, and a file that somebody has removed,
-        into which everything could be written without an error, is made again.
-        """
+    def start_health_check(self) -> None:
+        """Start the periodic check: retry failed writes; recreate a file that was unlinked."""
         loop = asyncio.get_running_loop()
-        self._next_look = loop.call_later(self._retry_interval, self._look_after)
+        self._health_check = loop.call_later(self._retry_interval, self._check_health)
 
     def close(self) -> None:
         """Stop writing."""
-        if self._next_look is not None:
-            self._next_look.cancel()
-        self._disconnect()
+        if self._health_check is not None:
+            self._health_check.cancel()
+        self._file.close()
 
-    def _look_after(self) -> None:
-        if self._connection is not None and file_identity(self._path) != self._file:
-            self._disconnect()
+    def _check_health(self) -> None:
+        if self._file.was_replaced:
+            self._file.close()
             self._failed(_CANNOT_WRITE, FileNotFoundError("somebody has removed or replaced the file"))
-        elif self.trouble and time.monotonic() >= self._next_attempt:
+        elif self.last_error and time.monotonic() >= self._next_attempt:
             self._catch_up()
-        self.tend()
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+        self.start_health_check()
 
     def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write a process as it is now, and the changes that are about to be published."""
         text = codec.encode(record.process)
-        self._write(_UPSERT, _row(record, text), changes, text)
+        self._write(_UPSERT_PROCESS, _process_row(record, text), changes, text)
 
     def forget(self, uuid: str, changes: Sequence[Change]) -> None:
         """Delete the record of a process of which nothing is left, and write its last changes."""
@@ -164,28 +146,23 @@ class SqliteJournal:
     async def changes(self) -> AsyncIterator[Change]:
         """Yield the changes of earlier daemons, oldest first; stops early if they cannot be read."""
         begin = 0
-        while self._connection is not None:
+        while self._file.is_open:
             try:
-                rows = self._connection.execute(_READ, (begin, self.revision, _CHUNK)).fetchall()
-                told = [codec.decode_change(row) for row in rows]
-            except _UNREADABLE as error:
-                self.troubles += 1
+                rows = self._file.connection.execute(_READ, (begin, self.revision, _CHUNK)).fetchall()
+                changes = [codec.decode_change(row) for row in rows]
+            except FAILURES as error:
+                self.failures += 1
                 log.error("cannot read the history in the journal", reason=str(error))  # noqa: TRY400
                 return
-            if not told:
+            if not changes:
                 return
-            for change in told:
+            for change in changes:
                 yield change
-            begin = told[-1].revision
+            begin = changes[-1].revision
             await asyncio.sleep(0)
 
     def _load(self) -> list[JournalRecord]:
-        connection = self._connect()
-        # A file that can be read may still be damaged in a page that is only used when writing.
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if state != "ok":
-            raise ValueError(f"the file is damaged: {state}")
-        upgrade(connection, STEPS)
+        connection = self._file.open()
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         (latest,) = connection.execute("SELECT max(revision) FROM events").fetchone()
         revision = max(int(meta.get("revision", 0)), latest or 0)
@@ -195,14 +172,14 @@ class SqliteJournal:
         self._of_another_boot = meta.get("boot_id") != self._boot_id
         if self._of_another_boot:
             if records:
-                log.info("journal emptied: it tells of another boot of this machine", processes=len(records))
+                log.info("journal emptied: it is of another boot of this machine", processes=len(records))
             records, epoch = [], self.epoch
         self.revision, self.epoch = revision, epoch
         return records
 
     def _begin(self) -> None:
-        """Say in the file that it is of this boot from now on."""
-        with self._transaction() as connection:
+        """Mark the file as one of this boot."""
+        with self._file.transaction() as connection:
             if self._of_another_boot:
                 connection.execute("DELETE FROM processes")
                 connection.execute("DELETE FROM events")
@@ -211,45 +188,22 @@ class SqliteJournal:
                 [("boot_id", self._boot_id), ("revision", str(self.revision)), ("epoch", self.epoch)],
             )
 
-    def _move_aside(self) -> None:
-        self._disconnect()
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                # So named that SQLite finds what belongs together.
-                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
-
-    def _connect(self) -> sqlite3.Connection:
-        self._disconnect()
-        connection = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = OFF")
-        # The journal is small; checkpoints of few pages never take long.
-        connection.execute("PRAGMA wal_autocheckpoint = 256")
-        self._file = file_identity(self._path)
-        return connection
-
     def _write(
         self, statement: str, values: tuple[object, ...], changes: Sequence[Change], text: str
     ) -> None:
         """Execute a statement and write its changes in one transaction."""
-        if self.trouble and (time.monotonic() < self._next_attempt or not self._catch_up()):
+        if self.last_error and (time.monotonic() < self._next_attempt or not self._catch_up()):
             return
         try:
-            if self._connection is None:
-                raise sqlite3.OperationalError("it could not be opened")
             if not changes:
-                self._connection.execute(statement, values)
+                self._file.connection.execute(statement, values)
                 return
-            with self._transaction() as connection:
+            with self._file.transaction() as connection:
                 connection.execute(statement, values)
-                connection.executemany(_TELL, [_told(change, text) for change in changes])
+                connection.executemany(_INSERT_EVENT, [_event_row(change, text) for change in changes])
                 self._prune(connection, changes[-1].revision)
         except sqlite3.Error as error:
             self._failed(_CANNOT_WRITE, error)
-
-    def _transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        assert self._connection is not None  # noqa: S101 - whoever calls has looked
-        return transaction(self._connection)
 
     def _prune(self, connection: sqlite3.Connection, revision: int) -> None:
         if revision - self._pruned >= _PRUNE_EVERY:
@@ -259,24 +213,26 @@ class SqliteJournal:
     def _catch_up(self) -> bool:
         """After a failure, write everything, since it is unknown what is missing."""
         try:
-            if self._connection is None:
+            if not self._file.is_open:
                 self._reopen()
-            with self._transaction() as connection:
+            with self._file.transaction() as connection:
                 connection.execute("DELETE FROM processes")
                 connection.executemany(
-                    _UPSERT, [_row(record, codec.encode(record.process)) for record in self._everything()]
+                    _UPSERT_PROCESS,
+                    [_process_row(record, codec.encode(record.process)) for record in self._everything()],
                 )
                 connection.executemany(
-                    _TELL, [_told(change, codec.encode(change.process)) for change in self._recent()]
+                    _INSERT_EVENT,
+                    [_event_row(change, codec.encode(change.process)) for change in self._recent()],
                 )
-        except _UNREADABLE as error:
+        except FAILURES as error:
             self._failed("cannot write the journal yet", error)
-            if not _passes(error):
+            if not is_transient(error):
                 # Opened anew the next time: it may be damaged, or have been read-only when it was opened.
-                self._disconnect()
+                self._file.close()
             return False
-        log.info("journal written again", failures=self.troubles)
-        self.trouble = ""
+        log.info("journal written again", failures=self.failures)
+        self.last_error = ""
         self._on_health(True)
         return True
 
@@ -285,43 +241,29 @@ class SqliteJournal:
         revision, epoch = self.revision, self.epoch
         try:
             self._load()
-        except _UNREADABLE as error:
-            if not _is_damage(error):
-                self._disconnect()
+        except FAILURES as error:
+            if not is_damage(error):
+                self._file.close()
                 raise
-            self._move_aside()
+            self._file.move_aside()
             self._load()
         finally:
             self.revision, self.epoch = revision, epoch
         self._begin()
 
     def _failed(self, event: str, error: Exception) -> None:
-        self.troubles += 1
+        self.failures += 1
         self._next_attempt = time.monotonic() + self._retry_interval
         log.debug("journal attempt failed", reason=str(error), retry_in=self._retry_interval)
-        if not self.trouble or self.troubles % 1000 == 0:
-            log.error(event, path=str(self._path), reason=str(error), failures=self.troubles)
+        if not self.last_error or self.failures % 1000 == 0:
+            log.error(event, path=str(self._file.path), reason=str(error), failures=self.failures)
             self._on_health(False)
-        self.trouble = f"{event}: {error}"
+        self.last_error = f"{event}: {error}"
 
 
-def _is_damage(error: Exception) -> bool:
-    """Tell whether a file will never be of use; being busy, full or forbidden passes."""
-    return _code(error) not in _PASSING
-
-
-def _passes(error: Exception) -> bool:
-    """Tell whether what has failed can succeed with the same connection."""
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
-
-
-def _code(error: Exception) -> int:
-    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
-
-
-def _row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:
+def _process_row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:
     return record.process.uuid, record.listed, record.replaces, text
 
 
-def _told(change: Change, text: str) -> tuple[int, float, str, int, str]:
+def _event_row(change: Change, text: str) -> tuple[int, float, str, int, str]:
     return change.revision, change.time, change.previous or "", change.deleted, text

@@ -1,6 +1,8 @@
 """The state directory: used by one daemon at a time, and the mark of the processes it owns."""
 
+import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from instance_manager.platform import contract
@@ -12,6 +14,17 @@ PATIENCE = 2.0
 
 class StateDirError(Exception):
     """The state directory cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirInspection:
+    """What can be seen of a state directory from outside."""
+
+    exists: bool
+    readable: bool
+    writable: bool
+    locked: bool
+    """Whether a daemon uses it."""
 
 
 class StateDir:
@@ -43,7 +56,7 @@ class StateDir:
     def open(self, patience: float = PATIENCE) -> None:
         """Create the directory and lock it, waiting `patience` seconds at most for the lock.
 
-        Some hold it for a moment: the last daemon's child in the middle of its execve, `doctor` in its look.
+        Some hold it for a moment: the last daemon's child in the middle of its execve, or `doctor`.
 
         Raises:
             StateDirError: if another daemon has it, or it cannot be created.
@@ -63,7 +76,31 @@ class StateDir:
             ) from error
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def inspect(self) -> StateDirInspection:
+        """Look at the directory without changing anything."""
+        return StateDirInspection(
+            exists=self.path.is_dir(),
+            readable=os.access(self.path, os.R_OK | os.X_OK),
+            writable=os.access(self.path, os.W_OK),
+            locked=_is_locked(self.path / "lock"),
+        )
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who look do not take each other for a daemon.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -26,11 +26,11 @@ class JournalHealth(Protocol):
     """What the metrics need to know about the journal."""
 
     @property
-    def troubles(self) -> int:
+    def failures(self) -> int:
         """How often reading or writing has failed."""
 
     @property
-    def trouble(self) -> str:
+    def last_error(self) -> str:
         """What is wrong with it now; empty if nothing is."""
 
 
@@ -154,12 +154,12 @@ class DaemonCollector:
         yield GaugeMetricFamily(
             "instance_manager_journal_up",
             "Whether the journal is written (1) or is failing (0).",
-            value=not journal.trouble,
+            value=not journal.last_error,
         )
         yield CounterMetricFamily(
             "instance_manager_journal_failures",
             "Failed reads and writes of the journal.",
-            value=journal.troubles,
+            value=journal.failures,
         )
 
     def _logs(self) -> Metric:

@@ -91,7 +91,7 @@ class Pages:
                 "ready": ready,
                 "phase": self.phase,
                 # For information only: the daemon serves without a journal too.
-                "journal": self._sources.journal.trouble or "ok",
+                "journal": self._sources.journal.last_error or "ok",
             },
         )
 

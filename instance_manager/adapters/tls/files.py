@@ -1,14 +1,14 @@
 """The three files of a TLS directory."""
 
 import os
-import stat
 from pathlib import Path
 
 from instance_manager.core.certificates import FILES, CertificateError, CertificateSet
+from instance_manager.platform.files import Stamp, open_regular, stamp_of
 
 _LARGEST = 1 << 20
 
-Fingerprint = tuple[tuple[int, ...] | None, ...]
+Fingerprint = tuple[Stamp | None, ...]
 """Changes whenever one of the files does."""
 
 
@@ -31,21 +31,16 @@ def is_empty(folder: Path) -> bool:
     return not any(os.path.lexists(folder / name) for name in FILES)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def _identity(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        return stamp_of(path.stat())
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _content(path: Path) -> bytes:
     try:
-        # A named pipe in its place must not block.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:  # noqa: PTH123 - it is open already
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise CertificateError(f"cannot read {path}: it is not a file; {_needed()}")
+        with open_regular(path) as file:
             content = file.read(_LARGEST + 1)
     except PermissionError as error:
         raise CertificateError(

@@ -7,19 +7,19 @@ import click
 from instance_manager.cli import render
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.orphans.context import (
-    Desk,
+    OrphanContext,
     find_record,
     owners_option,
     records_option,
     target_option,
-    with_desk,
+    with_context,
 )
 from instance_manager.cli.orphans.run import run
 from instance_manager.cli.parameters import AliasGroup, examples
 
 if TYPE_CHECKING:
     from instance_manager.cli.orphans.views import WithoutIdentity
-    from instance_manager.orphans.manual import Deletion, Finding
+    from instance_manager.orphans.manual import Deletion, Explanation
     from instance_manager.orphans.model import Orphan
 
 EXIT_CODES = """
@@ -62,59 +62,59 @@ cli.add_command(run)
 )
 @click.option("--history", is_flag=True, help="Show closed records, and why each was closed.")
 @render.output_option
-@with_desk
-async def list_(desk: Desk, everything: bool, history: bool, output: str | None) -> None:
+@with_context
+async def list_(context: OrphanContext, everything: bool, history: bool, output: str | None) -> None:
     """Show the orphans that the agent has found; `ls` for short.
 
     A table abbreviates names, and every command understands that; -o wide shows them in full. What keeps the
-    agent from finding orphans is told on stderr.
+    agent from finding orphans is reported on stderr.
     """
     from instance_manager.cli.orphans.views import show_all, show_records
 
     if everything and history:
         raise click.UsageError("cannot show --all and --history at once: --all lists the instances of now")
-    records = desk.records()
+    records = context.records()
     if not history:
-        for what, why in (await records.troubles()).items():
-            click.echo(render.printable(f"The agent has trouble: {what}: {why}"), err=True)
+        for what, why in (await records.conditions()).items():
+            click.echo(render.printable(f"The agent reports: {what}: {why}"), err=True)
     if history:
         show_records(await records.history(), output, ended=True)
     elif everything:
-        others, troubles = await _without_identity(desk)
+        others, errors = await _without_identity(context)
         show_all(await records.list(), others, output)
-        if troubles:
-            raise Failure("; ".join(troubles), ExitCode.UNREACHABLE)
+        if errors:
+            raise Failure("; ".join(errors), ExitCode.UNREACHABLE)
     else:
         show_records(await records.list(), output, ended=False)
 
 
-async def _without_identity(desk: Desk) -> "tuple[list[WithoutIdentity], list[str]]":
+async def _without_identity(context: OrphanContext) -> "tuple[list[WithoutIdentity], list[str]]":
     """Return the instances without a UUID, and why some instance managers could not be asked."""
     from instance_manager.cli.orphans.views import WithoutIdentity
     from instance_manager.orphans.interfaces import CannotReadError
 
-    found, troubles = [], []
-    for target in (await desk.targets()).values():
-        source = desk.connect(target)
+    found, errors = [], []
+    for target in (await context.targets()).values():
+        manager = context.connect(target)
         try:
-            instances = await source.list_live()
+            instances = await manager.list_live()
         except CannotReadError as error:
-            troubles.append(str(error))
+            errors.append(str(error))
             continue
         found += [WithoutIdentity(each, target.name, target.url) for each in instances if not each.uuid]
-    return sorted(found, key=lambda each: (each.manager, each.instance.name)), troubles
+    return sorted(found, key=lambda each: (each.manager, each.instance.name)), errors
 
 
 @cli.command(epilog=examples("orphans get orphan-3f9a1b2c4d5e", "orphans get orphan-3f9a -o json"))
 @click.argument("orphan")
 @records_option
 @render.output_option
-@with_desk
-async def get(desk: Desk, orphan: str, output: str | None) -> None:
+@with_context
+async def get(context: OrphanContext, orphan: str, output: str | None) -> None:
     """Show the record of one orphan; its name may be abbreviated."""
     from instance_manager.cli.orphans.views import show_record
 
-    show_record(await find_record(desk, orphan), output)
+    show_record(await find_record(context, orphan), output)
 
 
 @cli.command(epilog=examples("orphans explain r1", "orphans explain r1 -o json"))
@@ -130,32 +130,32 @@ async def get(desk: Desk, orphan: str, output: str | None) -> None:
     show_default=True,
     help="How to show it.",
 )
-@with_desk
-async def explain(desk: Desk, instance: str, output: str) -> None:
+@with_context
+async def explain(context: OrphanContext, instance: str, output: str) -> None:
     """Show whether an instance is an orphan, and the reads that prove it.
 
     All reads are made now, in the agent's order: the instance, its owner, and the instance again. They end as
     soon as the verdict is clear.
     """
-    from instance_manager.cli.orphans.views import finding_as_dict, record_in_words, show_finding
-    from instance_manager.orphans import manual as by_hand
+    from instance_manager.cli.orphans.views import explanation_as_dict, record_in_words, show_explanation
+    from instance_manager.orphans import manual
     from instance_manager.orphans.model import Unreadable, Verdict
 
-    owners = await desk.owners()
-    findings: list[Finding] = []
-    for target in (await desk.targets()).values():
-        findings += await by_hand.explain(instance, desk.connect(target), owners)
-    records = {finding.manager: await _record_of(desk, finding) for finding in findings}
+    owners = await context.owners()
+    explanations: list[Explanation] = []
+    for target in (await context.targets()).values():
+        explanations += await manual.explain(instance, context.connect(target), owners)
+    records = {explanation.manager: await _record_of(context, explanation) for explanation in explanations}
     if output == "text":
-        for finding in findings:
-            show_finding(instance, finding)
-            click.echo(f"  record: {render.printable(record_in_words(records[finding.manager]))}")
+        for explanation in explanations:
+            show_explanation(instance, explanation)
+            click.echo(f"  record: {render.printable(record_in_words(records[explanation.manager]))}")
     else:
-        shown = [finding_as_dict(instance, each, records[each.manager]) for each in findings]
+        shown = [explanation_as_dict(instance, each, records[each.manager]) for each in explanations]
         render.show_data({"findings": shown}, output)
-    if not findings:
+    if not explanations:
         raise Failure(f"cannot find an instance named {instance!r}", ExitCode.NOT_FOUND)
-    unknown = [each for each in findings if each.judgement.verdict is Verdict.UNKNOWN]
+    unknown = [each for each in explanations if each.judgement.verdict is Verdict.UNKNOWN]
     if unknown:
         away = any(isinstance(each.conclusion.instance, Unreadable) for each in unknown)
         reasons = "; ".join(each.judgement.reason for each in unknown)
@@ -164,15 +164,15 @@ async def explain(desk: Desk, instance: str, output: str) -> None:
         )
 
 
-async def _record_of(desk: Desk, finding: "Finding") -> "Orphan | None":
+async def _record_of(context: OrphanContext, explanation: "Explanation") -> "Orphan | None":
     from instance_manager.orphans.interfaces import CannotReadError
     from instance_manager.orphans.model import ObservedInstance, record_name
 
-    instance = finding.conclusion.instance
+    instance = explanation.conclusion.instance
     if not isinstance(instance, ObservedInstance):
         return None
     try:
-        return await desk.records().get(record_name(instance, finding.manager))
+        return await context.records().get(record_name(instance, explanation.manager))
     except CannotReadError:
         return None
 
@@ -184,38 +184,38 @@ async def _record_of(desk: Desk, finding: "Finding") -> "Orphan | None":
 @target_option(required=False)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and why.")
 @render.output_option
-@with_desk
-async def delete(desk: Desk, orphan: str, dry_run: bool, output: str | None) -> None:
+@with_context
+async def delete(context: OrphanContext, orphan: str, dry_run: bool, output: str | None) -> None:
     """Delete the instance of an orphan.
 
     The instance and its owner are read again first, and the UUID is sent along, so nothing else that has the
-    name by now is hit. If the instance cannot be deleted now, the request is kept and the agent tries again.
+    name by now is hit. If the instance cannot be deleted now, the request is saved and the agent will retry.
     The record is closed when the instance is gone.
     """
     import time
 
-    from instance_manager.cli.orphans.views import show_finding, show_record
-    from instance_manager.orphans import manual as by_hand
+    from instance_manager.cli.orphans.views import show_explanation, show_record
+    from instance_manager.orphans import manual
 
-    record = await find_record(desk, orphan)
-    owners = await desk.owners()
-    target = (await desk.targets()).get(record.manager)
+    record = await find_record(context, orphan)
+    owners = await context.owners()
+    target = (await context.targets()).get(record.manager)
     if target is None:
         raise click.UsageError(
             f"cannot reach {record.manager}, where the orphan is: give --target {record.manager}=URL"
         )
-    source = desk.connect(target)
+    manager = context.connect(target)
     if dry_run:
-        finding = await by_hand.look_again(record, source, owners)
-        show_finding(record.instance.name, finding)
-        would = "would be deleted" if finding.judgement.is_orphan else "would not be deleted"
+        explanation = await manual.verify_record(record, manager, owners)
+        show_explanation(record.instance.name, explanation)
+        would = "would be deleted" if explanation.judgement.is_orphan else "would not be deleted"
         click.echo(render.printable(f"  {would}: {record.instance.name}, UUID {record.instance.uuid}"))
         return
-    done = await by_hand.delete(
-        record, _person(), source=source, owners=owners, records=desk.records(), now=time.time
+    done = await manual.delete(
+        record, _person(), manager=manager, owners=owners, records=context.records(), now=time.time
     )
     if done is None:
-        raise Failure(f"cannot find the orphan {orphan}: its record has just ended", ExitCode.NOT_FOUND)
+        raise Failure(f"cannot find the orphan {orphan}: its record has just been closed", ExitCode.NOT_FOUND)
     _refuse(done)
     show_record(done.record, output)
 
@@ -239,19 +239,20 @@ def _refuse(done: "Deletion") -> None:
     """
     from instance_manager.orphans.model import Resolution, Unreadable, Verdict
 
-    if done.taken:
+    if done.accepted:
         return
     name = done.record.instance.name
-    if done.record.fate is not Resolution.OPEN:
+    if done.record.resolution is not Resolution.OPEN:
         raise Failure(
-            f"cannot delete {name}: {done.record.outcome}; the record has ended", ExitCode.IMPOSSIBLE
+            f"cannot delete {name}: {done.record.outcome}; the record is closed", ExitCode.IMPOSSIBLE
         )
-    if isinstance(done.finding.conclusion.instance, Unreadable) or done.finding.judgement.is_orphan:
+    if isinstance(done.explanation.conclusion.instance, Unreadable) or done.explanation.judgement.is_orphan:
         code = ExitCode.UNREACHABLE
-    elif done.finding.judgement.verdict is Verdict.UNKNOWN:
+    elif done.explanation.judgement.verdict is Verdict.UNKNOWN:
         code = ExitCode.FAILURE
     else:
         code = ExitCode.IMPOSSIBLE
     raise Failure(
-        f"cannot delete {name} now: {done.record.trouble}; the wish is kept, and the agent tries again", code
+        f"cannot delete {name} now: {done.record.last_error}; the request is saved; the agent will retry",
+        code,
     )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +18,13 @@ from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
-    from instance_manager.orphans.interfaces import InstanceManagerSource, Owners
+    from instance_manager.orphans.interfaces import InstanceManager, Owners
     from instance_manager.orphans.model import Orphan
-    from instance_manager.orphans.records import Sources, SqliteRecords
+    from instance_manager.orphans.records import AgentInfo, SqliteRecords
+
+PREFIX = "orphan-"
+SHORT = len(PREFIX) + 12
+"""Characters of a record's name in a table; any beginning that only one record has is understood."""
 
 DEFAULT_RECORDS = Path(contract.STATE_DIR, "orphans.db")
 _FROM_AGENT = "  [default: those of the agent that keeps these records]"
@@ -95,7 +99,7 @@ def owners_option(*, required: bool) -> Callable[[Command], Command]:
 
 
 def check_targets(targets: Sequence[Target]) -> None:
-    """Refuse targets that cannot be told apart or reached.
+    """Refuse targets that are ambiguous or cannot be reached.
 
     Raises:
         click.UsageError: if a URL is malformed, or a name or URL is given twice.
@@ -128,23 +132,15 @@ def client_of(url: str, tls: TlsChoice) -> "Client":
         raise CannotReadError(str(failure)) from failure
 
 
-class Desk:
+class OrphanContext(contextlib.AsyncExitStack):
     """What an `orphans` command works with; each part is opened when the command asks for it."""
 
     def __init__(self, records: Path, owners: Path | None, targets: Sequence[Target]) -> None:
+        super().__init__()
         self._path = records
         self._owners = owners
         self._targets = targets
-        self._stack = contextlib.AsyncExitStack()
         self._records: SqliteRecords | None = None
-
-    async def __aenter__(self) -> Self:
-        """Open nothing yet."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what was opened."""
-        await self._stack.aclose()
 
     def records(self) -> "SqliteRecords":
         """Return the records.
@@ -156,7 +152,7 @@ class Desk:
 
         if self._records is None:
             self._records = SqliteRecords(self._path)
-            self._stack.callback(self._records.close)
+            self.callback(self._records.close)
             self._records.open()
         return self._records
 
@@ -170,8 +166,8 @@ class Desk:
 
         if self._owners is not None:
             return FileOwners(self._owners)
-        sources = await self._of_agent("--owners FILE")
-        return FileOwners(Path(sources.owners))
+        agent_info = await self._agent_info("--owners FILE")
+        return FileOwners(Path(agent_info.owners))
 
     async def targets(self) -> Mapping[str, Target]:
         """Return the instance managers given on the command line, else those of the agent, by name.
@@ -181,34 +177,36 @@ class Desk:
         """
         targets: Sequence[Target] = self._targets
         if not targets:
-            sources = await self._of_agent("--target NAME=URL")
-            targets = [Target(name, url) for name, url in sources.targets.items()]
+            agent_info = await self._agent_info("--target NAME=URL")
+            targets = [Target(name, url) for name, url in agent_info.targets.items()]
         check_targets(targets)
         return {target.name: target for target in targets}
 
-    def connect(self, target: Target) -> "InstanceManagerSource":
-        """Return a source for an instance manager; it connects with the first call."""
+    def connect(self, target: Target) -> "InstanceManager":
+        """Return a client of an instance manager; it connects with the first call."""
         from instance_manager.orphans.instance_managers import GrpcInstanceManager
 
         options: Globals = click.get_current_context().obj
-        source = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
-        self._stack.push_async_callback(source.close)
-        return source
+        manager = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
+        self.push_async_callback(manager.close)
+        return manager
 
-    async def _of_agent(self, option: str) -> "Sources":
+    async def _agent_info(self, option: str) -> "AgentInfo":
         from instance_manager.orphans.interfaces import CannotReadError
 
         try:
-            sources = await self.records().sources()
+            agent_info = await self.records().agent_info()
         except CannotReadError as error:
-            raise click.UsageError(f"cannot tell where to look: {error}; or give {option}") from error
-        if sources is None:
-            raise click.UsageError(f"cannot tell where to look: no agent has used the records; give {option}")
-        return sources
+            raise click.UsageError(
+                f"no instance managers or owners are known: {error}; or give {option}"
+            ) from error
+        if agent_info is None:
+            raise click.UsageError(f"no agent has used the records: give {option}")
+        return agent_info
 
 
-def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
-    """Turn a coroutine function that takes a desk into a command; a CannotReadError becomes an exit code."""
+def with_context(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
+    """Turn a coroutine function into a command; a CannotReadError becomes an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, records: Path, **kwargs: Any) -> None:
@@ -218,8 +216,8 @@ def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
         owners, targets = kwargs.pop("owners", None), kwargs.pop("targets", ())
 
         async def work() -> None:
-            async with Desk(records, owners, targets) as desk:
-                await command(desk, *args, **kwargs)
+            async with OrphanContext(records, owners, targets) as context:
+                await command(context, *args, **kwargs)
 
         from instance_manager.orphans.interfaces import CannotReadError
 
@@ -231,15 +229,13 @@ def with_desk(command: Callable[..., Coroutine[Any, Any, None]]) -> Command:
     return run
 
 
-async def find_record(desk: Desk, given: str) -> "Orphan":
+async def find_record(context: OrphanContext, given: str) -> "Orphan":
     """Return the open record with this name, or the only one whose name begins with it.
 
     Raises:
         Failure: if there is none, or more than one; a record that has been closed is named with its outcome.
     """
-    from instance_manager.cli.orphans.views import PREFIX, SHORT
-
-    records = desk.records()
+    records = context.records()
     if (record := await records.get(given)) is not None:
         return record
     found = [record for record in await records.list() if _abbreviates(given, record.name)]
@@ -247,10 +243,13 @@ async def find_record(desk: Desk, given: str) -> "Orphan":
         return found[0]
     if found:
         names = ", ".join(record.name[: max(SHORT, len(given) + 4)] for record in found)
-        raise Failure(f"cannot tell which orphan {given} is: {names}", ExitCode.USAGE)
+        raise Failure(
+            f"cannot use {given}: more than one orphan has a name that begins with it: {names}",
+            ExitCode.USAGE,
+        )
     ended = [record for record in await records.history() if _abbreviates(given, record.name)]
     if ended:
-        why = f"its record has ended: {ended[-1].outcome}"
+        why = f"its record is closed: {ended[-1].outcome}"
     elif given.startswith(PREFIX):
         why = "`orphans list` shows those there are"
     else:
@@ -259,6 +258,4 @@ async def find_record(desk: Desk, given: str) -> "Orphan":
 
 
 def _abbreviates(given: str, name: str) -> bool:
-    from instance_manager.cli.orphans.views import PREFIX
-
     return len(given) > len(PREFIX) and name.startswith(given)

@@ -100,11 +100,11 @@ def run(
         owners=owners.absolute(),
         records=records,
         orphans=OrphanSettings(
-            wait=wait_interval,
+            confirm_delay=wait_interval,
             resync=resync,
             auto_deletion=auto_delete,
             grace=grace,
-            limit=max_per_minute,
+            max_per_minute=max_per_minute,
         ),
     )
     logging.configure(debug=options.debug)

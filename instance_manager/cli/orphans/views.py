@@ -10,14 +10,11 @@ from typing import Any
 import click
 
 from instance_manager.cli import render
+from instance_manager.cli.orphans.context import SHORT
 from instance_manager.cli.units import age
-from instance_manager.orphans.manual import Finding, Reading
-from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Owner, Resolution, Unreadable
+from instance_manager.orphans.manual import Explanation, Reading
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, Resolution, Unreadable
 from instance_manager.orphans.verification import Read
-
-PREFIX = "orphan-"
-SHORT = len(PREFIX) + 12
-"""Characters of a record's name in a table; any beginning that only one record has is understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +26,9 @@ class WithoutIdentity:
     url: str
 
     @property
-    def by_hand(self) -> str:
+    def delete_command(self) -> str:
         """The command that deletes it; empty for v2, where only the data engine knows what belongs to it."""
-        if self.instance.data_engine is DataEngine.V2:
+        if self.instance.data_engine == "v2":
             return ""
         words = ("longhorn-instance-manager", "--url", self.url, "process", "delete")
         return shlex.join((*words, "--name", self.instance.name))
@@ -71,11 +68,11 @@ _OPEN: Columns = {
 _MORE: Columns = {
     "ENGINE": lambda record: record.instance.data_engine,
     "REASON": lambda record: record.reason,
-    "TROUBLE": lambda record: record.trouble,
+    "TROUBLE": lambda record: record.last_error,
 }
 _ENDED: Columns = {
     **_INSTANCE,
-    "FATE": lambda record: record.fate,
+    "FATE": lambda record: record.resolution,
     "ENDED": lambda record: _since(record.ended),
     "OUTCOME": lambda record: record.outcome,
 }
@@ -96,14 +93,14 @@ def as_dict(record: Orphan) -> dict[str, Any]:
         "conditions": {"InstanceExist": record.exists},
         "created": _time(record.created),
         "reason": record.reason,
-        "fate": str(record.fate),
+        "fate": str(record.resolution),
         "ended": _time(record.ended),
         "outcome": record.outcome,
         "requested_by": record.requested_by,
         "requested_at": _time(record.requested_at),
         "deleted_by": record.deleted_by,
         "attempts": record.attempts,
-        "trouble": record.trouble,
+        "trouble": record.last_error,
     }
 
 
@@ -113,7 +110,7 @@ def show_record(record: Orphan, output: str | None) -> None:
     if output in {"json", "yaml"}:
         render.show_data(as_dict(record), output)
     else:
-        _show_lines([record], output, ended=record.fate is not Resolution.OPEN)
+        _show_lines([record], output, ended=record.resolution is not Resolution.OPEN)
 
 
 def show_records(records: Sequence[Orphan], output: str | None, *, ended: bool) -> None:
@@ -148,7 +145,7 @@ def show_all(records: Sequence[Orphan], others: Sequence[WithoutIdentity], outpu
         rows = [
             (
                 *(other.instance.name, other.instance.kind, other.manager, other.instance.state),
-                other.by_hand or "only with the means of the data engine",
+                other.delete_command or "only with the means of the data engine",
             )
             for other in others
         ]
@@ -163,7 +160,7 @@ def _other_as_dict(other: WithoutIdentity) -> dict[str, Any]:
         "data_engine": str(other.instance.data_engine),
         "instance_manager": other.manager,
         "verdict": "no identity, not judged",
-        "delete_by_hand": other.by_hand,
+        "delete_by_hand": other.delete_command,
     }
 
 
@@ -208,33 +205,33 @@ def _brought(reading: Reading) -> str:
 
 
 def _owner_in_words(owner: Owner) -> str:
-    told = [f"{owner.kind}, currentState {owner.current_state or 'not set'}"]
-    told.append(f"desireState {owner.desired_state or 'not set'}")
-    told.append(f"instanceManagerName {owner.instance_manager or 'not set'}")
-    told.append(f"nodeID {owner.node_id or 'not set'}, ownerID {owner.owner_id or 'not set'}")
-    if owner.deleting:
-        told.append("being deleted")
-    return ", ".join(told)
+    facts = (
+        f"{owner.kind}, currentState {owner.current_state or 'not set'}",
+        f"desireState {owner.desired_state or 'not set'}",
+        f"instanceManagerName {owner.instance_manager or 'not set'}",
+        f"nodeID {owner.node_id or 'not set'}, ownerID {owner.owner_id or 'not set'}",
+    )
+    return ", ".join((*facts, "being deleted") if owner.deleting else facts)
 
 
-def finding_as_dict(name: str, finding: Finding, record: Orphan | None) -> dict[str, Any]:
+def explanation_as_dict(name: str, explanation: Explanation, record: Orphan | None) -> dict[str, Any]:
     """Return the reads and the verdict for programs."""
     return {
         "instance": name,
-        "instance_manager": finding.manager,
-        "reads": [{"of": str(each.what), "brought": _brought(each)} for each in finding.readings],
-        "verdict": str(finding.judgement.verdict),
-        "reason": finding.judgement.reason,
+        "instance_manager": explanation.manager,
+        "reads": [{"of": str(each.what), "brought": _brought(each)} for each in explanation.readings],
+        "verdict": str(explanation.judgement.verdict),
+        "reason": explanation.judgement.reason,
         "record": None if record is None else record.name,
     }
 
 
-def show_finding(name: str, finding: Finding) -> None:
+def show_explanation(name: str, explanation: Explanation) -> None:
     """Print the reads about an instance in words, and the verdict."""
-    click.echo(render.printable(f"{name} on {finding.manager}"))
-    for number, reading in enumerate(finding.readings, start=1):
+    click.echo(render.printable(f"{name} on {explanation.manager}"))
+    for number, reading in enumerate(explanation.readings, start=1):
         click.echo(render.printable(f"  {number}. {_ASKED[reading.what]}: {_brought(reading)}"))
-    judgement = finding.judgement
+    judgement = explanation.judgement
     click.echo(render.printable(f"  verdict: {judgement.verdict.replace('_', ' ')}: {judgement.reason}"))
 
 
@@ -242,7 +239,7 @@ def record_in_words(record: Orphan | None) -> str:
     """Return what is known of an instance's record."""
     if record is None:
         return "no record"
-    told = f"{record.name[:SHORT]}, found {_since(record.created)} ago because {record.reason}"
+    words = f"{record.name[:SHORT]}, found {_since(record.created)} ago because {record.reason}"
     if deletion := _deletion(record):
-        told += f"; deletion {deletion}"
-    return f"{told}; {record.trouble}" if record.trouble else told
+        words += f"; deletion {deletion}"
+    return f"{words}; {record.last_error}" if record.last_error else words

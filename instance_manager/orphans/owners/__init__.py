@@ -1,5 +1,5 @@
 """Owners from files with the output of `kubectl get engines,replicas -o json`, read again on every change."""
 
-from instance_manager.orphans.owners.owners import FileOwners
+from instance_manager.orphans.owners.files import FileOwners
 
 __all__ = ["FileOwners"]

@@ -1,147 +1,116 @@
-"""Reading a file, or all files of a directory, as they were at one moment."""
+"""Owners from a file, or from all files of a directory."""
 
-import errno
-import fcntl
-import os
-import signal
-import stat
-from collections.abc import Mapping
-from contextlib import suppress
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-MAX_SIZE = 128 << 20
-"""Largest size of all files together in bytes: about 20,000 custom resources."""
-SUFFIXES = frozenset({".json", ".yaml", ".yml"})
-"""Suffixes of the files in a directory that are read."""
+from instance_manager.orphans.events import OwnersListed
+from instance_manager.orphans.interfaces import CannotReadError
+from instance_manager.orphans.model import Owner, OwnerKind
+from instance_manager.orphans.owners.parse import InvalidOwnersError, parse
+from instance_manager.orphans.owners.path_watcher import PathWatcher
+from instance_manager.orphans.owners.snapshot import Content, UnreadableFilesError, read
 
-_ATTEMPTS = 3
-"""How often to read files that keep changing."""
-
-Stamp = tuple[int, ...]
-Content = Mapping[Path, bytes]
-"""The bytes of each file, by path."""
-
-
-class UnreadableFilesError(Exception):
-    """The files could not be read as they were at one moment; the message says why."""
+_MERGE, _MERGE_AT_MOST = 0.05, 1.0
+"""Changes are merged until there are none for the first number of seconds, or for the second one at most."""
+_SETTLE, _SETTLE_AT_MOST = 1.0, 10.0
+"""The same for malformed files, which may just be being written."""
 
 
-def read(path: Path) -> Content:
-    """Return the content of a file, or of the files in a directory with one of the `SUFFIXES`.
+class FileOwners:
+    """Implements `interfaces.Owners` with a file, or with all files of a directory.
 
-    Files that change while they are read are read again.
-
-    Raises:
-        UnreadableFilesError: if one cannot be read, is being written or keeps changing, or if there is none.
+    Every live read reads the files. They are parsed only when a byte of them has changed.
     """
-    for _ in range(_ATTEMPTS):
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content: Content = {}
+        self._owners: Mapping[str, Owner] = {}
+        """The owners in `_content`, by name."""
+
+    async def get_live(self, kind: OwnerKind, name: str) -> Owner | None:
+        """Read one owner, of any kind; None only if all files are complete and none of them contains it.
+
+        Raises:
+            CannotReadError: if a file cannot be read, or is incomplete or malformed.
+        """
+        del kind  # names are unique across kinds
+        return (await self._read()).get(name)
+
+    async def list_live(self) -> Sequence[Owner]:
+        """Read all owners.
+
+        Raises:
+            CannotReadError: as `get_live`.
+        """
+        return tuple((await self._read()).values())
+
+    async def watch(self) -> AsyncGenerator[OwnersListed, None]:
+        """Yield all owners, now and whenever they have changed.
+
+        Raises:
+            CannotReadError: if the files cannot be read or are malformed, and do not change any more.
+        """
         try:
-            before = _stamps(path)
-            content = _read_all(path, before)
-            if content is not None and _stamps(path) == before:
-                return content
-        except FileNotFoundError as error:
-            raise UnreadableFilesError(f"cannot find {error.filename}") from error
+            with PathWatcher(self._path) as watcher:
+                listed: Mapping[str, Owner] | None = None
+                while True:
+                    # Before reading, so that no change is missed.
+                    watcher.follow()
+                    owners = await self._read_settled(watcher)
+                    if owners != listed:
+                        listed = owners
+                        yield OwnersListed(tuple(owners.values()))
+                    await watcher.next()
+                    await watcher.settle(_MERGE, _MERGE_AT_MOST)
         except OSError as error:
-            raise UnreadableFilesError(
-                f"cannot read {error.filename or path}: {error.strerror or error}"
-            ) from error
-    raise UnreadableFilesError(f"cannot read {path} as a whole: it changes again and again")
+            raise CannotReadError(f"cannot watch {self._path}: {error.strerror or error}") from error
 
+    async def _read_settled(self, watcher: PathWatcher) -> Mapping[str, Owner]:
+        """Read the files; malformed ones are read again until they do not change any more."""
+        end = time.monotonic() + _SETTLE_AT_MOST
+        while True:
+            try:
+                return await self._read()
+            except CannotReadError:
+                remaining = end - time.monotonic()
+                if remaining <= 0 or not await watcher.settle(_SETTLE, remaining):
+                    raise
+                watcher.follow()
 
-def places(path: Path) -> dict[Path, set[str] | None]:
-    """Return what to watch for changes of what `read` returns: names by directory, None for all its names.
-
-    A file, or a directory on its path, may be a link: Kubernetes updates the files of a ConfigMap by changing
-    such a link.
-    """
-    found: dict[Path, set[str] | None] = {}
-    for file in {path, *_files(path)}:
-        for place in _on_the_way(Path(os.path.abspath(file)), set()):  # noqa: PTH100 - without following links
-            names = found.setdefault(place.parent, set())
-            if names is not None:
-                names.add(place.name)
-    if path.is_dir():
-        found[path] = None
-    return {directory: names for directory, names in found.items() if directory.is_dir()}
-
-
-def _on_the_way(path: Path, passed: set[Path]) -> set[Path]:
-    """Return the path of a file, every link on it, and where these lead."""
-    found = {path}
-    for part in (path, *path.parents):
-        if part.is_symlink() and part not in passed:
-            passed.add(part)
-            target = part.parent / part.readlink() / path.relative_to(part)
-            found |= {part} | _on_the_way(Path(os.path.abspath(target)), passed)  # noqa: PTH100
-    return found
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files to read, without hidden ones, such as the directories behind a ConfigMap."""
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith(".")
-    )
-
-
-def _stamps(path: Path) -> dict[Path, Stamp]:
-    """Return a stamp of each file that changes whenever the file does."""
-    files = _files(path)
-    if not files:
-        raise UnreadableFilesError(
-            f"cannot find owners in the directory {path}: it holds no {', '.join(sorted(SUFFIXES))} file"
-        )
-    return {file: _stamp(file.stat()) for file in files}
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _read_all(path: Path, stamps: Mapping[Path, Stamp]) -> Content | None:
-    """Return the content of every file, None if one has changed since its stamp was taken."""
-    if sum(stamp[2] for stamp in stamps.values()) > MAX_SIZE:
-        raise UnreadableFilesError(f"cannot read {path}: it is larger than {MAX_SIZE >> 20} MiB")
-    content = {}
-    for file, stamp in stamps.items():
-        text = _read_file(file, stamp)
-        if text is None:
-            return None
-        content[file] = text
-    return content
-
-
-def _read_file(file: Path, stamp: Stamp) -> bytes | None:
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as opened:  # noqa: PTH123 - it is open already
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnreadableFilesError(f"cannot read {file}: it is no regular file")
+    async def _read(self) -> Mapping[str, Owner]:
+        """Return all owners by name, from the present content of the files."""
         try:
-            _hold_writers_off(fd)
-        except BlockingIOError as error:
-            raise UnreadableFilesError(f"cannot read {file} as a whole: it is being written") from error
-        text = opened.read(MAX_SIZE + 1)
-        return text if _stamp(os.fstat(fd)) == stamp and len(text) == stamp[2] else None
+            # In a thread: a file system may be slow, and a large file takes time.
+            content = await asyncio.to_thread(read, self._path)
+            if content != self._content:
+                self._owners = await asyncio.to_thread(_parse, content)
+                self._content = content
+        except (UnreadableFilesError, InvalidOwnersError) as error:
+            raise CannotReadError(str(error)) from error
+        return self._owners
 
 
-def _hold_writers_off(fd: int) -> None:
-    """Take a lease on a file until it is closed; anyone who opens it for writing waits until then.
-
-    The kernel grants it only if nobody has the file open for writing, the only sure sign that a file is not
-    just being written. If there are no leases, or the file belongs to another user, this certainty is
-    missing; changes during the read are still detected by the stamps.
+def _parse(content: Content) -> dict[str, Owner]:
+    """Return the owners in all files by name.
 
     Raises:
-        BlockingIOError: if somebody has the file open for writing.
+        InvalidOwnersError: if a file is malformed, or two objects have the same name.
     """
-    with suppress(OSError):
-        # By default, the signal for a waiting writer would end the process; SIGURG is ignored.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            raise
+    owners: dict[str, Owner] = {}
+    homes: dict[str, Path] = {}
+    for path, text in content.items():
+        try:
+            found = parse(text)
+        except InvalidOwnersError as error:
+            raise InvalidOwnersError(f"cannot understand {path}: {error}") from error
+        for owner in found:
+            if owner.name in owners:
+                raise InvalidOwnersError(
+                    f"cannot use {owner.name!r}, which is defined twice: in {homes[owner.name]}"
+                    f" and {'again' if homes[owner.name] == path else f'in {path}'}"
+                )
+            owners[owner.name], homes[owner.name] = owner, path
+    return owners

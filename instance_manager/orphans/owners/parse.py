@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from instance_manager.orphans.model import Kind, Owner
+from instance_manager.orphans.model import Owner, OwnerKind
 
-KINDS = {"Engine": Kind.ENGINE, "Replica": Kind.REPLICA}
+KINDS = {"Engine": OwnerKind.ENGINE, "Replica": OwnerKind.REPLICA}
 """Kinds of custom resources that own instances."""
 LISTS = {"List": "", **{f"{kind}List": kind for kind in KINDS}}
 """Kinds of lists, with the kind of their items, which lists of the Kubernetes API leave out in each item."""
@@ -106,8 +106,8 @@ def _owner(item: object, default_kind: str, where: str) -> Owner:
     content = _mapping(item, where)
     kind = content.get("kind") or default_kind
     if not isinstance(kind, str) or kind not in KINDS:
-        told = f"is of kind {_shown(kind)}" if kind else "has no kind"
-        raise InvalidOwnersError(f"{where} {told}: only {' and '.join(KINDS)} own instances")
+        problem = f"is of kind {_shown(kind)}" if kind else "has no kind"
+        raise InvalidOwnersError(f"{where} {problem}: only {' and '.join(KINDS)} own instances")
     metadata = _mapping(content.get("metadata"), f"metadata of {where}")
     name = _text(metadata, "name", f"metadata of {where}")
     if not name:

@@ -1,38 +1,43 @@
-"""Records as rows, and the agent's sources as text."""
+"""Records as rows, and the agent's settings as text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from instance_manager.orphans.model import DataEngine, ObservedInstance, Orphan, Resolution
+from instance_manager.core.instance import DataEngine
+from instance_manager.orphans.model import ObservedInstance, Orphan, Resolution
 
-COLUMNS = (
-    "name",
-    "instance",
-    "uuid",
-    "type",
-    "state",
-    "data_engine",
-    "deleting",
-    "instance_manager",
-    "created",
-    "reason",
-    "instance_exist",
-    "fate",
-    "ended",
-    "outcome",
-    "requested_by",
-    "requested_at",
-    "deleted_by",
-    "attempts",
-    "trouble",
-)
+_INSTANCE = {
+    "instance": "name",
+    "uuid": "uuid",
+    "type": "kind",
+    "state": "state",
+    "data_engine": "data_engine",
+    "deleting": "deleting",
+}
+"""Fields of `ObservedInstance` by column."""
+_RECORD = {
+    "instance_manager": "manager",
+    "created": "created",
+    "reason": "reason",
+    "instance_exist": "exists",
+    "fate": "resolution",
+    "ended": "ended",
+    "outcome": "outcome",
+    "requested_by": "requested_by",
+    "requested_at": "requested_at",
+    "deleted_by": "deleted_by",
+    "attempts": "attempts",
+    "trouble": "last_error",
+}
+"""Fields of `Orphan` by column."""
+COLUMNS = ("name", *_INSTANCE, *_RECORD)
 """The columns of a row, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class AgentInfo:
     """The owners and targets of an agent, so that the commands need not be given them again."""
 
     owners: str
@@ -47,28 +52,8 @@ class Sources:
 
 def to_row(record: Orphan) -> tuple[object, ...]:
     """Return a record as the values of `COLUMNS`."""
-    instance = record.instance
-    return (
-        record.name,
-        instance.name,
-        instance.uuid,
-        str(instance.kind),
-        str(instance.state),
-        str(instance.data_engine),
-        instance.deleting,
-        record.manager,
-        record.created,
-        record.reason,
-        record.exists,
-        str(record.fate),
-        record.ended,
-        record.outcome,
-        record.requested_by,
-        record.requested_at,
-        record.deleted_by,
-        record.attempts,
-        record.trouble,
-    )
+    instance = [getattr(record.instance, field) for field in _INSTANCE.values()]
+    return (record.name, *instance, *(getattr(record, field) for field in _RECORD.values()))
 
 
 def from_row(row: Sequence[Any]) -> Orphan:
@@ -77,46 +62,45 @@ def from_row(row: Sequence[Any]) -> Orphan:
     Raises:
         ValueError: if the row is malformed, or its name does not match its content.
     """
-    fields = dict(zip(COLUMNS, row, strict=True))
-    record = Orphan(
-        instance=ObservedInstance(
-            name=str(fields["instance"]),
-            uuid=str(fields["uuid"]),
-            kind=str(fields["type"]),
-            state=str(fields["state"]),
-            data_engine=DataEngine(fields["data_engine"]),
-            deleting=bool(fields["deleting"]),
-        ),
-        manager=str(fields["instance_manager"]),
-        created=float(fields["created"]),
-        reason=str(fields["reason"]),
-        exists=bool(fields["instance_exist"]),
-        fate=Resolution(fields["fate"]),
-        ended=float(fields["ended"]),
-        outcome=str(fields["outcome"]),
-        requested_by=str(fields["requested_by"]),
-        requested_at=float(fields["requested_at"]),
-        deleted_by=str(fields["deleted_by"]),
-        attempts=int(fields["attempts"]),
-        trouble=str(fields["trouble"]),
-    )
-    if record.name != fields["name"]:
-        raise ValueError(f"record {fields['name']} is about an instance that has another record's name")
+    values = dict(zip(COLUMNS, row, strict=True))
+    record = Orphan(ObservedInstance(**_fields(values, _INSTANCE)), **_fields(values, _RECORD))
+    if record.name != values["name"]:
+        raise ValueError(f"record {values['name']} is about an instance that has another record's name")
     return record
 
 
-def encode_sources(sources: Sources) -> dict[str, str]:
-    """Return the sources as texts by key."""
+def _fields(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {field: _TYPES.get(field, str)(values[column]) for column, field in names.items()}
+
+
+def _data_engine(value: Any) -> DataEngine:
+    if value not in get_args(DataEngine):
+        raise ValueError(f"there is no data engine {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+_TYPES: Mapping[str, Callable[[Any], object]] = {
+    "data_engine": _data_engine,
+    "resolution": Resolution,
+    **dict.fromkeys(("deleting", "exists"), bool),
+    **dict.fromkeys(("created", "ended", "requested_at"), float),
+    "attempts": int,
+}
+"""Types of fields that are no text."""
+
+
+def encode_agent_info(agent_info: AgentInfo) -> dict[str, str]:
+    """Return the settings as texts by key."""
     return {
-        "owners": sources.owners,
-        "targets": json.dumps(dict(sources.targets)),
-        "started": repr(sources.started),
-        "pid": str(sources.pid),
+        "owners": agent_info.owners,
+        "targets": json.dumps(dict(agent_info.targets)),
+        "started": repr(agent_info.started),
+        "pid": str(agent_info.pid),
     }
 
 
-def decode_sources(texts: Mapping[str, str]) -> Sources | None:
-    """Return the sources, None if no agent has written any yet.
+def decode_agent_info(texts: Mapping[str, str]) -> AgentInfo | None:
+    """Return the settings, None if no agent has written any yet.
 
     Raises:
         ValueError: if the texts are malformed.
@@ -125,6 +109,6 @@ def decode_sources(texts: Mapping[str, str]) -> Sources | None:
         return None
     try:
         targets = {str(name): str(url) for name, url in json.loads(texts["targets"]).items()}
-        return Sources(texts["owners"], targets, float(texts["started"]), int(texts["pid"]))
+        return AgentInfo(texts["owners"], targets, float(texts["started"]), int(texts["pid"]))
     except (AttributeError, KeyError) as error:
-        raise ValueError(f"the agent's sources are not told: {error!r}") from error
+        raise ValueError(f"the agent's owners and targets are malformed: {error!r}") from error

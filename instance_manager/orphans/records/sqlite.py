@@ -19,13 +19,13 @@ from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Orphan, Resolution
 from instance_manager.orphans.records import codec
 from instance_manager.orphans.records.schema import STEPS
-from instance_manager.platform.linux import file_identity, lock_file
-from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
+from instance_manager.platform.linux import lock_file
+from instance_manager.platform.sqlite import FAILURES, SqliteFile, is_damage
 
 log = structlog.get_logger(__name__)
 
 _ALL = ", ".join(codec.COLUMNS)
-_MARKS = ", ".join("?" * len(codec.COLUMNS))
+_PLACEHOLDERS = ", ".join("?" * len(codec.COLUMNS))
 _KEPT = {
     "requested_by": (
         "CASE WHEN requested_at > excluded.requested_at THEN requested_by ELSE excluded.requested_by END"
@@ -39,21 +39,23 @@ _CHANGES = ", ".join(f"{column} = {_KEPT.get(column, f'excluded.{column}')}" for
 # Only names of columns are put into these, no value from outside.
 _LIST = f"SELECT {_ALL} FROM orphans ORDER BY created, name"  # noqa: S608
 _GET = f"SELECT {_ALL} FROM orphans WHERE name = ?"  # noqa: S608
-_PUT = f"INSERT INTO orphans ({_ALL}) VALUES ({_MARKS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
-_END = f"INSERT INTO history ({_ALL}) VALUES ({_MARKS})"  # noqa: S608
+_CREATE = f"INSERT INTO orphans ({_ALL}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (name) DO NOTHING"  # noqa: S608
+_UPDATE = f"INSERT INTO orphans ({_ALL}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (name) DO UPDATE SET {_CHANGES}"  # noqa: S608
+_INSERT_HISTORY = f"INSERT INTO history ({_ALL}) VALUES ({_PLACEHOLDERS})"  # noqa: S608
 _HISTORY = f"SELECT {_ALL} FROM history ORDER BY number"  # noqa: S608
-_LAST = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
-_REWRITE = f"UPDATE history SET ({_ALL}) = ({_MARKS}) WHERE number = ?"  # noqa: S608
+_LAST_CLOSED = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
+_UPDATE_HISTORY = f"UPDATE history SET ({_ALL}) = ({_PLACEHOLDERS}) WHERE number = ?"  # noqa: S608
+_SET_VALUE = "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)"
+_CONDITIONS = "troubles"
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
-_UNUSABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 T = TypeVar("T")
 
 
 class SqliteRecords:
-    """Implements `app.orphans.interfaces.Records`."""
+    """Implements `interfaces.Records`."""
 
     def __init__(self, path: Path, *, agent: bool = False, memory: int = 1000) -> None:
         """Keep records in a file.
@@ -65,11 +67,9 @@ class SqliteRecords:
             memory: number of closed records to keep.
         """
         self._path = path.absolute()
+        self._file = SqliteFile(self._path, STEPS, busy_timeout=_BUSY_TIMEOUT)
         self._agent = agent
         self._memory = memory
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        """Device and inode of the open file."""
         self._lock = -1
 
     def open(self) -> None:
@@ -87,7 +87,7 @@ class SqliteRecords:
 
     def close(self) -> None:
         """Close the file."""
-        self._disconnect()
+        self._file.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -100,30 +100,30 @@ class SqliteRecords:
         """Return one open record."""
         return self._run(lambda db: _get(db, name))
 
-    async def put(self, record: Orphan) -> None:
-        """Write a record; if it exists, a requested deletion, and who has deleted it, are kept."""
-        self._run(lambda db: db.execute(_PUT, codec.to_row(record)))
+    async def create(self, record: Orphan) -> None:
+        """Write a new record, unless there is one of its name."""
+        self._run(lambda db: db.execute(_CREATE, codec.to_row(record)))
 
     async def update(self, record: Orphan) -> None:
         """Write changes of an open record; one that another process has closed stays closed.
 
-        The agent may see an instance go before the command that deleted it has written that down; the record
-        then still tells that it was deleted.
+        The agent may see an instance go before the command that deleted it has recorded that; the closed
+        record then still shows that it was deleted.
         """
 
         def change(db: sqlite3.Connection) -> None:
             if _get(db, record.name) is not None:
-                db.execute(_PUT, codec.to_row(record))
-            elif found := db.execute(_LAST, (record.name,)).fetchone():
+                db.execute(_UPDATE, codec.to_row(record))
+            elif found := db.execute(_LAST_CLOSED, (record.name,)).fetchone():
                 number, *row = found
-                ended = _with_known(codec.from_row(row), record)
-                db.execute(_REWRITE, (*codec.to_row(ended), number))
+                closed = _merged(codec.from_row(row), record)
+                db.execute(_UPDATE_HISTORY, (*codec.to_row(closed), number))
 
         self._run(change)
 
     async def remove(self, record: Orphan) -> None:
         """Move a closed record to the history."""
-        self._run(lambda db: self._end(db, record))
+        self._run(lambda db: self._remove(db, record))
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Record that a person wants an orphan deleted."""
@@ -144,61 +144,43 @@ class SqliteRecords:
         """
         return self._run(lambda db: [codec.from_row(row) for row in db.execute(_HISTORY)])
 
-    async def set_sources(self, sources: codec.Sources) -> None:
-        """Write the sources of the agent.
+    async def set_agent_info(self, agent_info: codec.AgentInfo) -> None:
+        """Write where the agent reads from.
 
         Raises:
             CannotReadError: if that cannot be written.
         """
+        self._run(lambda db: db.executemany(_SET_VALUE, codec.encode_agent_info(agent_info).items()))
 
-        def write(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)",
-                codec.encode_sources(sources).items(),
-            )
-
-        self._run(write)
-
-    async def sources(self) -> codec.Sources | None:
-        """Return the sources of the present or last agent; None if there has been none.
+    async def agent_info(self) -> codec.AgentInfo | None:
+        """Return where the present or last agent reads from; None if there has been none.
 
         Raises:
             CannotReadError: if that cannot be read.
         """
-        return self._run(
-            lambda db: codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
-        )
+        return self._run(lambda db: codec.decode_agent_info(_values(db)))
 
-    async def tell(self, troubles: Mapping[str, str]) -> None:
-        """Write down what is wrong with the search."""
-        self._run(
-            lambda db: db.execute(
-                "INSERT OR REPLACE INTO sources (key, value) VALUES ('troubles', ?)",
-                (json.dumps(dict(troubles)),),
-            )
-        )
+    async def report_conditions(self, conditions: Mapping[str, str]) -> None:
+        """Write what keeps the agent from finding orphans."""
+        self._run(lambda db: db.execute(_SET_VALUE, (_CONDITIONS, json.dumps(dict(conditions)))))
 
-    async def troubles(self) -> Mapping[str, str]:
-        """Return what is wrong with the search, as the agent has told last.
+    async def conditions(self) -> Mapping[str, str]:
+        """Return what keeps the agent from finding orphans, as it has last reported.
 
         Raises:
             CannotReadError: if it cannot be read.
         """
-
-        def read(db: sqlite3.Connection) -> Mapping[str, str]:
-            found = db.execute("SELECT value FROM sources WHERE key = 'troubles'").fetchone()
-            return {str(what): str(why) for what, why in dict(json.loads(found[0])).items()} if found else {}
-
-        return self._run(read)
+        found = self._run(lambda db: dict(json.loads(_values(db).get(_CONDITIONS, "{}"))))
+        return {str(what): str(why) for what, why in found.items()}
 
     # --- the file ---
 
-    def _end(self, db: sqlite3.Connection, record: Orphan) -> None:
+    def _remove(self, db: sqlite3.Connection, record: Orphan) -> None:
         known = _get(db, record.name)
         if known is None:
             return
         db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
-        db.execute(_END, codec.to_row(_with_known(record, known)))
+        db.execute(_INSERT_HISTORY, codec.to_row(_merged(record, known)))
         db.execute(
             "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
         )
@@ -210,38 +192,37 @@ class SqliteRecords:
             CannotReadError: if it fails.
         """
         try:
-            with transaction(self._connect()) as db:
+            self._connect()
+            with self._file.transaction() as db:
                 return work(db)
-        except (sqlite3.Error, OSError, ValueError, NewerSchemaError) as error:
-            self._disconnect()
-            if self._agent and _is_unusable(error):
-                self._move_aside(error)
+        except (OSError, *FAILURES) as error:
+            self._file.close()
+            if self._agent and is_damage(error):
+                self._move_aside(str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CannotReadError(f"cannot use the records {self._path}: {reason}") from error
 
-    def _connect(self) -> sqlite3.Connection:
-        """Return a connection to the file now at the path, as somebody may have removed the one before."""
-        if self._connection is not None and file_identity(self._path) == self._file:
-            return self._connection
-        self._disconnect()
+    def _connect(self) -> None:
+        """Connect to the file now at the path, as somebody may have removed the one before."""
+        if self._file.is_open and not self._file.was_replaced:
+            return
         if self._agent:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         elif not self._path.exists():
             raise CannotReadError(
-                f"cannot find the records {self._path}: `orphans run` begins them; --records names others"
+                f"cannot find the records {self._path}: start the agent with `orphans run`, "
+                "or point --records at its file"
             )
-        db = self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT)
-        db.execute("PRAGMA journal_mode = WAL")
-        upgrade(db, STEPS)
-        self._file = file_identity(self._path)
-        return db
+        self._file.open()
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+    def _move_aside(self, reason: str) -> None:
+        log.error(
+            "records moved aside: orphans are found again, but what people have asked for is lost",
+            path=str(self._path),
+            kept=str(self._file.move_aside()),
+            reason=reason,
+        )
 
     def _take_lock(self) -> None:
         path = Path(f"{self._path}.lock")
@@ -259,30 +240,18 @@ class SqliteRecords:
                 "make the directory writable or give other --records"
             ) from error
 
-    def _move_aside(self, error: Exception) -> None:
-        log.error(
-            "records moved aside: orphans are found again, but what people have asked for is lost",
-            path=str(self._path),
-            kept=f"{self._path}.unusable",
-            reason=str(error),
-        )
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                Path(f"{self._path}{suffix}").rename(f"{self._path}.unusable{suffix}")
 
-
-def _with_known(ended: Orphan, known: Orphan) -> Orphan:
+def _merged(closed: Orphan, known: Orphan) -> Orphan:
     """Return a closed record with what another process has written about it in the meantime.
 
     The agent may see that an instance is gone before it has read that a person has deleted it.
     """
-    if known.requested_at > ended.requested_at:
-        ended = replace(ended, requested_by=known.requested_by, requested_at=known.requested_at)
-    if known.deleted_by and not ended.deleted_by:
-        ended = replace(ended, deleted_by=known.deleted_by)
-        if ended.fate in {Resolution.GONE, Resolution.REPLACED}:
-            ended = ended.close(Resolution.DELETED, ended.ended, f"deleted by {known.deleted_by}")
-    return ended
+    closed = closed.with_request_of(known)
+    if known.deleted_by and not closed.deleted_by:
+        closed = replace(closed, deleted_by=known.deleted_by)
+        if closed.resolution in {Resolution.GONE, Resolution.REPLACED}:
+            closed = closed.close(Resolution.DELETED, closed.ended, f"deleted by {known.deleted_by}")
+    return closed
 
 
 def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
@@ -291,25 +260,18 @@ def _get(db: sqlite3.Connection, name: str) -> Orphan | None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Check that everything can be read.
+    """Check that everything in the file can be decoded.
 
     Raises:
         sqlite3.Error: if the file is damaged.
         ValueError: if its content is malformed.
     """
-    (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if answer != "ok":
-        raise ValueError(f"they are damaged: {answer}")
     for query in (_LIST, _HISTORY):
         for row in db.execute(query):
             codec.from_row(row)
-    codec.decode_sources(dict(db.execute("SELECT key, value FROM sources").fetchall()))
+    codec.decode_agent_info(_values(db))
 
 
-def _is_unusable(error: Exception) -> bool:
-    """Return whether a file is damaged for good; being busy, full or forbidden is temporary."""
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)
-        # A table that is missing from a file of the right version is damage too.
-        return (code is not None and code & 0xFF in _UNUSABLE) or "no such" in str(error)
-    return isinstance(error, (ValueError, NewerSchemaError))
+def _values(db: sqlite3.Connection) -> dict[str, str]:
+    """Return what is not about one orphan, by key."""
+    return dict(db.execute("SELECT key, value FROM sources").fetchall())

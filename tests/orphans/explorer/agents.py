@@ -1,26 +1,35 @@
 """The agents that are explored: the real reconciler, and one that reads the owner before the process."""
 
 import copy
+from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from instance_manager.orphans.actions import ListOwners, ReadInstance, ReadOwner, Work, Write
-from instance_manager.orphans.model import DataEngine, Kind, ObservedInstance, Orphan, Owner
+from instance_manager.orphans.actions import Action, ConfirmNoOwner, ReadInstance, ReadOwner, WriteRecord
+from instance_manager.orphans.cache import Caches, InstanceCache, OwnerCache
+from instance_manager.orphans.candidates import Candidates
+from instance_manager.orphans.circuit_breaker import CircuitBreaker
+from instance_manager.orphans.events import InstanceChanged, InstancesListed, OwnerChanged, OwnersListed
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
 from instance_manager.orphans.reconciler import Reconciler
+from instance_manager.orphans.results import InstanceRead, OwnerRead, OwnersRead, RecordsRead, Result
 from instance_manager.orphans.settings import OrphanSettings
 from instance_manager.orphans.verification import THREE_READS, Conclusion, Plan, Read, Verification
 from tests.orphans.explorer.world import MANAGER
 
 NEVER = 1e9
 NOW = 0.0  # time stands still: nothing has to wait, and what is repeated is a step of its own
-SETTINGS = OrphanSettings(wait=0.0, resync=NEVER, poll=NEVER, retry=0.0, limit=1000)
+SETTINGS = OrphanSettings(
+    confirm_delay=0.0, resync=NEVER, poll_interval=NEVER, retry=0.0, max_per_minute=1000
+)
+_MUTABLE = (Reconciler, Candidates, Caches, OwnerCache, InstanceCache, CircuitBreaker)
 
 
 class Agent(Protocol):
     """What the explorer drives."""
 
     follows: bool
-    """Whether it wants to be told what changes."""
+    """Whether it watches what changes."""
 
     def fork(self) -> Self: ...
 
@@ -28,19 +37,17 @@ class Agent(Protocol):
 
     def has_work(self) -> bool: ...
 
-    def take(self) -> list[Work]: ...
+    def next_actions(self) -> list[Action]: ...
 
-    def told(self, work: Work, answer: object) -> None: ...
+    def on_result(self, result: Result) -> None: ...
 
-    def owner_changed(self, name: str, owner: Owner | None) -> None: ...
-
-    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None: ...
+    def on_event(self, event: OwnerChanged | InstanceChanged) -> None: ...
 
     def begin(
         self, owners: Sequence[Owner], instances: Sequence[ObservedInstance], records: Sequence[Orphan]
     ) -> None: ...
 
-    def resync(self) -> None: ...
+    def list_everything(self, owners: Sequence[Owner], instances: Sequence[ObservedInstance]) -> None: ...
 
 
 class RealAgent:
@@ -55,37 +62,26 @@ class RealAgent:
     def fork(self) -> Self:
         twin = copy.copy(self)
         twin._key = None
-        real = self.reconciler
-        twin.reconciler = reconciler = copy.copy(real)
-        reconciler._due = real._due.copy()
-        reconciler.views = views = copy.copy(real.views)
-        views.owners = real.views.owners.copy()
-        views.managers = {name: view.copy() for name, view in real.views.managers.items()}
-        reconciler.cases = cases = copy.copy(real.cases)
-        cases.views = views
-        cases.limiter = real.cases.limiter.copy()
-        cases.open = real.cases.open.copy()
-        cases.work = real.cases.work.copy()
-        cases._written = real.cases._written.copy()
+        twin.reconciler = _forked(self.reconciler, {})
         return twin
 
     def key(self) -> Hashable:
         if self._key is None:
             real = self.reconciler
-            owners, view = real.views.owners, real.views.managers[MANAGER]
+            owners, instances = real.caches.owners, real.caches.managers[MANAGER].items
             self._key = (
-                frozenset((owners.owners or {}).items()),
-                frozenset((view.instances or {}).items()),
-                owners.owners is None,
-                view.instances is None,
+                frozenset((owners.items or {}).items()),
+                frozenset((instances or {}).items()),
+                owners.items is None,
+                instances is None,
                 owners.empty_since,
                 owners.believe_empty,
-                frozenset(real.cases.open.items()),
-                tuple(real.cases.work),
-                frozenset(real.cases._written),
+                frozenset(real.candidates.open.items()),
+                tuple(real.candidates.actions),
+                frozenset(real.candidates._written),
                 frozenset(real._due.items()),
                 real.records_known,
-                real.cases.limiter.halted,
+                real.candidates.breaker.tripped,
             )
         return self._key
 
@@ -94,28 +90,41 @@ class RealAgent:
     ) -> None:
         real = self.reconciler
         real.start(NEVER)
-        for work in real.take(NOW):
-            real.told(work, records, NOW)
-        real.instances_listed(MANAGER, instances, NOW)
-        real.owners_listed(owners, NOW)
+        for action in real.next_actions(NOW):
+            real.on_result(RecordsRead(action, records), NOW)  # type: ignore[arg-type]
+        self.list_everything(owners, instances)
+
+    def list_everything(self, owners: Sequence[Owner], instances: Sequence[ObservedInstance]) -> None:
+        self.reconciler.on_event(InstancesListed(MANAGER, instances), NOW)
+        self.reconciler.on_event(OwnersListed(owners), NOW)
 
     def has_work(self) -> bool:
-        return self.reconciler.next_due() <= NOW or bool(self.reconciler.cases.work)
+        return self.reconciler.next_due() <= NOW or bool(self.reconciler.candidates.actions)
 
-    def take(self) -> list[Work]:
-        return self.reconciler.take(NOW)
+    def next_actions(self) -> list[Action]:
+        return self.reconciler.next_actions(NOW)
 
-    def told(self, work: Work, answer: object) -> None:
-        self.reconciler.told(work, answer, NOW)
+    def on_result(self, result: Result) -> None:
+        self.reconciler.on_result(result, NOW)
 
-    def owner_changed(self, name: str, owner: Owner | None) -> None:
-        self.reconciler.owner_changed(name, owner, NOW)
+    def on_event(self, event: OwnerChanged | InstanceChanged) -> None:
+        self.reconciler.on_event(event, NOW)
 
-    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None:
-        self.reconciler.instance_changed(MANAGER, name, instance, NOW)
 
-    def resync(self) -> None:
-        self.reconciler.resync(NOW)
+def _forked(value: Any, known: dict[int, Any]) -> Any:
+    """Copy everything that can change, and share the rest: `copy.deepcopy` would copy it all."""
+    if id(value) in known:
+        return known[id(value)]
+    twin = value
+    if isinstance(value, dict):
+        twin = {key: _forked(each, known) for key, each in value.items()}
+    elif isinstance(value, list | set | deque):
+        twin = value.copy()
+    elif isinstance(value, _MUTABLE):
+        twin = known[id(value)] = copy.copy(value)
+        for name in vars(value):
+            setattr(twin, name, _forked(getattr(value, name), known))
+    return twin
 
 
 class OwnerFirstAgent:
@@ -125,18 +134,16 @@ class OwnerFirstAgent:
     PLAN: Plan = (Read.OWNER, Read.INSTANCE)
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.inquiries: dict[str, Verification | None] = dict.fromkeys(names)
-        self.unasked = frozenset(names)
-        self.work: list[Work] = []
+        self.unread = frozenset(names)
+        self.actions: list[Action] = []
 
     def fork(self) -> Self:
         twin = copy.copy(self)
-        twin.inquiries = self.inquiries.copy()
-        twin.work = self.work.copy()
+        twin.actions = self.actions.copy()
         return twin
 
     def key(self) -> Hashable:
-        return frozenset(self.inquiries.items()), self.unasked, tuple(self.work)
+        return self.unread, tuple(self.actions)
 
     def begin(
         self, owners: Sequence[Owner], instances: Sequence[ObservedInstance], records: Sequence[Orphan]
@@ -144,52 +151,45 @@ class OwnerFirstAgent:
         """Know the names already."""
 
     def has_work(self) -> bool:
-        return bool(self.unasked or self.work)
+        return bool(self.unread or self.actions)
 
-    def take(self) -> list[Work]:
-        work, self.work = self.work, []
-        if self.unasked:
-            name = min(self.unasked)
-            self.unasked -= {name}
-            self.inquiries[name] = Verification(name, "", MANAGER, self.PLAN)
-            work.append(ReadOwner(name, name))
-        return work
+    def next_actions(self) -> list[Action]:
+        actions, self.actions = self.actions, []
+        if self.unread:
+            name = min(self.unread)
+            self.unread -= {name}
+            actions.append(ReadOwner(name, _unseen(name), Verification(name, "", MANAGER, self.PLAN)))
+        return actions
 
-    def told(self, work: Work, answer: object) -> None:
-        match work:
-            case ReadOwner():
-                self._go_on(work.case, self._inquiry(work.case).on_owner_read(answer))  # type: ignore[arg-type]
-            case ListOwners():
-                self._go_on(work.case, self._inquiry(work.case).on_owners_read(answer))  # type: ignore[arg-type]
-            case ReadInstance():
-                self._go_on(work.case, self._inquiry(work.case).on_instance_read(answer))  # type: ignore[arg-type]
+    def on_result(self, result: Result) -> None:
+        match result:
+            case OwnerRead(ReadOwner(_, _, verification), owner):
+                self._continue(verification.on_owner_read(owner))
+            case OwnersRead(ConfirmNoOwner(_, verification), owners):
+                self._continue(verification.on_owners_read(owners))
+            case InstanceRead(ReadInstance(name, _, verification), instance):
+                self._conclude(name, verification.on_instance_read(instance))
             case _:
                 pass
 
-    def _inquiry(self, name: str) -> Verification:
-        inquiry = self.inquiries[name]
-        assert inquiry is not None
-        return inquiry
+    def _continue(self, then: Verification | Conclusion) -> None:
+        match then:
+            case Verification(name) if then.next is Read.ALL_OWNERS:
+                self.actions.append(ConfirmNoOwner(name, then))
+            case Verification(name):
+                self.actions.append(ReadInstance(name, _unseen(name), then))
 
-    def _go_on(self, name: str, then: Verification | Conclusion) -> None:
-        if isinstance(then, Conclusion):
-            self.inquiries[name] = None
-            if then.judgement.is_orphan and isinstance(then.instance, ObservedInstance):
-                self.work.append(Write(name, Orphan(then.instance, MANAGER, NOW, ""), declares=True))
-            return
-        self.inquiries[name] = then
-        if then.next is Read.ALL_OWNERS:
-            self.work.append(ListOwners(name))
-        else:
-            self.work.append(
-                ReadInstance(name, MANAGER, ObservedInstance(name, "", Kind.ENGINE, "", DataEngine.V1))
-            )
+    def _conclude(self, name: str, then: Verification | Conclusion) -> None:
+        assert isinstance(then, Conclusion), name
+        if then.judgement.is_orphan and isinstance(then.instance, ObservedInstance):
+            self.actions.append(WriteRecord(Orphan(then.instance, MANAGER, NOW, ""), declares=True))
 
-    def owner_changed(self, name: str, owner: Owner | None) -> None:
-        """Ask nobody."""
+    def on_event(self, event: OwnerChanged | InstanceChanged) -> None:
+        """Watch nothing."""
 
-    def instance_changed(self, name: str, instance: ObservedInstance | None) -> None:
-        """Ask nobody."""
-
-    def resync(self) -> None:
+    def list_everything(self, owners: Sequence[Owner], instances: Sequence[ObservedInstance]) -> None:
         """Look once only."""
+
+
+def _unseen(name: str) -> ObservedInstance:
+    return ObservedInstance(name, "", OwnerKind.ENGINE, "")

@@ -14,18 +14,38 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from instance_manager.orphans.actions import (
+    Action,
+    CloseRecord,
+    ConfirmNoOwner,
     ListInstances,
     ListOwners,
     ListRecords,
     ReadInstance,
     ReadOwner,
-    Remove,
-    Work,
-    Write,
+    WriteRecord,
 )
+from instance_manager.orphans.events import InstanceChanged, OwnerChanged
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
+from instance_manager.orphans.results import (
+    InstanceRead,
+    InstancesRead,
+    OwnerRead,
+    OwnersRead,
+    RecordsRead,
+    RecordWritten,
+    Result,
+)
 from tests.orphans.explorer.agents import Agent
-from tests.orphans.explorer.world import BYSTANDER, Life, Script, instance_of, is_orphan, moves, owner_of
+from tests.orphans.explorer.world import (
+    BYSTANDER,
+    MANAGER,
+    Life,
+    Script,
+    instance_of,
+    is_orphan,
+    moves,
+    owner_of,
+)
 
 Value = TypeVar("Value", bound=Hashable)
 Numbers = tuple[int, ...]
@@ -81,11 +101,10 @@ class Names(Generic[Value]):
 
 
 class Call(NamedTuple):
-    """Something the agent wants done: on its way to a server, or its answer on the way back."""
+    """An action on its way to a server, or its result on the way back."""
 
-    work: Work
-    served: bool = False
-    answer: Hashable = None
+    action: Action
+    result: Result | None = None
 
 
 class Place(NamedTuple):
@@ -96,9 +115,9 @@ class Place(NamedTuple):
     """Every state of the owner so far."""
     instances: tuple[ObservedInstance | None, ...] = (None,)
     """Every state of the instance so far."""
-    on_owner_read: int = 0
-    """Which of the owner's states the agent was told last."""
-    on_instance_read: int = 0
+    owner_seen: int = 0
+    """Which of the owner's states the agent was last notified of."""
+    instance_seen: int = 0
 
 
 class Point(NamedTuple):
@@ -130,8 +149,8 @@ class Explorer:
         self.records = Names[frozenset[Orphan]]()
         self.agents = Names[Agent]()  # type: ignore[type-var]
         self._moves: dict[tuple[int, int], list[tuple[str, int]]] = {}
-        self._news: dict[tuple[int, int, int, bool], list[tuple[str, int, int, bool]]] = {}
-        self._told: dict[tuple[int, int], int] = {}
+        self._notified: dict[tuple[int, int, int, bool], list[tuple[str, int, int, bool]]] = {}
+        self._continued: dict[tuple[int, int], int] = {}
         self._taken: dict[int, tuple[int, Numbers]] = {}
         self._served: dict[tuple[int, Numbers, int], tuple[int, int]] = {}
         self._busy: dict[int, bool] = {}
@@ -179,9 +198,9 @@ class Explorer:
             for label, after in self._world(number, place):
                 moved = _put(places, number, after)
                 steps.append((label, Point(moved, calls, records, agent, rewinds, crashes)))
-            for label, after, told, rewound in self._notifications(number, place, point):
+            for label, after, notified, rewound in self._notifications(number, place, point):
                 moved = _put(places, number, after)
-                steps.append((label, Point(moved, calls, records, told, rewinds - rewound, crashes)))
+                steps.append((label, Point(moved, calls, records, notified, rewinds - rewound, crashes)))
         steps += [self._call(point, position) for position in range(len(calls))]
         if self._has_work(agent):
             steps.append(("the agent takes what is due", self._take(point)))
@@ -215,23 +234,23 @@ class Explorer:
         if not self.agents.values[point.agent].follows:
             return []
         key = (number, place, point.agent, bool(point.rewinds))
-        known = self._news.get(key)
+        known = self._notified.get(key)
         if known is None:
-            known = self._news[key] = list(self._tell(number, place, point))
+            known = self._notified[key] = list(self._notify(number, place, point))
         return known
 
-    def _tell(self, number: int, place: int, point: Point) -> Iterator[tuple[str, int, int, bool]]:
+    def _notify(self, number: int, place: int, point: Point) -> Iterator[tuple[str, int, int, bool]]:
         now, name = self.places.values[place], self.scripts[number].name
-        for to in _reachable(now.on_owner_read, len(now.owners), back=point.rewinds > 0):
+        for to in _reachable(now.owner_seen, len(now.owners), back=point.rewinds > 0):
             agent = self.agents.values[point.agent].fork()
-            agent.owner_changed(name, now.owners[to])
-            after = self.places.number(now._replace(on_owner_read=to))
-            yield f"news {to} of {name}'s owner", after, self._agent(agent), to < now.on_owner_read
-        for to in _reachable(now.on_instance_read, len(now.instances), back=point.rewinds > 0):
+            agent.on_event(OwnerChanged(name, now.owners[to]))
+            after = self.places.number(now._replace(owner_seen=to))
+            yield f"news {to} of {name}'s owner", after, self._agent(agent), to < now.owner_seen
+        for to in _reachable(now.instance_seen, len(now.instances), back=point.rewinds > 0):
             agent = self.agents.values[point.agent].fork()
-            agent.instance_changed(name, now.instances[to])
-            after = self.places.number(now._replace(on_instance_read=to))
-            yield f"news {to} of {name}'s process", after, self._agent(agent), to < now.on_instance_read
+            agent.on_event(InstanceChanged(MANAGER, name, now.instances[to]))
+            after = self.places.number(now._replace(instance_seen=to))
+            yield f"news {to} of {name}'s process", after, self._agent(agent), to < now.instance_seen
 
     def _call(self, point: Point, position: int) -> Step:
         places, calls, records, agent, rewinds, crashes = point
@@ -241,52 +260,63 @@ class Explorer:
         label = self._labels.get(number)
         if label is None:
             label = self._labels[number] = _describe(call)
-        if call.served:
+        if call.result:
             return label, self._answer(point, others, number)
         key = (number, places, records)
         known = self._served.get(key)
         if known is None:
-            answer, after = self._serve(point, call.work)
-            served = Call(call.work, served=True, answer=answer)
+            result, after = self._serve(point, call.action)
+            served = Call(call.action, result)
             known = self._served[key] = self.calls.number(served), self.records.number(after)
         answered, records = known
-        if isinstance(call.work, Write | Remove):
+        if isinstance(call.action, WriteRecord | CloseRecord):
             # What is written is written; nobody else reads it while the answer is on its way.
             return label, self._answer(point._replace(records=records), others, answered)
         return label, Point(places, tuple(sorted((*others, answered))), records, agent, rewinds, crashes)
 
     def _answer(self, point: Point, others: Numbers, number: int) -> Point:
-        after = self._told.get((point.agent, number))
+        after = self._continued.get((point.agent, number))
         if after is None:
             call = self.calls.values[number]
             agent = self.agents.values[point.agent].fork()
-            agent.told(call.work, call.answer)
-            after = self._told[point.agent, number] = self._agent(agent)
+            assert call.result is not None
+            agent.on_result(call.result)
+            after = self._continued[point.agent, number] = self._agent(agent)
         return point._replace(agent=after, calls=others)
 
-    def _serve(self, point: Point, work: Work) -> tuple[Hashable, frozenset[Orphan]]:
-        answer: Hashable = None
+    def _serve(self, point: Point, action: Action) -> tuple[Result, frozenset[Orphan]]:
+        result: Result
         records = self.records.values[point.records]
-        match work:
-            case ReadOwner():
-                answer = self._owner(point, self.index[work.name])
-            case ListOwners():
-                found = (self._owner(point, number) for number in range(len(self.scripts)))
-                answer = (BYSTANDER, *(owner for owner in found if owner))
-            case ReadInstance():
-                answer = self._instance(point, self.index[work.seen.name])
+        owners, instances = self._everything(point)
+        match action:
+            case ReadOwner(_, seen):
+                result = OwnerRead(action, self._owner(point, self.index[seen.name]))
+            case ListOwners() | ConfirmNoOwner():
+                result = OwnersRead(action, owners)
+            case ReadInstance(_, seen):
+                result = InstanceRead(action, self._instance(point, self.index[seen.name]))
             case ListInstances():
-                seen = (self._instance(point, number) for number in range(len(self.scripts)))
-                answer = tuple(instance for instance in seen if instance)
+                result = InstancesRead(action, instances)
             case ListRecords():
-                answer = tuple(records)
-            case Write():
-                records = frozenset({r for r in records if r.name != work.case} | {work.record})
-            case Remove():
-                records = frozenset(r for r in records if r.name != work.case)
+                result = RecordsRead(action, tuple(records))
+            case WriteRecord(record):
+                result = RecordWritten(action)
+                records = frozenset({r for r in records if r.name != record.name} | {record})
+            case CloseRecord(record):
+                result = RecordWritten(action)
+                records = frozenset(r for r in records if r.name != record.name)
             case _:
-                raise AssertionError(f"nobody asked for {work}")
-        return answer, records
+                raise AssertionError(f"nobody asked for {action}")
+        return result, records
+
+    def _everything(self, point: Point) -> tuple[tuple[Owner, ...], tuple[ObservedInstance, ...]]:
+        """Return all owners and all instances as they are."""
+        owners = (self._owner(point, number) for number in range(len(self.scripts)))
+        instances = (self._instance(point, number) for number in range(len(self.scripts)))
+        return (
+            (BYSTANDER, *(owner for owner in owners if owner)),
+            tuple(instance for instance in instances if instance),
+        )
 
     def _owner(self, point: Point, number: int) -> Owner | None:
         return self.places.values[point.places[number]].owners[-1]
@@ -298,23 +328,23 @@ class Explorer:
         known = self._taken.get(point.agent)
         if known is None:
             agent = self.agents.values[point.agent].fork()
-            calls = tuple(self.calls.number(Call(work)) for work in agent.take())
+            calls = tuple(self.calls.number(Call(action)) for action in agent.next_actions())
             known = self._taken[point.agent] = self._agent(agent), calls
         after, calls = known
         for number in calls:
-            work = self.calls.values[number].work
-            if isinstance(work, Write) and work.declares:
-                self._check(point, work.record)
+            action = self.calls.values[number].action
+            if isinstance(action, WriteRecord) and action.declares:
+                self._check(point, action.record)
         return point._replace(agent=after, calls=tuple(sorted(point.calls + calls)))
 
     def _crash(self, point: Point) -> Point:
-        """Begin again with what was told last: caches that are as old as they were."""
+        """Begin again with the latest notifications: caches that are as old as they were."""
         key = (point.records, point.places)
         known = self._begun.get(key)
         if known is None:
             places = [self.places.values[number] for number in point.places]
-            owners = (place.owners[place.on_owner_read] for place in places)
-            instances = (place.instances[place.on_instance_read] for place in places)
+            owners = (place.owners[place.owner_seen] for place in places)
+            instances = (place.instances[place.instance_seen] for place in places)
             agent = self.scenario.agent()
             agent.begin(
                 (BYSTANDER, *(owner for owner in owners if owner)),
@@ -339,7 +369,7 @@ class Explorer:
     def _end(self, point: Point) -> None:
         """Nothing can happen any more: a look at everything has to leave records of the true orphans only."""
         agent = self.agents.values[point.agent].fork()
-        agent.resync()
+        agent.list_everything(*self._everything(point))
         left = self._drained(point._replace(agent=self._agent(agent)))
         orphans = set()
         for number, script in enumerate(self.scripts):
@@ -369,11 +399,11 @@ class _Visit:
     schedules: int = 0
 
 
-def _reachable(told: int, length: int, *, back: bool) -> Iterator[int]:
+def _reachable(seen: int, length: int, *, back: bool) -> Iterator[int]:
     """Later news, with some of it skipped; earlier news, if a cache may be rewound."""
-    yield from range(told + 1, length)
+    yield from range(seen + 1, length)
     if back:
-        yield from range(told)
+        yield from range(seen)
 
 
 def _put(values: Numbers, number: int, value: int) -> Numbers:
@@ -385,6 +415,6 @@ def _appended(history: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
 
 
 def _describe(call: Call) -> str:
-    work = call.work
-    name = getattr(work, "name", "") or getattr(getattr(work, "seen", None), "name", "")
-    return f"{'answer to' if call.served else 'a server takes'} {type(work).__name__} {name}".rstrip()
+    action = call.action
+    seen = action.seen.name if isinstance(action, ReadOwner | ReadInstance) else ""
+    return f"{'result of' if call.result else 'a server takes'} {type(action).__name__} {seen}".rstrip()

@@ -28,8 +28,8 @@ TWO_READS: Sequence[Scenario] = (
     Scenario("process, then owner", (Script("a"),), partial(RealAgent, INSTANCE_THEN_OWNER)),
     Scenario("owner, then process", (A, B), partial(OwnerFirstAgent, ("a", "b")), rewinds=0, crashes=0),
     Scenario(
-        "three reads, not told that a failed one is being deleted",
-        (Script("a", fails=True, told_of_deletes=False),),
+        "three reads, the deletion of a failed one not reported",
+        (Script("a", fails=True, shows_deletes=False),),
         RealAgent,
     ),
 )

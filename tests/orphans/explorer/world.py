@@ -1,4 +1,4 @@
-"""The world the agent lives in: owners, processes, and what is told about them, as values to be explored.
+"""The world the agent lives in: owners, processes, and what is seen of them, as values to explore.
 
 Whoever creates an instance writes its owner first and calls the instance manager second. Whoever deletes one
 calls the instance manager first, waits for its answer, and removes the owner second.
@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from instance_manager.core.process import State
-from instance_manager.orphans.model import Kind, ObservedInstance, Owner
+from instance_manager.orphans.model import ObservedInstance, Owner, OwnerKind
 
 MANAGER = "im-1"
 NODE = "node-1"
 BYSTANDER = Owner(
     "z-e-0",
-    Kind.ENGINE,
+    OwnerKind.ENGINE,
     node_id=NODE,
     owner_id=NODE,
     desired_state="running",
@@ -40,8 +40,8 @@ class Script:
     """When its owner has been removed, another of the same name is created, and a process for it."""
     starts: bool = True
     """Its process is in `starting` for a while; without it runs at once."""
-    told_of_deletes: bool = True
-    """Whether the instance manager tells that a process in `error` is being deleted."""
+    shows_deletes: bool = True
+    """Whether the instance manager shows that a process in `error` is being deleted."""
 
 
 class Life(NamedTuple):
@@ -113,9 +113,9 @@ def instance_of(life: Life, script: Script) -> ObservedInstance | None:
     return ObservedInstance(
         script.name,
         f"{script.name}-{life.process_generation}",
-        Kind.ENGINE,
+        OwnerKind.ENGINE,
         State.ERROR if life.process == "error-deleting" else life.process,
-        deleting=deleting and (script.told_of_deletes or life.process == State.STOPPING),
+        deleting=deleting and (script.shows_deletes or life.process == State.STOPPING),
     )
 
 

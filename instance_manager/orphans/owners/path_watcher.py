@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from asyncinotify import Event, Inotify, Mask
 
-from instance_manager.orphans.owners.files import places
+from instance_manager.orphans.owners.snapshot import watch_paths
 
 _CHANGES = (
     Mask.MODIFY
@@ -23,7 +22,7 @@ _CHANGES = (
 )
 
 
-class Changes:
+class PathWatcher:
     """Waits for changes of a path, or of what it leads to; a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -41,9 +40,7 @@ class Changes:
         self._inotify = Inotify()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop listening."""
         self._inotify.close()
 
@@ -54,7 +51,7 @@ class Changes:
             OSError: if one cannot be watched.
         """
         found: dict[int, set[str] | None] = {}
-        for directory, names in places(self._path).items():
+        for directory, names in watch_paths(self._path).items():
             # Two paths may lead to one directory, which then has one watch.
             number = self._inotify.add_watch(directory, _CHANGES).wd
             before = found.get(number, set())

@@ -21,7 +21,7 @@ PROCESS = Process(
     spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE
 )
 RECORD = JournalRecord(PROCESS, listed=True)
-TOLD = [Change(number, 1.0, PROCESS, None) for number in range(1, 400)]
+WRITTEN = [Change(number, 1.0, PROCESS, None) for number in range(1, 400)]
 
 
 @pytest.fixture
@@ -29,36 +29,36 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-class Tended:
-    """A journal that is looked after, with one process and some changes, and what is told of its health."""
+class CheckedJournal:
+    """A journal with a periodic check, one process and some changes, and its reported health."""
 
     def __init__(self, path: Path) -> None:
         self.journal = SqliteJournal(path, "boot", retry_interval=0.01)
         self.records = self.journal.open()
         self._health: list[bool] = []
-        self.told = asyncio.Event()
-        self.journal.follow(lambda: [RECORD], lambda: TOLD, self._tell)
-        for change in TOLD:
+        self.recovered = asyncio.Event()
+        self.journal.follow(lambda: [RECORD], lambda: WRITTEN, self._on_health)
+        for change in WRITTEN:
             self.journal.record(RECORD, [change])
 
-    def _tell(self, well: bool) -> None:
+    def _on_health(self, well: bool) -> None:
         self._health.append(well)
         if well:
-            self.told.set()
+            self.recovered.set()
 
     async def well_again(self) -> None:
         async with asyncio.timeout(20):
-            await self.told.wait()
+            await self.recovered.wait()
         assert self._health == [False, True]
-        assert self.journal.trouble == ""
+        assert self.journal.last_error == ""
 
 
 @pytest.fixture
-async def tended(path: Path) -> AsyncIterator[Tended]:
-    tended = Tended(path)
-    tended.journal.tend()
-    yield tended
-    tended.journal.close()
+async def checked(path: Path) -> AsyncIterator[CheckedJournal]:
+    checked = CheckedJournal(path)
+    checked.journal.start_health_check()
+    yield checked
+    checked.journal.close()
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def blocked(path: Path) -> Iterator[None]:
         yield
 
 
-async def told_by_the_next(path: Path) -> tuple[list[JournalRecord], list[int]]:
+async def read_by_the_next(path: Path) -> tuple[list[JournalRecord], list[int]]:
     journal = SqliteJournal(path, "boot")
     try:
         return journal.open(), [change.revision async for change in journal.changes()]
@@ -78,13 +78,13 @@ async def told_by_the_next(path: Path) -> tuple[list[JournalRecord], list[int]]:
 
 
 async def test_what_could_not_be_written_is_written_though_nothing_changes(
-    tended: Tended, path: Path
+    checked: CheckedJournal, path: Path
 ) -> None:
     with blocked(path):
-        tended.journal.forget("u", [])
-        assert tended.journal.trouble
-    await tended.well_again()
-    assert (await told_by_the_next(path))[0] == [RECORD]
+        checked.journal.forget("u", [])
+        assert checked.journal.last_error
+    await checked.well_again()
+    assert (await read_by_the_next(path))[0] == [RECORD]
 
 
 def remove(path: Path) -> None:
@@ -100,21 +100,23 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [remove, replace])
 async def test_a_file_that_was_removed_or_replaced_is_made_again(
-    tended: Tended, path: Path, harm: Callable[[Path], None]
+    checked: CheckedJournal, path: Path, harm: Callable[[Path], None]
 ) -> None:
-    epoch = tended.journal.epoch
+    epoch = checked.journal.epoch
     harm(path)
-    await tended.well_again()
-    assert tended.journal.epoch == epoch
-    assert await told_by_the_next(path) == ([RECORD], [change.revision for change in TOLD])
+    await checked.well_again()
+    assert checked.journal.epoch == epoch
+    assert await read_by_the_next(path) == ([RECORD], [change.revision for change in WRITTEN])
 
 
-async def test_a_file_that_was_damaged_is_moved_aside_and_made_again(tended: Tended, path: Path) -> None:
+async def test_a_file_that_was_damaged_is_moved_aside_and_made_again(
+    checked: CheckedJournal, path: Path
+) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE events")
-    tended.journal.record(RECORD, TOLD[-1:])
-    await tended.well_again()
-    assert await told_by_the_next(path) == ([RECORD], [change.revision for change in TOLD])
+    checked.journal.record(RECORD, WRITTEN[-1:])
+    await checked.well_again()
+    assert await read_by_the_next(path) == ([RECORD], [change.revision for change in WRITTEN])
     assert path.with_name("journal.db.unusable").exists()
 
 
@@ -129,8 +131,8 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
     mounted: Path,
 ) -> None:
     dies = (
-        "import os, pathlib, sys; from tests.adapters.test_journal_tending import Tended\n"
-        "Tended(pathlib.Path(sys.argv[1])); os._exit(0)"
+        "import os, pathlib, sys; from tests.adapters.test_journal_health import CheckedJournal\n"
+        "CheckedJournal(pathlib.Path(sys.argv[1])); os._exit(0)"
     )
     state = StateDir(mounted)
     state.open()
@@ -140,13 +142,13 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
     state.open()
     with pytest.raises(StateDirError, match="another daemon"):
         StateDir(mounted).open(patience=0)
-    following = Tended(state.journal)
+    following = CheckedJournal(state.journal)
     assert following.records == [RECORD]
-    assert "cannot write" in following.journal.trouble
-    following.journal.tend()
+    assert "cannot write" in following.journal.last_error
+    following.journal.start_health_check()
     subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
     async with asyncio.timeout(20):
-        await following.told.wait()
+        await following.recovered.wait()
     following.journal.close()
     state.close()
 
@@ -154,11 +156,11 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
 async def test_what_can_be_read_but_not_written_at_the_start_is_believed_and_not_moved_aside(
     path: Path,
 ) -> None:
-    before = Tended(path).journal
+    before = CheckedJournal(path).journal
     before.close()
     following = SqliteJournal(path, "boot", retry_interval=0.01)
     with blocked(path):
         assert following.open() == [RECORD]
-        assert "cannot write" in following.trouble
+        assert "cannot write" in following.last_error
     assert [file.name for file in path.parent.glob("*.unusable*")] == []
     following.close()

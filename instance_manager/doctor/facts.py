@@ -1,0 +1,51 @@
+"""What the checks look at, and gathering it on this machine."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from instance_manager.adapters.journal import StateDir
+from instance_manager.adapters.process import OsProcessAdopter
+from instance_manager.adapters.tls import inspection as tls
+from instance_manager.core.ports import PortRange
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the checks look at; the rest they inspect themselves."""
+
+    state_dir: Path
+    logs_dir: Path
+    port_range: PortRange
+    listed: dict[str, tuple[int, int]] | None
+    """First and last port of each listed process by UUID, (0, 0) for none; None without an answer."""
+    daemon: str
+    """Why the daemon did not answer; empty if it did."""
+    living: Collection[tuple[int, str, str]]
+    """PID, name and UUID of each living process that daemons with this state directory have started."""
+    certificates: tls.CertificateInspection | None = None
+    """None for plain text."""
+
+
+def gather(
+    state_dir: Path,
+    logs_dir: Path,
+    port_range: PortRange,
+    *,
+    listed: dict[str, tuple[int, int]] | None,
+    daemon: str,
+    tls_dir: Path | None,
+    peer_name: str,
+) -> Facts:
+    """Find the processes and the certificates, after the daemon was asked for its list."""
+    state = StateDir(state_dir)
+    living = OsProcessAdopter(state.owner, state.exits, None).find()
+    return Facts(
+        state_dir,
+        logs_dir,
+        port_range,
+        listed,
+        daemon,
+        [(each.identity.pid, each.name, each.uuid) for each in living],
+        None if tls_dir is None else tls.inspect(tls_dir, peer_name),
+    )
