@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
 
-from instance_manager.core.certificates import DAY, Urgency, day, urgency
+from instance_manager.core.certificates import DAY, Urgency, format_utc, urgency
 from instance_manager.core.ports import PortRange
 
 _LITTLE_SPACE = 512 << 20
@@ -99,7 +99,7 @@ def _certificates(facts: Facts) -> Iterator[Finding]:
         hint = f"{remedy or 'replace them'}; a daemon that runs goes on with what it had before"
         yield Finding("certificates", Severity.ERROR, message, hint)
         return
-    due, when = urgency(found.expires_at, found.now), day(found.expires_at)
+    due, when = urgency(found.expires_at, found.now), format_utc(found.expires_at)
     if due is Urgency.NONE:
         yield Finding("certificates", Severity.OK, f"valid until {when}")
         return

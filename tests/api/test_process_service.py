@@ -11,11 +11,11 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.api import event_service
-from instance_manager.api.entrance import Entrance
-from instance_manager.api.process_service import SERVICE, ProcessService
+from instance_manager.api.event_service import EventService
+from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.wire import spec_from_wire
+from instance_manager.api.wire import process_spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import EventStore
@@ -35,16 +35,16 @@ class RecordedMethod:
     """Remembers how each call of a method went."""
 
     def __init__(self) -> None:
-        self.begun_calls = 0
+        self.started_calls = 0
         self.codes: list[str] = []
         self.seconds: list[float] = []
         self.over = asyncio.Event()
 
-    def begun(self) -> None:
-        self.begun_calls += 1
+    def on_started(self) -> None:
+        self.started_calls += 1
         self.over.clear()
 
-    def ended(self, code: str, seconds: float) -> None:
+    def on_ended(self, code: str, seconds: float) -> None:
         self.codes.append(code)
         self.seconds.append(seconds)
         self.over.set()
@@ -58,7 +58,7 @@ class RecordedCalls:
         self.streaming: set[str] = set()
 
     def method(self, service: str, method: str, *, streaming: bool) -> RecordedMethod:
-        if service != SERVICE.full_name:
+        if service != ProcessService.descriptor.full_name:
             return RecordedMethod()
         if streaming:
             self.streaming.add(method)
@@ -87,12 +87,8 @@ class Served:
         service = ProcessService(self.supervisor, Replacer(self.supervisor))
         self.calls = RecordedCalls()
         self.server = GrpcServer(
-            Entrance(AuditTrail(self.clock.now), self.calls).before(
-                {
-                    SERVICE.full_name: service.handler(),
-                    event_service.SERVICE.full_name: event_service.EventService(self.supervisor).handler(),
-                }
-            )
+            [service, EventService(self.supervisor)],
+            InterceptorChain(AuditTrail(self.clock.now), self.calls),
         )
         self.url = f"unix://{folder}/s"
 
@@ -242,10 +238,10 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]
-    assert create.begun_calls == 4
+    assert create.started_calls == 4
     assert create.codes == ["OK", "ALREADY_EXISTS", "ALREADY_EXISTS", "INTERNAL"]
     assert all(0 < seconds < 20 for seconds in create.seconds)
-    assert served.calls.methods["ProcessGet"].begun_calls == 0
+    assert served.calls.methods["ProcessGet"].started_calls == 0
     assert served.calls.streaming == {"ProcessLog", "ProcessWatch"}
 
 
@@ -254,7 +250,7 @@ async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
         await stream.begun()
-        assert (watch.begun_calls, watch.codes) == (1, [])
+        assert (watch.started_calls, watch.codes) == (1, [])
         stream.cancel()
         await watch.over.wait()
         assert watch.codes == ["CANCELLED"]
@@ -271,7 +267,7 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
         await stream.begun()
-        process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
+        process = served.supervisor.create(process_spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
             served.events.publish(served.events.prepare(process, None, [False]))
         await watch.over.wait()

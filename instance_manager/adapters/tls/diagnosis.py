@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from instance_manager.adapters.tls import handshake
 from instance_manager.core.addresses import Address
-from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, mistake, wrong_ca
+from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, find_problem, wrong_ca
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ def diagnose(attempt: Attempt, now: float) -> str | None:
 
 def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float) -> str | None:
     trusting, strict = _context(attempt), _context(attempt)
-    handshake.anchored(trusting, shown.encode(), any_time=True)
-    handshake.anchored(strict, ours.ca)
+    handshake.trust(trusting, shown.encode(), any_time=True)
+    handshake.trust(strict, ours.ca)
     certificate = None
     try:
         with trusting.wrap_socket(_connected(attempt)) as connection:
-            certificate = handshake.described(connection.getpeercert() or {})
-        if wrong := mistake(certificate, attempt.peer_name, now):
+            certificate = handshake.parse_certificate(connection.getpeercert() or {})
+        if wrong := find_problem(certificate, attempt.peer_name, now):
             return f"its certificate cannot be trusted: {wrong}"
         with strict.wrap_socket(_connected(attempt)) as connection:
             if _is_let_in(connection):
@@ -57,7 +57,7 @@ def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float
     except ssl.SSLCertVerificationError as error:
         if certificate and handshake.is_wrong_ca(error):
             return f"its certificate cannot be trusted: {wrong_ca(certificate)}"
-        return f"its certificate cannot be trusted: {handshake.explained(error)}"
+        return f"its certificate cannot be trusted: {handshake.explain(error)}"
     return (
         f"it does not accept the certificate in our {CERTIFICATE_FILE}; have it signed by the CA that the "
         "daemon has in its ca.crt"
@@ -85,7 +85,7 @@ def _shown(attempt: Attempt) -> str | None:
 def _context(attempt: Attempt) -> ssl.SSLContext:
     context = handshake.client_context()
     if attempt.ours is not None:
-        handshake.show(context, attempt.ours)
+        handshake.load_identity(context, attempt.ours)
     return context
 
 

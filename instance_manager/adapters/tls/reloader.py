@@ -14,7 +14,7 @@ from instance_manager.core.certificates import (
     CertificateError,
     CertificateSet,
     Urgency,
-    day,
+    format_utc,
     urgency,
 )
 
@@ -24,7 +24,7 @@ LOOK_SECONDS = 5.0
 """Between two looks at the files."""
 
 
-class CertificateKeeper:
+class CertificateReloader:
     """Keeps the last good set of certificates, and looks for a newer one."""
 
     def __init__(self, folder: Path, peer_name: str, now: Callable[[], float]) -> None:
@@ -55,7 +55,7 @@ class CertificateKeeper:
         return self._loaded.expires_at
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether the certificates on disk are in use and have not expired."""
         return not self.trouble and self._now() <= self.expires_at
 
@@ -70,9 +70,9 @@ class CertificateKeeper:
         self._warn()
 
     def follow(self, report: Callable[[bool], None]) -> None:
-        """Look for newer files from now on; `report` gets `well` at once, and whenever it changes."""
+        """Look for newer files from now on; `report` gets `healthy` at once, and whenever it changes."""
         self._report = report
-        report(self.well)
+        report(self.healthy)
         self._later()
 
     def close(self) -> None:
@@ -104,7 +104,9 @@ class CertificateKeeper:
             # Only now: who reads it may connect at once, and a thread of gRPC asks for what is current.
             if renewed:
                 self.renewals += 1
-                log.info("certificates renewed", directory=str(self._folder), expires=day(loaded.expires_at))
+                log.info(
+                    "certificates renewed", directory=str(self._folder), expires=format_utc(loaded.expires_at)
+                )
             return
         if found != self._suspect:
             self._suspect, self._told = found, False
@@ -125,19 +127,20 @@ class CertificateKeeper:
         if due is Urgency.NONE or (due <= told and now - when < DAY):
             return
         self._warned = due, now
+        expires = format_utc(self.expires_at)
         if due is Urgency.EXPIRED:
-            log.error("the certificates have expired; clients refuse them", expired=day(self.expires_at))
+            log.error("the certificates have expired; clients refuse them", expired=expires)
         else:
             days = int((self.expires_at - now) / DAY)
-            log.warning("the certificates expire soon; renew them", expires=day(self.expires_at), days=days)
+            log.warning("the certificates expire soon; renew them", expires=expires, days=days)
 
     def _later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._timed)
 
     def _timed(self) -> None:
-        before = self.well
+        before = self.healthy
         with contextlib.suppress(OSError):  # no descriptor is left: look again later
             self.look()
-        if self.well != before:
-            self._report(self.well)
+        if self.healthy != before:
+            self._report(self.healthy)
         self._later()
