@@ -50,7 +50,7 @@ class EventService(Service):
             revision, processes = self._events.revision, self._supervisor.processes()
             stream = _Stream(context, wanted, self._messages, self._events.history.epoch)
             missed = await self._missed(request)
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             if missed is not None:
                 await stream.bookmark(request.since_revision)
@@ -86,7 +86,7 @@ class EventService(Service):
         """Return the changes that are kept, oldest first."""
         wanted = filter_from_wire(request.filter)
         if request.limit < 0:
-            raise InvalidArgumentError(f"cannot tell the last {request.limit} events: use 0 for all of them")
+            raise InvalidArgumentError(f"cannot list the last {request.limit} events: use 0 for all of them")
         # Not ToNanoseconds(), which raises for invalid times such as negative nanoseconds.
         since = request.since_time.seconds + request.since_time.nanos / 1e9
         remembered = await self._events.history.all()

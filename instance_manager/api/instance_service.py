@@ -116,7 +116,7 @@ class InstanceService(Service):
     async def watch(self, _: empty_pb2.Empty, context: Context) -> None:
         """Stream a ping for every change from now on; unread pings are merged."""
         with self._pings.subscribe() as pings:
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for _ping in pings:
                 await context.write(_PING)

@@ -76,7 +76,7 @@ class ProcessService(Service):
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for change in changes:
                 await context.write(self._changes.get(change))

@@ -11,7 +11,7 @@ from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
 from instance_manager.client.client import Client
 from instance_manager.client.instances import ENGINES
 from instance_manager.client.instances import DataEngine as EngineName
-from instance_manager.client.merge import following
+from instance_manager.client.merge import merge_streams
 from instance_manager.core.instance import type_of_process
 from instance_manager.orphans.interfaces import (
     CannotDeleteError,
@@ -100,9 +100,9 @@ class GrpcInstanceManager:
             events = self._client.watch_events() if await self._has_events() else None
             streams += [pings, events] if events else [pings]
             for stream in streams:
-                await stream.begun(_BEGUN_SECONDS)
+                await stream.accepted(_BEGUN_SECONDS)
             yield InstancesListed(tuple(await self.list_live()))
-            async with aclosing(following(pings, events)) as changes:
+            async with aclosing(merge_streams(pings, events)) as changes:
                 async for change in changes:
                     yield await self._told(change)
         except AioRpcError as error:

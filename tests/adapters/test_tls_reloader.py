@@ -83,7 +83,7 @@ def test_a_set_that_is_half_written_is_not_told_if_it_is_whole_at_the_next_look(
     newer = OURS.signed()
     (kept.folder / "tls.crt").write_bytes(newer.certificate)
     assert kept.looked() == []
-    assert kept.reloader.trouble == ""
+    assert kept.reloader.last_error == ""
     assert kept.reloader.current == kept.first
     (kept.folder / "tls.key").write_bytes(newer.key)
     assert [line["event"] for line in kept.looked()] == ["certificates renewed"]
@@ -95,7 +95,7 @@ def test_a_set_that_stays_broken_is_told_once_and_the_last_good_one_kept(kept: K
     (line,) = kept.looked(10)
     assert line["log_level"] == "error"
     assert "tls.key" in line["reason"]
-    assert "tls.key" in kept.reloader.trouble
+    assert "tls.key" in kept.reloader.last_error
     assert not kept.reloader.healthy
     assert kept.reloader.current == kept.first
     # Another mistake is told again, and once it is good it is used.
@@ -110,7 +110,7 @@ def test_an_expired_set_does_not_replace_a_good_one(kept: Kept) -> None:
     fill(kept.folder, OURS.signed(**expired()))
     kept.looked(3)
     assert kept.reloader.current == kept.first
-    assert "expired" in kept.reloader.trouble
+    assert "expired" in kept.reloader.last_error
 
 
 def test_a_set_for_later_is_used_when_its_time_has_come(kept: Kept) -> None:
@@ -121,7 +121,7 @@ def test_a_set_for_later_is_used_when_its_time_has_come(kept: Kept) -> None:
     # The clock of the keeper alone is moved, so only what it looks at itself can be held here.
     kept.now.time += 2 * DAY.total_seconds()
     kept.looked()
-    assert "not valid before" not in kept.reloader.trouble
+    assert "not valid before" not in kept.reloader.last_error
 
 
 @pytest.mark.parametrize(

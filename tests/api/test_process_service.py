@@ -140,7 +140,7 @@ async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server
 async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(served: Served) -> None:
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
-        stuck = await client.process_watch().begun()
+        stuck = await client.process_watch().accepted()
         served_one = served.supervisor.get("a")
         # More than the connection takes on its way, then more than the backlog.
         for _ in range(100):
@@ -156,7 +156,7 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
                 pass
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
-        again = await client.process_watch().begun()
+        again = await client.process_watch().accepted()
         tell(served.events, served_one)
         assert (await anext(aiter(again))).spec.name == "a"
         again.cancel()
@@ -166,7 +166,7 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
     async with served.serving() as client:
         # Large messages fill what the connection takes without being read.
         await client.process_create(pb.ProcessSpec(name="a", binary="/bin/true", args=["x" * 100_000]))
-        stuck = await client.process_watch().begun()
+        stuck = await client.process_watch().accepted()
         process = served.supervisor.get("a")
         while served.events.cut_off == 0:
             tell(served.events, process)
@@ -182,7 +182,7 @@ async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscr
         await client.health()
         before = len(asyncio.all_tasks())
         for _ in range(20):
-            streams = [await client.process_watch().begun() for _ in range(10)]
+            streams = [await client.process_watch().accepted() for _ in range(10)]
             for stream in streams:
                 stream.cancel()
         async with asyncio.timeout(10):
@@ -214,7 +214,7 @@ async def until_gone(client: Client, name: str) -> None:
 async def test_watchers_are_told_everything_before_the_streams_end(served: Served) -> None:
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
-        stream = await client.process_watch().begun()
+        stream = await client.process_watch().accepted()
         await Shutdown(served.supervisor, served.clock).run(grace=1)
         served.events.close()
         told = ["deleted" if c.deleted else c.status.state async for c in stream]
@@ -249,13 +249,13 @@ async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(
     watch = served.calls.methods["ProcessWatch"]
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
-        await stream.begun()
+        await stream.accepted()
         assert (watch.started_calls, watch.codes) == (1, [])
         stream.cancel()
         await watch.over.wait()
         assert watch.codes == ["CANCELLED"]
         stream = client.process_watch()
-        await stream.begun()
+        await stream.accepted()
         served.events.close()
         assert [change async for change in stream] == []
         await watch.over.wait()
@@ -266,7 +266,7 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
     watch = served.calls.methods["ProcessWatch"]
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
-        await stream.begun()
+        await stream.accepted()
         process = served.supervisor.create(process_spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
             served.events.publish(served.events.prepare(process, None, [False]))

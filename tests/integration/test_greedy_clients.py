@@ -91,7 +91,7 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
     async with running_daemon(tmp_path, "--max-streams", "2") as daemon, daemon.client() as client:
         first = client.process_watch()
         async with Watch(client):
-            await first.begun()
+            await first.accepted()
             said = await refused(anext(aiter(client.process_watch())), grpc.StatusCode.RESOURCE_EXHAUSTED)
             assert "--max-streams is 2" in said
             assert (await daemon.logged(lambda line: line["event"].startswith("call refused")))[
@@ -102,7 +102,7 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
                 while True:
                     again = client.process_watch()
                     try:
-                        await again.begun()
+                        await again.accepted()
                     except grpc.aio.AioRpcError:
                         continue
                     break

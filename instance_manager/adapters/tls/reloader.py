@@ -35,11 +35,11 @@ class CertificateReloader:
         self._loaded: Loaded
         self._seen: files.Fingerprint = ()
         self._suspect: files.Fingerprint = ()
-        self._told = False
+        self._logged = False
         self._warned: tuple[Urgency, float] = (Urgency.NONE, 0.0)
         self._timer: asyncio.TimerHandle | None = None
         self._report: Callable[[bool], None] = lambda _: None
-        self.trouble = ""
+        self.last_error = ""
         """Why the set on disk is not in use; empty while it is."""
         self.renewals = 0
         """How often a newer set was loaded."""
@@ -57,7 +57,7 @@ class CertificateReloader:
     @property
     def healthy(self) -> bool:
         """Whether the certificates on disk are in use and have not expired."""
-        return not self.trouble and self._now() <= self.expires_at
+        return not self.last_error and self._now() <= self.expires_at
 
     def open(self) -> None:
         """Read the certificates for the first time.
@@ -88,7 +88,7 @@ class CertificateReloader:
         """
         found = files.fingerprint(self._folder)
         if found == self._seen:
-            self.trouble = ""
+            self.last_error = ""
         else:
             self._try(found)
         self._warn()
@@ -100,7 +100,7 @@ class CertificateReloader:
             why = str(error)
         else:
             renewed = loaded.certificates != self.current
-            self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
+            self._loaded, self._seen, self._suspect, self.last_error = loaded, found, (), ""
             # Only now: who reads it may connect at once, and a thread of gRPC asks for what is current.
             if renewed:
                 self.renewals += 1
@@ -109,11 +109,11 @@ class CertificateReloader:
                 )
             return
         if found != self._suspect:
-            self._suspect, self._told = found, False
+            self._suspect, self._logged = found, False
             return
-        self.trouble = why
-        if not self._told:
-            self._told = True
+        self.last_error = why
+        if not self._logged:
+            self._logged = True
             log.error("the renewed certificates are not used, those before are", reason=why)
 
     def _load(self) -> Loaded:
@@ -123,8 +123,8 @@ class CertificateReloader:
         """Log that renewal is due: when it becomes more urgent, then once a day."""
         now = self._now()
         due = urgency(self.expires_at, now)
-        told, when = self._warned
-        if due is Urgency.NONE or (due <= told and now - when < DAY):
+        warned, when = self._warned
+        if due is Urgency.NONE or (due <= warned and now - when < DAY):
             return
         self._warned = due, now
         expires = format_utc(self.expires_at)

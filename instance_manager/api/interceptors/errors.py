@@ -64,7 +64,7 @@ class ErrorInterceptor:
                 log.exception("unexpected error in a call", method=path, error_id=error_id)
                 await call.context.abort(
                     code,
-                    f"internal error {error_id}: this is a defect; the daemon's log tells more under this id",
+                    f"internal error {error_id}: this is a defect; the daemon's log has more under this id",
                 )
             finally:
                 milliseconds = round((time.perf_counter() - started) * 1000, 2)
