@@ -78,8 +78,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         path = handler_call_details.method
         handler = self._handlers.get(path)
         if handler is not None:
-            if not handler.response_streaming:
-                self._scheduler.on_accepted()
+            self._scheduler.on_accepted()
             return handler
         handler = self._foreign.get(path) or await continuation(handler_call_details)
         if handler is not None and self._peer_name and path not in self._foreign:
@@ -91,13 +90,11 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
             self._scheduler.on_arrived()
             call = Call(raw, context)
             await handler(call)
+            # Of no meaning for a stream, which has written its messages.
             return call.reply
 
-        async def stream(raw: bytes, context: Context) -> None:
-            await handler(Call(raw, context))
-
         if method.streaming:
-            return grpc.unary_stream_rpc_method_handler(stream)
+            return grpc.unary_stream_rpc_method_handler(answer)
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
