@@ -179,21 +179,21 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     """Stop everything in order; watchers get all changes before their streams end."""
     supervisor, server = components.supervisor, components.server
     await server.drain()
-    left: list[Process] = []
+    unstopped: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
         supervisor.close()
         log.info("shutting down; the processes live on", processes=len(supervisor.remaining))
     else:
         grace = settings.shutdown_grace
         log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
-        left = await components.shutdown.run(grace)
+        unstopped = await components.shutdown.run(grace)
     supervisor.events.close()
     components.pings.close()
     await server.stop(_RPC_GRACE)
-    for process in left:
+    for process in unstopped:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
-    log.info("stopped", left=len(left))
-    return 1 if left else 0
+    log.info("stopped", left=len(unstopped))
+    return 1 if unstopped else 0
 
 
 def _addresses(listen: Address) -> list[Address]:
