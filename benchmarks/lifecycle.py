@@ -40,7 +40,7 @@ class Told:
         self._waiting: list[tuple[str, int, asyncio.Event]] = []
 
     async def __aenter__(self) -> Self:
-        await self._stream.begun()
+        await self._stream.accepted()
         self._task = asyncio.create_task(self._collect())
         return self
 

@@ -26,11 +26,12 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from instance_manager.api import instance_service, process_service
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
+from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
+from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
@@ -91,19 +92,16 @@ class Server:
         }
         self.constants = {"empty": b""}
         self.url = f"unix:{folder}/bench.sock"
-        self._grpc = GrpcServer(
+        self._grpc = GrpcServer([of_processes, of_instances], InterceptorChain(AuditTrail(time.time)))
+        # Beside the services: these pass no interceptors.
+        constants = grpc.method_handlers_generic_handler(
+            "bench.Constant",
             {
-                process_service.SERVICE.full_name: of_processes.handler(),
-                instance_service.SERVICE.full_name: of_instances.handler(),
-                "bench.Constant": grpc.method_handlers_generic_handler(
-                    "bench.Constant",
-                    {
-                        each.replace(" ", ""): grpc.unary_unary_rpc_method_handler(self._constant(each))
-                        for each in ("empty", "constant ProcessList", "constant InstanceList")
-                    },
-                ),
-            }
+                each.replace(" ", ""): grpc.unary_unary_rpc_method_handler(self._constant(each))
+                for each in ("empty", "constant ProcessList", "constant InstanceList")
+            },
         )
+        self._grpc._server.add_generic_rpc_handlers([constants])  # noqa: SLF001
         for each in ("empty", "constant ProcessList", "constant InstanceList"):
             self.requests[each] = (f"/bench.Constant/{each.replace(' ', '')}", b"")
 

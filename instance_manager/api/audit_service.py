@@ -1,25 +1,20 @@
 """AuditService: the audit trail over gRPC."""
 
-import grpc
-
-from instance_manager.api.methods import generic_handler
+from instance_manager.api.service import Service, rpc
 from instance_manager.app.audit import AuditEntry, AuditTrail
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.instance_manager.v1 import audit_pb2 as pb
 
-SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
 
-
-class AuditService:
+class AuditService(Service):
     """The methods of AuditService."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["AuditService"]
 
     def __init__(self, trail: AuditTrail) -> None:
         self._trail = trail
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
-        return generic_handler(SERVICE, {"List": self.list})
-
+    @rpc("List")
     def list(self, request: pb.AuditRequest) -> pb.AuditResponse:
         """Return the latest calls of methods that change something."""
         if request.limit < 0:

@@ -48,13 +48,13 @@ class Callers:
         """
         kind, _, address = unquote(context.peer()).partition(":")
         names = certificate_names(context)
-        told = self._connected() if kind == "unix" else address
-        return f"{names[0]} at {told}" if names else told
+        peer = self._connected() if kind == "unix" else address
+        return f"{names[0]} at {peer}" if names else peer
 
     def _connected(self) -> str:
         now = time.monotonic()
         if now >= self._fresh_until:
-            self._peers = _told(sorted(set(unix_peers(self._no_sockets()))))
+            self._peers = _describe(sorted(set(unix_peers(self._no_sockets()))))
             # With 1,000 descriptors a look takes some 3 ms.
             self._fresh_until = time.monotonic() + _FRESH_SECONDS
         return self._peers
@@ -67,9 +67,9 @@ def caller(context: Context) -> str:
 
 def certificate_names(context: Context) -> list[str]:
     """Return the names in the client's certificate, DNS names first; none without a certificate."""
-    shown = context.auth_context()
-    found = [*shown.get("peer_dns", ()), *shown.get("x509_common_name", ())]
-    # gRPC tells of an empty common name where there is none.
+    presented = context.auth_context()
+    found = [*presented.get("peer_dns", ()), *presented.get("x509_common_name", ())]
+    # gRPC reports an empty common name where there is none.
     return list(dict.fromkeys(name.decode(errors="replace") for name in found if name))
 
 
@@ -102,7 +102,7 @@ def _peer(fd: int) -> Peer | None:
         view.detach()
 
 
-def _told(peers: list[Peer]) -> str:
+def _describe(peers: list[Peer]) -> str:
     if not peers:
         return UNKNOWN
     return "unix socket, " + " or ".join(f"pid {peer.pid} uid {peer.uid} gid {peer.gid}" for peer in peers)

@@ -2,24 +2,20 @@
 
 import asyncio
 
-import grpc
-
 from instance_manager.api.events_wire import (
     Filter,
     filter_from_wire,
-    in_history,
-    instance_to_wire,
-    watched,
+    serialize_event,
+    serialize_history,
+    snapshot_to_wire,
 )
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.serialized import SerializedChanges
+from instance_manager.api.service import Context, Service, rpc
 from instance_manager.api.watching import watching
-from instance_manager.api.wire import SerializedChanges
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError, OutOfRangeError
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
-
-SERVICE = pb.DESCRIPTOR.services_by_name["EventService"]
 
 _BOOKMARK_AFTER = 100
 """Number of filtered-out changes after which a watcher gets a bookmark."""
@@ -29,18 +25,17 @@ _CHUNK = 200
 """Events serialized at a time, which takes a few milliseconds."""
 
 
-class EventService:
+class EventService(Service):
     """The methods of EventService."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["EventService"]
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._events = supervisor.events
-        self._watched = SerializedChanges(watched)
+        self._messages = SerializedChanges(serialize_event)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
-        return generic_handler(SERVICE, {"Watch": self.watch, "History": self.history})
-
+    @rpc("Watch")
     async def watch(self, request: pb.WatchRequest, context: Context) -> None:
         """Stream changes: from now on, after a snapshot, or after a known revision."""
         wanted = filter_from_wire(request.filter)
@@ -53,27 +48,27 @@ class EventService:
         ) as changes:
             # Nothing happens between the subscription and these two, so no change is missed or repeated.
             revision, processes = self._events.revision, self._supervisor.processes()
-            stream = _Stream(context, wanted, self._watched, self._events.history.epoch)
+            stream = _Stream(context, wanted, self._messages, self._events.history.epoch)
             missed = await self._missed(request)
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             if missed is not None:
                 await stream.bookmark(request.since_revision)
                 for change in missed:
-                    await stream.tell(change)
+                    await stream.send(change)
                     revision = change.revision
             elif request.snapshot:
                 for process in processes.values():
-                    if wanted.takes(process):
+                    if wanted.matches(process):
                         await context.write(
-                            pb.WatchResponse(instance=instance_to_wire(process)).SerializeToString()
+                            pb.WatchResponse(instance=snapshot_to_wire(process)).SerializeToString()
                         )
                 await stream.bookmark(revision, snapshot_complete=True)
             else:
                 await stream.bookmark(revision)
             async for change in changes:
                 if change.revision > revision:
-                    await stream.tell(change)
+                    await stream.send(change)
 
     async def _missed(self, request: pb.WatchRequest) -> list[Change] | None:
         """Return the changes that the caller has not seen, None if it starts anew."""
@@ -86,20 +81,21 @@ class EventService:
                 return None
             raise
 
+    @rpc("History")
     async def history(self, request: pb.HistoryRequest) -> bytes:
         """Return the changes that are kept, oldest first."""
         wanted = filter_from_wire(request.filter)
         if request.limit < 0:
-            raise InvalidArgumentError(f"cannot tell the last {request.limit} events: use 0 for all of them")
+            raise InvalidArgumentError(f"cannot list the last {request.limit} events: use 0 for all of them")
         # Not ToNanoseconds(), which raises for invalid times such as negative nanoseconds.
         since = request.since_time.seconds + request.since_time.nanos / 1e9
         remembered = await self._events.history.all()
-        told = [
+        matching = [
             change
             for change in remembered
             if change.revision > request.since_revision
             and change.time >= since
-            and wanted.takes(change.process)
+            and wanted.matches(change.process)
         ][-request.limit :]
         answer = pb.HistoryResponse(
             oldest_revision=remembered[0].revision if remembered else 0,
@@ -107,8 +103,8 @@ class EventService:
             epoch=self._events.history.epoch,
         )
         parts = [answer.SerializeToString()]
-        for begin in range(0, len(told), _CHUNK):
-            parts.append(in_history(told[begin : begin + _CHUNK]))
+        for begin in range(0, len(matching), _CHUNK):
+            parts.append(serialize_history(matching[begin : begin + _CHUNK]))
             await asyncio.sleep(0)
         return b"".join(parts)
 
@@ -116,19 +112,19 @@ class EventService:
 class _Stream:
     """The messages to one watcher."""
 
-    def __init__(self, context: Context, wanted: Filter, watched: SerializedChanges, epoch: str) -> None:
+    def __init__(self, context: Context, wanted: Filter, messages: SerializedChanges, epoch: str) -> None:
         self._context = context
         self._wanted = wanted
-        self._watched = watched
+        self._messages = messages
         self._epoch = epoch
         self._kept = 0
         self._last = 0.0
 
-    async def tell(self, change: Change) -> None:
+    async def send(self, change: Change) -> None:
         """Send a change if it passes the filter, else once in a while a bookmark."""
-        if self._wanted.takes(change.process):
+        if self._wanted.matches(change.process):
             self._kept, self._last = 0, change.time
-            await self._context.write(self._watched.get(change))
+            await self._context.write(self._messages.get(change))
             return
         self._kept += 1
         if self._kept >= _BOOKMARK_AFTER or change.time - self._last >= _BOOKMARK_SECONDS:

@@ -22,7 +22,7 @@ class Filter:
     prefix: str
     types: frozenset[str]
 
-    def takes(self, process: Process) -> bool:
+    def matches(self, process: Process) -> bool:
         """Return whether a process passes the filter."""
         return (
             process.name.startswith(self.prefix)
@@ -44,7 +44,7 @@ def filter_from_wire(message: pb.Filter) -> Filter:
     return Filter(frozenset(message.names), message.name_prefix, frozenset(message.types))
 
 
-def instance_to_wire(process: Process) -> pb.Instance:
+def snapshot_to_wire(process: Process) -> pb.Instance:
     """Return a process as the instance it is."""
     ports = process.ports
     return pb.Instance(
@@ -70,19 +70,19 @@ def event_to_wire(change: Change) -> pb.Event:
     return pb.Event(
         revision=change.revision,
         time=time,
-        instance=instance_to_wire(change.process),
+        instance=snapshot_to_wire(change.process),
         previous_state=change.previous or "",
         deleted=change.deleted,
         reason=change.reason,
     )
 
 
-def watched(change: Change) -> bytes:
+def serialize_event(change: Change) -> bytes:
     """Return the serialized WatchResponse for a change."""
     return pb.WatchResponse(event=event_to_wire(change)).SerializeToString()
 
 
-def in_history(changes: Iterable[Change]) -> bytes:
+def serialize_history(changes: Iterable[Change]) -> bytes:
     """Return a serialized HistoryResponse with only these events."""
     return pb.HistoryResponse(events=map(event_to_wire, changes)).SerializeToString()
 

@@ -6,15 +6,20 @@ about v2 instances go to `InstanceV2`.
 
 from typing import Any
 
-import grpc
 from google.protobuf import empty_pb2
 
 from instance_manager.api.instance_v2 import InstanceV2
-from instance_manager.api.instance_wire import alone, in_list, instance_to_wire, is_v2, spec_from_wire
+from instance_manager.api.instance_wire import (
+    instance_spec_from_wire,
+    instance_to_wire,
+    is_v2,
+    serialize_entry,
+    serialize_one,
+)
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.serialized import SerializedList, SerializedProcesses
+from instance_manager.api.service import Context, Service, rpc
 from instance_manager.api.version import version_response
-from instance_manager.api.wire import SerializedList, SerializedProcesses
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -24,14 +29,14 @@ from instance_manager.pb.imrpc import common_pb2, imrpc_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
 from instance_manager.platform.logging import LogControl
 
-SERVICE = pb.DESCRIPTOR.services_by_name["InstanceService"]
-
 _EMPTY = empty_pb2.Empty()
 _PING = _EMPTY.SerializeToString()
 
 
-class InstanceService:
+class InstanceService(Service):
     """The methods of InstanceService."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["InstanceService"]
 
     def __init__(
         self,
@@ -46,33 +51,10 @@ class InstanceService:
         self._pings = pings
         self._v2 = v2
         self._log = log_control
-        self._list = SerializedList(supervisor, in_list)
-        self._each = SerializedProcesses(supervisor, alone)
+        self._list = SerializedList(supervisor, serialize_entry)
+        self._each = SerializedProcesses(supervisor, serialize_one)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
-        return generic_handler(
-            SERVICE,
-            {
-                "InstanceCreate": self.create,
-                "InstanceDelete": self.delete,
-                "InstanceGet": self.get,
-                "InstanceList": self.list,
-                "InstanceLog": self.log,
-                "InstanceWatch": self.watch,
-                "InstanceReplace": self.replace,
-                "InstanceSuspend": self.suspend,
-                "InstanceResume": self.resume,
-                "InstanceSwitchOverTarget": self.switch_over,
-                "InstanceDeleteTarget": self.delete_target,
-                "LogSetLevel": self.log_set_level,
-                "LogSetFlags": self.log_set_flags,
-                "LogGetLevel": self.log_get_level,
-                "LogGetFlags": self.log_get_flags,
-                "VersionGet": self.version,
-            },
-        )
-
+    @rpc("InstanceCreate", changes=True)
     async def create(self, request: pb.InstanceCreateRequest) -> pb.InstanceResponse:
         """Start an instance and return at once."""
         if not request.HasField("spec"):
@@ -86,8 +68,9 @@ class InstanceService:
             raise InvalidArgumentError(
                 "cannot spread a v1 volume over shards: leave data_layout_type out, or use data_engine v2"
             )
-        return instance_to_wire(self._supervisor.create(spec_from_wire(spec)))
+        return instance_to_wire(self._supervisor.create(instance_spec_from_wire(spec)))
 
+    @rpc("InstanceDelete", changes=True)
     async def delete(self, request: pb.InstanceDeleteRequest) -> pb.InstanceResponse:
         """Begin to stop an instance and return at once with deleted=true."""
         if is_v2(request.data_engine, request.backend_store_driver):
@@ -95,6 +78,7 @@ class InstanceService:
         validate_name(request.name)
         return instance_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
+    @rpc("InstanceGet")
     async def get(self, request: pb.InstanceGetRequest) -> pb.InstanceResponse | bytes:
         """Return one instance."""
         if is_v2(request.data_engine, request.backend_store_driver):
@@ -102,6 +86,7 @@ class InstanceService:
         validate_name(request.name)
         return self._each.get(request.name)
 
+    @rpc("InstanceList")
     async def list(self, _: empty_pb2.Empty) -> bytes:
         """Return all instances of both data engines; if both have one with the same name, that of v1."""
         v2 = await self._v2.list()
@@ -110,44 +95,53 @@ class InstanceService:
         # Of two map entries with the same key, the last one counts.
         return pb.InstanceListResponse(instances=v2).SerializeToString() + self._list.get()
 
+    @rpc("InstanceReplace", changes=True)
     async def replace(self, request: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
         """Replace a running instance by one with another binary."""
         spec = request.spec
         if is_v2(spec.data_engine, spec.backend_store_driver):
             return self._v2.replace(request)
-        return instance_to_wire(await self._replacer.replace(spec_from_wire(spec), request.terminate_signal))
+        return instance_to_wire(
+            await self._replacer.replace(instance_spec_from_wire(spec), request.terminate_signal)
+        )
 
+    @rpc("InstanceLog")
     async def log(self, request: pb.InstanceLogRequest, context: Context) -> None:
         """Stream the log of an instance line by line."""
         if is_v2(request.data_engine, request.backend_store_driver):
             self._v2.log(request)
         await stream_log(self._supervisor.logs, request.name, context)
 
+    @rpc("InstanceWatch")
     async def watch(self, _: empty_pb2.Empty, context: Context) -> None:
         """Stream a ping for every change from now on; unread pings are merged."""
         with self._pings.subscribe() as pings:
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for _ping in pings:
                 await context.write(_PING)
 
     # --- what only v2 can do ---
 
+    @rpc("InstanceSuspend", changes=True)
     async def suspend(self, request: pb.InstanceSuspendRequest) -> empty_pb2.Empty:
         """Suspend the I/O of an instance."""
         _only_v2(request.data_engine, "suspend")
         return await self._v2.suspend(request)
 
+    @rpc("InstanceResume", changes=True)
     async def resume(self, request: pb.InstanceResumeRequest) -> empty_pb2.Empty:
         """Resume the I/O of an instance."""
         _only_v2(request.data_engine, "resume")
         return await self._v2.resume(request)
 
+    @rpc("InstanceSwitchOverTarget", changes=True)
     async def switch_over(self, request: pb.InstanceSwitchOverTargetRequest) -> empty_pb2.Empty:
         """Switch a frontend over to another target."""
         _only_v2(request.data_engine, "switch the target of")
         return await self._v2.switch_over(request)
 
+    @rpc("InstanceDeleteTarget", changes=True)
     async def delete_target(self, request: pb.InstanceDeleteTargetRequest) -> empty_pb2.Empty:
         """Delete the target of an engine."""
         _only_v2(request.data_engine, "delete the target of")
@@ -155,6 +149,7 @@ class InstanceService:
 
     # --- the daemon's own log, or that of the SPDK service ---
 
+    @rpc("LogSetLevel", changes=True)
     async def log_set_level(self, request: pb.LogSetLevelRequest) -> empty_pb2.Empty:
         """Set the log level."""
         if is_v2(request.data_engine):
@@ -162,12 +157,14 @@ class InstanceService:
         self._log.set_level(request.level)
         return _EMPTY
 
+    @rpc("LogGetLevel")
     async def log_get_level(self, request: pb.LogGetLevelRequest) -> pb.LogGetLevelResponse:
         """Return the log level."""
         if is_v2(request.data_engine):
             return await self._v2.log_get_level(request)
         return pb.LogGetLevelResponse(level=self._log.level)
 
+    @rpc("LogSetFlags", changes=True)
     async def log_set_flags(self, request: pb.LogSetFlagsRequest) -> empty_pb2.Empty:
         """Set which parts log in detail."""
         if is_v2(request.data_engine):
@@ -175,12 +172,14 @@ class InstanceService:
         self._log.set_flags(request.flags)
         return _EMPTY
 
+    @rpc("LogGetFlags")
     async def log_get_flags(self, request: pb.LogGetFlagsRequest) -> pb.LogGetFlagsResponse:
         """Return which parts log in detail."""
         if is_v2(request.data_engine):
             return await self._v2.log_get_flags(request)
         return pb.LogGetFlagsResponse(flags=self._log.flags)
 
+    @rpc("VersionGet")
     def version(self, _: Any) -> imrpc_pb2.VersionResponse:
         """Return the versions."""
         return version_response()

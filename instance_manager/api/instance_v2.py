@@ -100,4 +100,6 @@ class InstanceV2:
 
     def log(self, _: pb.InstanceLogRequest) -> None:
         """Refuse: the log of SPDK is not separated by instance."""
-        raise UnimplementedError("cannot tell the log of a v2 instance: look at the log of the SPDK service")
+        raise UnimplementedError(
+            "cannot return the log of a v2 instance: look at the log of the SPDK service"
+        )

@@ -23,7 +23,7 @@ def is_v2(data_engine: int, backend_store_driver: int = common_pb2.v1) -> bool:
     return V2 in {data_engine, backend_store_driver}
 
 
-def spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
+def instance_spec_from_wire(spec: instance_pb2.InstanceSpec) -> ProcessSpec:
     """Return the process to run for a v1 instance.
 
     Raises:
@@ -79,12 +79,12 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
     )
 
 
-def alone(process: Process) -> bytes:
+def serialize_one(process: Process) -> bytes:
     """Return the serialized InstanceResponse for a process."""
     return instance_to_wire(process, deleted=process.deleting).SerializeToString()
 
 
-def in_list(process: Process) -> bytes:
+def serialize_entry(process: Process) -> bytes:
     """Return a serialized InstanceListResponse with only this process."""
-    told = instance_to_wire(process, deleted=process.deleting)
-    return instance_pb2.InstanceListResponse(instances={process.name: told}).SerializeToString()
+    instance = instance_to_wire(process, deleted=process.deleting)
+    return instance_pb2.InstanceListResponse(instances={process.name: instance}).SerializeToString()

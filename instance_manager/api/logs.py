@@ -2,7 +2,7 @@
 
 from contextlib import aclosing
 
-from instance_manager.api.methods import Context
+from instance_manager.api.service import Context
 from instance_manager.app.interfaces import Logs
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name

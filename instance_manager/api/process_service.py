@@ -2,18 +2,14 @@
 
 from typing import Any
 
-import grpc
-
 from instance_manager.api.logs import stream_log
-from instance_manager.api.methods import Context, generic_handler
+from instance_manager.api.serialized import SerializedChanges, SerializedList, SerializedProcesses
+from instance_manager.api.service import Context, Service, rpc
 from instance_manager.api.version import version_response
 from instance_manager.api.watching import watching
 from instance_manager.api.wire import (
-    SerializedChanges,
-    SerializedList,
-    SerializedProcesses,
+    process_spec_from_wire,
     process_to_wire,
-    spec_from_wire,
 )
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -22,86 +18,78 @@ from instance_manager.core.names import validate_name
 from instance_manager.core.process import Process
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
-SERVICE = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
 
-
-class ProcessService:
+class ProcessService(Service):
     """The methods of ProcessManagerService."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
 
     def __init__(self, supervisor: Supervisor, replacer: Replacer) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._changes = SerializedChanges(_told)
-        self._list = SerializedList(supervisor, _in_list)
-        self._each = SerializedProcesses(supervisor, _alone)
+        self._changes = SerializedChanges(_serialize_change)
+        self._list = SerializedList(supervisor, _serialize_entry)
+        self._each = SerializedProcesses(supervisor, _serialize_one)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler to register with a server."""
-        return generic_handler(
-            SERVICE,
-            {
-                "ProcessCreate": self.create,
-                "ProcessDelete": self.delete,
-                "ProcessGet": self.get,
-                "ProcessList": self.list,
-                "ProcessLog": self.log,
-                "ProcessReplace": self.replace,
-                "ProcessWatch": self.watch,
-                "VersionGet": self.version,
-            },
-        )
-
+    @rpc("ProcessCreate", changes=True)
     def create(self, request: pb.ProcessCreateRequest) -> pb.ProcessResponse:
         """Start a process and return at once."""
-        return process_to_wire(self._supervisor.create(spec_from_wire(request)))
+        return process_to_wire(self._supervisor.create(process_spec_from_wire(request)))
 
+    @rpc("ProcessDelete", changes=True)
     def delete(self, request: pb.ProcessDeleteRequest) -> pb.ProcessResponse:
         """Begin to stop a process and return at once with deleted=true."""
         validate_name(request.name)
         return process_to_wire(self._supervisor.delete(request.name, request.uuid), deleted=True)
 
+    @rpc("ProcessGet")
     def get(self, request: pb.ProcessGetRequest) -> bytes:
         """Return one process."""
         validate_name(request.name)
         return self._each.get(request.name)
 
+    @rpc("ProcessList")
     def list(self, _: pb.ProcessListRequest) -> bytes:
         """Return all processes."""
         return self._list.get()
 
+    @rpc("ProcessReplace", changes=True)
     async def replace(self, request: pb.ProcessReplaceRequest) -> pb.ProcessResponse:
         """Replace a running process by one with another binary."""
         return process_to_wire(
-            await self._replacer.replace(spec_from_wire(request), request.terminate_signal)
+            await self._replacer.replace(process_spec_from_wire(request), request.terminate_signal)
         )
 
+    @rpc("VersionGet")
     def version(self, _: Any) -> pb.VersionResponse:
         """Return the versions."""
         return version_response()
 
+    @rpc("ProcessLog")
     async def log(self, request: pb.LogRequest, context: Context) -> None:
         """Stream a log line by line."""
         await stream_log(self._supervisor.logs, request.name, context)
 
+    @rpc("ProcessWatch")
     async def watch(self, _: Any, context: Context) -> None:
         """Stream every change from now on."""
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
-            # The headers tell the client that it misses nothing from here on.
+            # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for change in changes:
                 await context.write(self._changes.get(change))
 
 
-def _told(change: Change) -> bytes:
+def _serialize_change(change: Change) -> bytes:
     return process_to_wire(change.process, deleted=change.deleted).SerializeToString()
 
 
-def _alone(process: Process) -> bytes:
+def _serialize_one(process: Process) -> bytes:
     return process_to_wire(process, deleted=process.deleting).SerializeToString()
 
 
-def _in_list(process: Process) -> bytes:
-    told = process_to_wire(process, deleted=process.deleting)
-    return pb.ProcessListResponse(processes={process.name: told}).SerializeToString()
+def _serialize_entry(process: Process) -> bytes:
+    response = process_to_wire(process, deleted=process.deleting)
+    return pb.ProcessListResponse(processes={process.name: response}).SerializeToString()

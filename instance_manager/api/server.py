@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.reflection import SymbolPool
-from instance_manager.api.tls import PeerGate, ServerTls, credentials
+from instance_manager.api.service import Service
+from instance_manager.api.tls import Certificates, credentials
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.ports import MAX_PORT
@@ -69,23 +71,28 @@ def listen_address(text: str) -> Address:
 class GrpcServer:
     """Serves the given services, health and reflection on every address."""
 
-    def __init__(self, services: dict[str, grpc.GenericRpcHandler], tls: ServerTls | None = None) -> None:
-        self._services = services
-        self._tls = tls
-        self.gate = PeerGate(tls) if tls else None
-        """Checks the client's certificate of every call; None for plain text."""
+    def __init__(
+        self,
+        services: Iterable[Service],
+        interceptors: InterceptorChain,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Listen nowhere yet; without certificates, plain text is served."""
+        self._names: list[str] = []
+        for service in services:
+            interceptors.add(service)
+            self._names.append(service.descriptor.full_name)
+        self._certificates = certificates
         self._server = grpc.aio.server(
-            options=_OPTIONS,
-            interceptors=[self.gate] if self.gate else None,
-            maximum_concurrent_rpcs=MAX_CALLS,
+            options=_OPTIONS, interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         symbols: Any = SymbolPool()
         reflector = reflection.aio.ReflectionServicer(names, symbols)
         reflection.enable_server_reflection(names, self._server, symbols)
-        self._server.add_generic_rpc_handlers((*services.values(), _reflection_v1(reflector)))
+        self._server.add_generic_rpc_handlers([_reflection_v1(reflector)])
 
     def bind(self, address: Address) -> Address:
         """Listen on an address and return it; port 0 is replaced by the port that was chosen.
@@ -99,10 +106,10 @@ class GrpcServer:
             _refuse_taken_path(address.path)
         try:
             with _owner_only():
-                if self._tls is None:
+                if self._certificates is None:
                     port = self._server.add_insecure_port(address.target)
                 else:
-                    port = self._server.add_secure_port(address.target, credentials(self._tls))
+                    port = self._server.add_secure_port(address.target, credentials(self._certificates))
         except RuntimeError as error:
             reason = (
                 "no socket can be made there; let this user write to its directory"
@@ -114,14 +121,14 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Start serving."""
-        for name in ("", *self._services):
-            await self.report(name, well=True)
+        for name in ("", *self._names):
+            await self.report(name, healthy=True)
         await self._server.start()
 
-    async def report(self, name: str, *, well: bool) -> None:
+    async def report(self, name: str, *, healthy: bool) -> None:
         """Set the health status of a service, or of a part of the daemon that has its own name."""
         status = health_pb2.HealthCheckResponse
-        await self._health.set(name, status.SERVING if well else status.NOT_SERVING)
+        await self._health.set(name, status.SERVING if healthy else status.NOT_SERVING)
 
     async def drain(self) -> None:
         """Report NOT_SERVING from now on; calls are still answered."""

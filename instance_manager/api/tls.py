@@ -1,48 +1,23 @@
-"""Transport security: credentials that follow renewed certificates, and the check of client certificates."""
+"""Credentials that follow renewed certificates."""
 
-import contextlib
-import functools
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import grpc
-import grpc.aio
 
-from instance_manager.api.caller import Context, caller, certificate_names
-from instance_manager.api.observing import MethodObserver, Unobserved
-from instance_manager.api.refusals import Refusals
-from instance_manager.core.certificates import CertificateSet, listed, named
+from instance_manager.core.certificates import CertificateSet
 
-if TYPE_CHECKING:
-    Handler = grpc.RpcMethodHandler[Any, Any]
-else:
-    Handler = grpc.RpcMethodHandler  # has no type parameters when the program runs
-Check = Callable[[Context], Awaitable[None]]
-Observers = Callable[[str], MethodObserver]
-"""Returns the observer of a method, by its path `/SERVICE/METHOD`."""
+Certificates = Callable[[], CertificateSet]
+"""Returns the certificates in use; called by a thread of gRPC for each new connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTls:
-    """Mutual TLS of a server."""
-
-    current: Callable[[], CertificateSet]
-    """Returns the certificates in use; called by a thread of gRPC for each new connection."""
-    peer_name: str
-    """The name that a client's certificate must carry."""
-    observers: Observers = lambda _: Unobserved()
-    """Returns the observer of a method, for calls that are refused because of the name."""
-
-
-def credentials(tls: ServerTls) -> grpc.ServerCredentials:
+def credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials for one port; each port notices renewals by itself."""
-    used = tls.current()
+    used = certificates()
 
     def newer() -> Any:  # a configuration, or None where nothing has changed
         nonlocal used
-        current = tls.current()
+        current = certificates()
         if current is used:
             return None
         used = current
@@ -57,84 +32,3 @@ def _configuration(certificates: CertificateSet) -> grpc.ServerCertificateConfig
     return grpc.ssl_server_certificate_configuration(
         [(certificates.key, certificates.certificate)], root_certificates=certificates.ca
     )
-
-
-class PeerGate(grpc.aio.ServerInterceptor):
-    """Lets a call pass only if the client's certificate carries the peer name.
-
-    It comes before every handler of the server, including health and reflection: a call of another client
-    ends before its handler is called.
-    """
-
-    def __init__(self, tls: ServerTls) -> None:
-        self._peer_name = tls.peer_name
-        self._observers = tls.observers
-        self._gated: dict[str, tuple[Handler, Handler]] = {}
-        self._refusals = Refusals("call refused: wrong name")
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """Return the handler of a call with the check in front of it."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
-        known = self._gated.get(method)
-        if known is None or known[0] is not handler:
-            known = self._gated[method] = handler, gated(handler, self._check_of(method))
-        return known[1]
-
-    def _check_of(self, method: str) -> Check:
-        return functools.partial(self._check, observer=self._observers(method))
-
-    async def _check(self, context: Context, observer: MethodObserver) -> None:
-        names = certificate_names(context)
-        if named(names, self._peer_name):
-            return
-        self._refusals.add(lambda: {"caller": caller(context), "names": names})
-        code = grpc.StatusCode.PERMISSION_DENIED
-        observer.begun()
-        observer.ended(code.name, 0.0)
-        await context.abort(
-            code,
-            f"cannot serve a client whose certificate names {listed(names)} and not {self._peer_name}; use "
-            "one with that name, or start the daemon with another --tls-peer-name",
-        )
-
-
-def gated(handler: Handler, check: Check) -> Handler:
-    """Return a handler that is called only after a check has passed."""
-    kind = f"{_kind(handler.request_streaming)}_{_kind(handler.response_streaming)}"
-    function = getattr(handler, kind)
-    make = getattr(grpc, f"{kind}_rpc_method_handler")
-    made: Handler = make(_checked(function, check), handler.request_deserializer, handler.response_serializer)
-    return made
-
-
-def _kind(streaming: bool) -> str:
-    return "stream" if streaming else "unary"
-
-
-def _checked(function: Any, check: Check) -> Any:
-    if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def generating(request: Any, context: Context) -> AsyncIterator[Any]:
-            await check(context)
-            async with contextlib.aclosing(function(request, context)) as answers:
-                async for answer in answers:
-                    yield answer
-
-        return generating
-
-    @functools.wraps(function)
-    async def answering(request: Any, context: Context) -> Any:
-        await check(context)
-        answer = function(request, context)
-        # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return answering

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from instance_manager.api.methods import Context
+from instance_manager.api.service import Context
 from instance_manager.app.broadcast import LaggedError, Subscription
 from instance_manager.app.events import EventLog
 from instance_manager.core.change import Change

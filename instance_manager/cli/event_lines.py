@@ -107,7 +107,7 @@ async def follow(
 ) -> None:
     """Print every change after a history, until interrupted, with notices about the connection on stderr."""
     since = Position(history.revision, history.epoch)
-    stream = await client.events(since=since, names=names, types=types, on_lost=_tell_lost).begun()
+    stream = await client.events(since=since, names=names, types=types, on_lost=_tell_lost).accepted()
     announce(client)
     async for item in stream:
         if isinstance(item, Gap):

@@ -93,7 +93,7 @@ class Waiter:
     async def _observe(self, client: Client) -> bool:
         """Return whether the goal is reached before the daemon ends the stream of changes."""
         # First the watch, then the present state, so that no change is missed.
-        changes = await client.process_watch().begun(BEGUN_SECONDS)
+        changes = await client.process_watch().accepted(BEGUN_SECONDS)
         if self._met(await self._listed(client)):
             return True
         async for change in changes:

@@ -33,7 +33,7 @@ async def follow_processes(client: "Client", *, as_text: bool) -> None:
     Raises:
         Failure: when the daemon ends.
     """
-    changes = await client.process_watch().begun(BEGUN_SECONDS)
+    changes = await client.process_watch().accepted(BEGUN_SECONDS)
     announce(client)
     async for change in changes:
         click.echo(_line(change) if as_text else json.dumps(as_dict(change)))
@@ -46,7 +46,7 @@ async def follow_instances(client: "Client", *, as_text: bool) -> None:
     Raises:
         Failure: when the daemon ends.
     """
-    pings = await client.instance_watch().begun(BEGUN_SECONDS)
+    pings = await client.instance_watch().accepted(BEGUN_SECONDS)
     known = await client.instance_list()
     announce(client)
     async for _ in pings:

@@ -11,7 +11,7 @@ certificates, use `Client(url, tls)`. See docs/client.md for more.
 
 from instance_manager.client.channel import DEFAULT_TIMEOUT, LOST, Stream, address_of
 from instance_manager.client.client import Client
-from instance_manager.client.event_stream import EventStream, Gap, Position, Told
+from instance_manager.client.event_stream import EventStream, Gap, Position, StreamItem
 from instance_manager.client.processes import REPLACE_TIMEOUT
 from instance_manager.core.instance import DataEngine
 
@@ -25,6 +25,6 @@ __all__ = [
     "Gap",
     "Position",
     "Stream",
-    "Told",
+    "StreamItem",
     "address_of",
 ]

@@ -66,9 +66,9 @@ def address_of(url: str) -> Address:
 def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
     if tls is None:
         return grpc.aio.insecure_channel(target, options=_OPTIONS)
-    shown = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-    named = (("grpc.ssl_target_name_override", peer_name),)
-    return grpc.aio.secure_channel(target, shown, options=(*_OPTIONS, *named))
+    presented = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    override = ("grpc.ssl_target_name_override", peer_name)
+    return grpc.aio.secure_channel(target, presented, options=(*_OPTIONS, override))
 
 
 class Stream(Generic[Response]):
@@ -77,7 +77,7 @@ class Stream(Generic[Response]):
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def begun(self, within: float | None = None) -> Self:
+    async def accepted(self, within: float | None = None) -> Self:
         """Wait until the daemon has accepted the call; the stream has everything from then on.
 
         Args:

@@ -10,6 +10,7 @@ from grpc.aio import AioRpcError
 
 from instance_manager.client.channel import LOST, Stream
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
+from instance_manager.platform.backoff import exponential_backoff
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
@@ -47,7 +48,7 @@ class Gap:
         return max(self.then.revision - self.after.revision, 0)
 
 
-Told: TypeAlias = pb.Event | pb.Instance | pb.Bookmark | Gap
+StreamItem: TypeAlias = pb.Event | pb.Instance | pb.Bookmark | Gap
 """An `Event`, a `Gap`, or in a stream with a snapshot its instances and the `Bookmark` that ends them."""
 
 
@@ -75,7 +76,7 @@ class EventStream:
         self._on_lost = on_lost
         self._stream: Stream[pb.WatchResponse] | None = None
         self._answered = False
-        self._asked_before = self.position is not None
+        self._started_before = self.position is not None
         """Whether a snapshot would not be the first thing in the stream."""
         self._in_snapshot = False
         """Whether a snapshot has begun on this connection."""
@@ -83,9 +84,9 @@ class EventStream:
         """Why the daemon cannot resume from the position; empty as long as it can."""
         self._cancelled = False
 
-    async def begun(self) -> Self:
+    async def accepted(self) -> Self:
         """Wait until the daemon has accepted the call; the stream has everything from then on."""
-        await self._connection().begun()
+        await self._connection().accepted()
         return self
 
     def cancel(self) -> None:
@@ -93,24 +94,24 @@ class EventStream:
         self._cancelled = True
         self._disconnect()
 
-    async def __aiter__(self) -> AsyncIterator[Told]:
+    async def __aiter__(self) -> AsyncIterator[StreamItem]:
         """Yield changes until cancelled."""
-        delay = _FIRST_DELAY
+        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
         try:
             while not self._cancelled:
                 try:
                     if self._refusal:
                         yield await self._skip()
                     async for message in self._connection():
-                        self._answered, delay = True, _FIRST_DELAY
-                        for told in self._taken(message):
-                            yield told
+                        self._answered = True
+                        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
+                        for item in self._items(message):
+                            yield item
                     self._on_lost("the instance manager is ending")
                 except AioRpcError as error:
                     self._survive(error)
                 self._disconnect()
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY)
+                await asyncio.sleep(next(delays))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._cancelled or (task is not None and task.cancelling()):
@@ -143,7 +144,7 @@ class EventStream:
         else:
             raise error
 
-    def _taken(self, message: pb.WatchResponse) -> Iterator[Told]:
+    def _items(self, message: pb.WatchResponse) -> Iterator[StreamItem]:
         """Update the position by a message, and yield its content."""
         match message.WhichOneof("message"):
             case "event":
@@ -166,10 +167,10 @@ class EventStream:
         if self._in_snapshot:
             return
         self._in_snapshot = True
-        if self._asked_before:
+        if self._started_before:
             whole = self.position is not None
             yield Gap(self.position, None, _FORGOTTEN if whole else _BROKEN_OFF)
-        self._asked_before = True
+        self._started_before = True
         self.position = None
 
     async def _skip(self) -> Gap:

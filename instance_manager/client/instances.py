@@ -104,7 +104,7 @@ class InstanceCalls(Channel):
         return self._log("imrpc.InstanceService/InstanceLog", request, follow=follow, tail=tail)
 
     def instance_watch(self) -> Stream[empty_pb2.Empty]:
-        """Stream a ping whenever something has changed since `Stream.begun` returned; list to see what."""
+        """Stream a ping whenever something has changed since `Stream.accepted` returned; list to see what."""
         return self._stream("imrpc.InstanceService/InstanceWatch", empty_pb2.Empty(), empty_pb2.Empty)
 
     async def instance_suspend(self, name: str, *, kind: str, data_engine: DataEngine = "v2") -> None:

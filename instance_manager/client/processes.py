@@ -42,7 +42,7 @@ class ProcessCalls(Channel):
         return await self._process("ProcessReplace", request, pb.ProcessResponse, within=REPLACE_TIMEOUT)
 
     def process_watch(self) -> Stream[pb.ProcessResponse]:
-        """Stream every change from the moment `Stream.begun` returns."""
+        """Stream every change from the moment `Stream.accepted` returns."""
         return self._stream("ProcessManagerService/ProcessWatch", empty_pb2.Empty(), pb.ProcessResponse)
 
     def process_log(self, name: str, *, follow: bool = False, tail: int | None = None) -> AsyncIterator[str]:

@@ -48,8 +48,8 @@ class Certificate:
     @property
     def names(self) -> tuple[str, ...]:
         """All its names: the DNS names and the common name."""
-        named = (self.common_name,) if self.common_name else ()
-        return tuple(dict.fromkeys((*self.dns_names, *named)))
+        common = (self.common_name,) if self.common_name else ()
+        return tuple(dict.fromkeys((*self.dns_names, *common)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +74,26 @@ class Urgency(IntEnum):
     EXPIRED = auto()
 
 
-def named(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
+def matches_name(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
     """Return whether one of the names is the peer name; a wildcard does not count, as it means others too."""
     return peer_name.casefold() in {name.casefold() for name in names}
 
 
-def mistake(certificate: Certificate, peer_name: str, now: float) -> CertificateProblem | None:
+def find_problem(certificate: Certificate, peer_name: str, now: float) -> CertificateProblem | None:
     """Return what is wrong with a certificate's dates or names, None if nothing is."""
     if now < certificate.not_before:
         return CertificateProblem(
-            f"it is not valid before {day(certificate.not_before)}, and the clock here says {day(now)}",
+            f"it is not valid before {format_utc(certificate.not_before)}, "
+            f"and the clock here says {format_utc(now)}",
             "set the clock right, or issue a certificate that is valid now",
         )
     if now > certificate.not_after:
         return CertificateProblem(
-            f"it expired on {day(certificate.not_after)}", "issue a new one and put it in its place"
+            f"it expired on {format_utc(certificate.not_after)}", "issue a new one and put it in its place"
         )
-    if not named(certificate.names, peer_name):
+    if not matches_name(certificate.names, peer_name):
         return CertificateProblem(
-            f"it names {listed(certificate.names)} and not {peer_name}",
+            f"it names {join_names(certificate.names)} and not {peer_name}",
             f"issue one with the DNS name {peer_name} (subjectAltName), or set --tls-peer-name on both sides",
         )
     return None
@@ -116,13 +117,13 @@ def urgency(expires_at: float, now: float) -> Urgency:
     return Urgency.SOON if left < SOON else Urgency.NONE
 
 
-def listed(names: tuple[str, ...] | list[str]) -> str:
+def join_names(names: tuple[str, ...] | list[str]) -> str:
     """Return names as text: the first five, and how many more there are."""
     few = 5
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return (", ".join(names[:few]) + more) or "nobody"
 
 
-def day(time: float) -> str:
+def format_utc(time: float) -> str:
     """Return a time, in seconds since the epoch, as text in UTC."""
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -13,19 +13,18 @@ import structlog
 import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.metrics import EndpointError, MetricsServer, Pages, Phase
+from instance_manager.adapters.metrics import EndpointError, Endpoints, MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.tls.reloader import CertificateKeeper
+from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import (
     INSTANCE_SERVICE_OFFSET,
     AddressError,
     GrpcServer,
     refuse_exposed,
 )
-from instance_manager.api.tls import ServerTls
 from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process
-from instance_manager.daemon.components import Parts, assemble
+from instance_manager.daemon.components import Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import StopSignal
 from instance_manager.platform.linux import boot_id
@@ -63,7 +62,7 @@ def run(settings: DaemonSettings) -> int:
 async def serve(settings: DaemonSettings) -> int:
     """Serve on the running event loop; see `run`."""
     # Before anything else: without usable certificates nothing is touched.
-    keeper = _certificates(settings)
+    reloader = _certificates(settings)
     async with AsyncExitStack() as stack:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
@@ -71,60 +70,59 @@ async def serve(settings: DaemonSettings) -> int:
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
-        parts = assemble(settings, state_dir, journal, keeper)
-        tls = ServerTls(lambda: keeper.current, keeper.peer_name, parts.calls.of) if keeper else None
-        server = GrpcServer(parts.services, tls)
+        components = build(settings, state_dir, journal, reloader)
+        server = components.server
         reporter = _Reporter(server)
-        history = parts.supervisor.events.history
-        journal.follow(parts.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        history = components.supervisor.events.history
+        journal.follow(components.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
         journal.start_health_check()
-        parts.lifecycles.take_over(record.process for record in records)
-        parts.lag.open()
-        stack.callback(parts.lag.close)
-        stack.push_async_callback(await _serve_metrics(settings, parts.pages))
+        components.lifecycles.adopt(record.process for record in records)
+        components.lag.open()
+        stack.callback(components.lag.close)
+        stack.push_async_callback(await _serve_metrics(settings, components.endpoints))
 
-        stop = StopSignal(parts.supervisor.force_shutdown)
+        stop = StopSignal(components.supervisor.force_shutdown)
         stop.open()
-        parts.spawner.open()
-        stack.callback(parts.spawner.close)
-        stack.callback(parts.adopter.close)
-        parts.logs.open()
-        stack.push_async_callback(parts.logs.close)
-        parts.pages.phase = Phase.RECOVERING
-        if parts.v2:
-            parts.v2.open()
-            stack.push_async_callback(parts.v2.close)
+        components.spawner.open()
+        stack.callback(components.spawner.close)
+        stack.callback(components.adopter.close)
+        components.logs.open()
+        stack.push_async_callback(components.logs.close)
+        components.endpoints.phase = Phase.RECOVERING
+        if components.v2:
+            components.v2.open()
+            stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
-        await parts.recovery.run(records)
-        mounts = MountWatcher(parts.supervisor.observe_mounts)
+        await components.recovery.run(records)
+        mounts = MountWatcher(components.supervisor.observe_mounts)
         mounts.open()
         stack.callback(mounts.close)
 
         bound = [server.bind(address) for address in _addresses(settings.listen)]
-        if keeper:
-            keeper.follow(reporter.under(CERTIFICATES_HEALTH))
-            stack.callback(keeper.close)
+        if reloader:
+            reloader.follow(reporter.under(CERTIFICATES_HEALTH))
+            stack.callback(reloader.close)
         await server.start()
         addresses = [address.target for address in bound]
-        log.info("serving", addresses=addresses, pid=os.getpid(), tls=keeper is not None)
-        parts.pages.phase = Phase.SERVING
+        log.info("serving", addresses=addresses, pid=os.getpid(), tls=reloader is not None)
+        components.endpoints.phase = Phase.SERVING
         await stop.wait()
-        parts.pages.phase = Phase.DRAINING
-        return await _shut_down(parts, server, settings)
+        components.endpoints.phase = Phase.DRAINING
+        return await _shut_down(components, settings)
 
 
-def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
-    """Return the opened keeper of the certificates; None to serve plain text, if that is allowed.
+def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
+    """Return the opened reloader of the certificates; None to serve plain text, if that is allowed.
 
     Raises:
         AddressError: if plain text would be served to other machines without --insecure.
         CertificateError: if the certificates cannot be used.
     """
     if settings.tls:
-        keeper = CertificateKeeper(settings.tls.folder, settings.tls.peer_name, time.time)
-        keeper.open()
-        return keeper
+        reloader = CertificateReloader(settings.tls.folder, settings.tls.peer_name, time.time)
+        reloader.open()
+        return reloader
     try:
         refuse_exposed(settings.listen)
     except AddressError:
@@ -136,13 +134,15 @@ def _certificates(settings: DaemonSettings) -> CertificateKeeper | None:
     return None
 
 
-async def _serve_metrics(settings: DaemonSettings, pages: Pages) -> Callable[[], Coroutine[Any, Any, None]]:
+async def _serve_metrics(
+    settings: DaemonSettings, endpoints: Endpoints
+) -> Callable[[], Coroutine[Any, Any, None]]:
     """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
 
     Raises:
         EndpointError: if the address was named and cannot be listened on.
     """
-    server = MetricsServer(pages.get)
+    server = MetricsServer(endpoints.get)
     if settings.metrics_listen is not None:
         try:
             bound = await server.open(settings.metrics_listen)
@@ -167,33 +167,33 @@ class _Reporter:
     def under(self, name: str) -> Callable[[bool], None]:
         """Return a function to call with whether the part of this name is healthy."""
 
-        def report(well: bool) -> None:
-            task = self._loop.create_task(self._server.report(name, well=well))
+        def report(healthy: bool) -> None:
+            task = self._loop.create_task(self._server.report(name, healthy=healthy))
             self._reports.add(task)
             task.add_done_callback(self._reports.discard)
 
         return report
 
 
-async def _shut_down(parts: Parts, server: GrpcServer, settings: DaemonSettings) -> int:
+async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     """Stop everything in order; watchers get all changes before their streams end."""
+    supervisor, server = components.supervisor, components.server
     await server.drain()
-    supervisor = parts.supervisor
-    left: list[Process] = []
+    unstopped: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
         supervisor.close()
         log.info("shutting down; the processes live on", processes=len(supervisor.remaining))
     else:
         grace = settings.shutdown_grace
         log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
-        left = await supervisor.shutdown(grace)
+        unstopped = await supervisor.shutdown(grace)
     supervisor.events.close()
-    parts.pings.close()
+    components.pings.close()
     await server.stop(_RPC_GRACE)
-    for process in left:
+    for process in unstopped:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
-    log.info("stopped", left=len(left))
-    return 1 if left else 0
+    log.info("stopped", left=len(unstopped))
+    return 1 if unstopped else 0
 
 
 def _addresses(listen: Address) -> list[Address]:

@@ -14,7 +14,7 @@ class StopSignal:
 
     def __init__(self, force: Callable[[], None]) -> None:
         self._asked = asyncio.Event()
-        self._hurry = force
+        self._force = force
 
     def open(self) -> None:
         """Handle the signals from now on."""
@@ -25,7 +25,7 @@ class StopSignal:
     def _received(self, number: signal.Signals) -> None:
         log.info("signal received", signal=number.name)
         if self._asked.is_set():
-            self._hurry()
+            self._force()
         self._asked.set()
 
     async def wait(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from instance_manager.adapters import journal
 from instance_manager.adapters.journal import StateDir
 from instance_manager.adapters.logs import inspection as logs
-from instance_manager.core.certificates import DAY, Urgency, day, urgency
+from instance_manager.core.certificates import DAY, Urgency, format_utc, urgency
 from instance_manager.doctor import host
 from instance_manager.doctor.facts import Facts
 
@@ -68,7 +68,7 @@ def _certificates(facts: Facts) -> Iterator[Finding]:
         hint = f"{remedy or 'replace them'}; a daemon that runs goes on with what it had before"
         yield Finding("certificates", Severity.ERROR, message, hint)
         return
-    due, when = urgency(found.expires_at, found.now), day(found.expires_at)
+    due, when = urgency(found.expires_at, found.now), format_utc(found.expires_at)
     if due is Urgency.NONE:
         yield Finding("certificates", Severity.OK, f"valid until {when}")
         return

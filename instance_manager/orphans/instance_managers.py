@@ -10,7 +10,7 @@ from grpc.aio import AioRpcError
 from instance_manager.client.channel import DEFAULT_TIMEOUT, Stream
 from instance_manager.client.client import Client
 from instance_manager.client.instances import ENGINES
-from instance_manager.client.merge import following
+from instance_manager.client.merge import merge_streams
 from instance_manager.core.instance import DataEngine, type_of_process
 from instance_manager.orphans.events import InstanceChanged, InstanceEvent, InstancesListed
 from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
@@ -91,9 +91,9 @@ class GrpcInstanceManager:
             events = self._client.watch_events() if await self._has_events() else None
             streams += [pings, events] if events else [pings]
             for stream in streams:
-                await stream.begun(_BEGUN_SECONDS)
+                await stream.accepted(_BEGUN_SECONDS)
             yield InstancesListed(self.name, await self.list_live())
-            async with aclosing(following(pings, events)) as changes:
+            async with aclosing(merge_streams(pings, events)) as changes:
                 async for change in changes:
                     yield await self._event(change)
         except AioRpcError as error:

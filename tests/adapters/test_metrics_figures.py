@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from structlog.testing import capture_logs
 
-from instance_manager.adapters.metrics import Calls, Lifecycles, LoopLag, metrics_address
-from instance_manager.adapters.metrics.rpc_metrics import MethodCalls
+from instance_manager.adapters.metrics import Lifecycles, LoopLag, RpcMetrics, metrics_address
+from instance_manager.adapters.metrics.rpc_metrics import MethodMetrics
 from instance_manager.core.addresses import Address
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
@@ -46,7 +46,7 @@ class Watched:
 
     def tell(self, process: Process, *, after: float = 0.0, deleted: bool = False) -> None:
         self.time += after
-        self.lifecycles.changed(Change(1, 0.0, process, None, deleted))
+        self.lifecycles.on_change(Change(1, 0.0, process, None, deleted))
 
     @property
     def figures(self) -> dict[str, float]:
@@ -122,7 +122,7 @@ def test_one_that_could_not_be_spawned_has_no_end_to_be_timed(watched: Watched) 
 
 def test_one_that_was_taken_over_is_followed_from_where_it_was(watched: Watched) -> None:
     running = replace(ALIVE, state=State.RUNNING)
-    watched.lifecycles.take_over([running])
+    watched.lifecycles.adopt([running])
     watched.tell(replace(running, conditions={"FilesystemReadOnly": True}))
     assert watched.figures["process_transitions_total running"] == 0
     watched.tell(replace(running, state=State.STOPPING))
@@ -133,12 +133,12 @@ def test_one_that_was_taken_over_is_followed_from_where_it_was(watched: Watched)
 
 
 def test_a_call_is_counted_when_it_begins_and_by_its_code_when_it_ends() -> None:
-    calls = Calls()
+    calls = RpcMetrics()
     get = calls.method("S", "Get", streaming=False)
     for _ in range(3):
-        get.begun()
-    get.ended("OK", 0.002)
-    get.ended("NOT_FOUND", 0.02)
+        get.on_started()
+    get.on_ended("OK", 0.002)
+    get.on_ended("NOT_FOUND", 0.02)
     told = figures(calls)
     assert told["grpc_started_total S Get"] == 3
     assert told["grpc_handled_total S Get OK"] == told["grpc_handled_total S Get NOT_FOUND"] == 1
@@ -148,12 +148,12 @@ def test_a_call_is_counted_when_it_begins_and_by_its_code_when_it_ends() -> None
 
 
 def test_streams_are_counted_but_not_timed_and_watches_are_watchers() -> None:
-    calls = Calls()
+    calls = RpcMetrics()
     watch, log = (calls.method("S", name, streaming=True) for name in ("ThingWatch", "ThingLog"))
     other = calls.method("T", "Watch", streaming=True)
     for stream in (watch, watch, log, other):
-        stream.begun()
-    watch.ended("CANCELLED", 3600)
+        stream.on_started()
+    watch.on_ended("CANCELLED", 3600)
     told = figures(calls)
     assert told["watchers S"] == told["watchers T"] == 1
     assert told["grpc_active_calls S ThingLog"] == 1
@@ -161,15 +161,15 @@ def test_streams_are_counted_but_not_timed_and_watches_are_watchers() -> None:
 
 
 def test_counting_a_call_costs_a_few_microseconds_at_most() -> None:
-    get = Calls().method("S", "Get", streaming=False)
+    get = RpcMetrics().method("S", "Get", streaming=False)
     assert _cost(get) < 20e-6  # about 0.7 where nothing else runs; a call itself is 300
 
 
-def _cost(method: MethodCalls) -> float:
+def _cost(method: MethodMetrics) -> float:
     begun = time.thread_time()
     for _ in range(10_000):
-        method.begun()
-        method.ended("OK", 0.001)
+        method.on_started()
+        method.on_ended("OK", 0.001)
     return (time.thread_time() - begun) / 10_000
 
 

@@ -12,17 +12,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import (
-    Calls,
     EndpointError,
+    Endpoints,
     Lifecycles,
     LoopLag,
     MetricsServer,
-    Pages,
+    MetricsSources,
     Phase,
-    Sources,
+    RpcMetrics,
     server,
 )
-from instance_manager.adapters.metrics.endpoints import Page
+from instance_manager.adapters.metrics.endpoints import Response
 from instance_manager.app.events import EventLog
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.addresses import Address
@@ -39,12 +39,12 @@ from tests.support.processes import descriptors
 LOOPBACK = Address("127.0.0.1", 0)
 
 
-def get(path: str) -> Page:
+def get(path: str) -> Response:
     if path == "/defect":
         raise KeyError("a defect")
     if path == "/big":
-        return Page(HTTPStatus.OK, b"x" * 50_000_000, "text/plain")
-    return Page(HTTPStatus.OK, path.encode(), "text/plain")
+        return Response(HTTPStatus.OK, b"x" * 50_000_000, "text/plain")
+    return Response(HTTPStatus.OK, path.encode(), "text/plain")
 
 
 @pytest.fixture
@@ -219,8 +219,8 @@ class Logs(FakeLogs):
 
 
 @pytest.fixture
-def pages() -> Callable[..., Pages]:
-    def make(**sources: Any) -> Pages:
+def pages() -> Callable[..., Endpoints]:
+    def make(**sources: Any) -> Endpoints:
         clock, journal, logs = FakeClock(), Journal(), Logs()
         supervisor = Supervisor(
             Settings(port_range=PortRange(10_000, 10_099)),
@@ -232,9 +232,9 @@ def pages() -> Callable[..., Pages]:
             journal=journal,
             new_uuid=str,
         )
-        return Pages(
-            Sources(supervisor, journal, logs, **sources),
-            calls=Calls(),
+        return Endpoints(
+            MetricsSources(supervisor, journal, logs, **sources),
+            rpc=RpcMetrics(),
             lifecycles=Lifecycles(),
             lag=LoopLag(),
         )
@@ -242,7 +242,7 @@ def pages() -> Callable[..., Pages]:
     return make
 
 
-async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Pages]) -> None:
+async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Endpoints]) -> None:
     made = pages()
     for phase in Phase:
         made.phase = phase
@@ -258,11 +258,11 @@ class Certificates:
     """Certificates that were renewed twice, and now something is wrong with them."""
 
     expires_at = 1.9e9
-    well = False
+    healthy = False
     renewals = 2
 
 
-async def test_certificates_are_told_of_where_there_are_any(pages: Callable[..., Pages]) -> None:
+async def test_certificates_are_told_of_where_there_are_any(pages: Callable[..., Endpoints]) -> None:
     expected = (
         b"\ninstance_manager_certificate_expiry_timestamp_seconds 1.9e+09\n",
         b"\ninstance_manager_certificates_up 0.0\n",
@@ -274,17 +274,17 @@ async def test_certificates_are_told_of_where_there_are_any(pages: Callable[...,
         assert line.rpartition(b" ")[0] not in without.replace(b"\n#", b"")
 
 
-async def test_merged_pings_and_trouble_with_logs_are_told(pages: Callable[..., Pages]) -> None:
+async def test_merged_pings_and_trouble_with_logs_are_told(pages: Callable[..., Endpoints]) -> None:
     body = pages(pings_merged=lambda: 3).get("/metrics").body
     assert b"\ninstance_manager_pings_merged_total 3.0\n" in body
     assert b'\ninstance_manager_log_failures_total{kind="open"} 2.0\n' in body
 
 
-async def test_two_daemons_in_one_process_share_no_figure(pages: Callable[..., Pages]) -> None:
+async def test_two_daemons_in_one_process_share_no_figure(pages: Callable[..., Endpoints]) -> None:
     assert pages().get("/metrics").status == pages().get("/metrics").status == 200
 
 
-async def test_an_unknown_page_names_those_there_are(pages: Callable[..., Pages]) -> None:
+async def test_an_unknown_page_names_those_there_are(pages: Callable[..., Endpoints]) -> None:
     page = pages().get("/")
     assert page.status == 404
     assert page.body == b"there are /metrics, /healthz, /readyz\n"

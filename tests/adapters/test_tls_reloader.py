@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.adapters.tls import reloader as keeper
-from instance_manager.adapters.tls.reloader import CertificateKeeper
+from instance_manager.adapters.tls import reloader as reloading
+from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.core.certificates import PEER_NAME, CertificateError
 from tests.support.certificates import DAY, Authority, expired, fill, not_yet_valid, today
 
@@ -32,13 +32,13 @@ class Kept:
         self.first = OURS.signed(**validity)
         self.folder = fill(folder / "tls", self.first)
         self.now = Now()
-        self.keeper = CertificateKeeper(self.folder, PEER_NAME, self.now)
-        self.keeper.open()
+        self.reloader = CertificateReloader(self.folder, PEER_NAME, self.now)
+        self.reloader.open()
 
     def looked(self, times: int = 1) -> list[Any]:
         with capture_logs() as logs:
             for _ in range(times):
-                self.keeper.look()
+                self.reloader.look()
         return list(logs)
 
 
@@ -49,7 +49,7 @@ def kept(tmp_path: Path) -> Kept:
 
 def test_the_first_set_has_to_be_good(tmp_path: Path) -> None:
     with pytest.raises(CertificateError):
-        CertificateKeeper(tmp_path, PEER_NAME, Now()).open()
+        CertificateReloader(tmp_path, PEER_NAME, Now()).open()
 
 
 def test_a_good_newer_set_is_used_from_the_next_look_on(kept: Kept) -> None:
@@ -58,9 +58,9 @@ def test_a_good_newer_set_is_used_from_the_next_look_on(kept: Kept) -> None:
     fill(kept.folder, newer)
     (line,) = kept.looked()
     assert (line["event"], line["log_level"]) == ("certificates renewed", "info")
-    assert kept.keeper.current == newer
-    assert kept.keeper.renewals == 1
-    assert abs(kept.keeper.expires_at - (today() + 100 * DAY).timestamp()) < 60
+    assert kept.reloader.current == newer
+    assert kept.reloader.renewals == 1
+    assert abs(kept.reloader.expires_at - (today() + 100 * DAY).timestamp()) < 60
     assert kept.looked() == []
 
 
@@ -69,25 +69,25 @@ def test_a_directory_swapped_by_a_link_as_in_kubernetes_is_noticed(tmp_path: Pat
     data.symlink_to(fill(tmp_path / "one", OURS.signed()))
     for name in ("ca.crt", "tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
-    keeping = CertificateKeeper(tmp_path, PEER_NAME, Now())
-    keeping.open()
+    reloader = CertificateReloader(tmp_path, PEER_NAME, Now())
+    reloader.open()
     newer = OURS.signed()
     fresh = tmp_path / "..fresh"
     fresh.symlink_to(fill(tmp_path / "two", newer))
     fresh.replace(data)
-    keeping.look()
-    assert keeping.current == newer
+    reloader.look()
+    assert reloader.current == newer
 
 
 def test_a_set_that_is_half_written_is_not_told_if_it_is_whole_at_the_next_look(kept: Kept) -> None:
     newer = OURS.signed()
     (kept.folder / "tls.crt").write_bytes(newer.certificate)
     assert kept.looked() == []
-    assert kept.keeper.trouble == ""
-    assert kept.keeper.current == kept.first
+    assert kept.reloader.last_error == ""
+    assert kept.reloader.current == kept.first
     (kept.folder / "tls.key").write_bytes(newer.key)
     assert [line["event"] for line in kept.looked()] == ["certificates renewed"]
-    assert kept.keeper.current == newer
+    assert kept.reloader.current == newer
 
 
 def test_a_set_that_stays_broken_is_told_once_and_the_last_good_one_kept(kept: Kept) -> None:
@@ -95,33 +95,33 @@ def test_a_set_that_stays_broken_is_told_once_and_the_last_good_one_kept(kept: K
     (line,) = kept.looked(10)
     assert line["log_level"] == "error"
     assert "tls.key" in line["reason"]
-    assert "tls.key" in kept.keeper.trouble
-    assert not kept.keeper.well
-    assert kept.keeper.current == kept.first
+    assert "tls.key" in kept.reloader.last_error
+    assert not kept.reloader.healthy
+    assert kept.reloader.current == kept.first
     # Another mistake is told again, and once it is good it is used.
     (kept.folder / "tls.key").unlink()
     assert "no such file" in kept.looked(10)[0]["reason"]
     fill(kept.folder, kept.first)
     assert kept.looked(3) == []
-    assert kept.keeper.well
+    assert kept.reloader.healthy
 
 
 def test_an_expired_set_does_not_replace_a_good_one(kept: Kept) -> None:
     fill(kept.folder, OURS.signed(**expired()))
     kept.looked(3)
-    assert kept.keeper.current == kept.first
-    assert "expired" in kept.keeper.trouble
+    assert kept.reloader.current == kept.first
+    assert "expired" in kept.reloader.last_error
 
 
 def test_a_set_for_later_is_used_when_its_time_has_come(kept: Kept) -> None:
     later = OURS.signed(**not_yet_valid())
     fill(kept.folder, later)
     assert len(kept.looked(5)) == 1
-    assert kept.keeper.current == kept.first
+    assert kept.reloader.current == kept.first
     # The clock of the keeper alone is moved, so only what it looks at itself can be held here.
     kept.now.time += 2 * DAY.total_seconds()
     kept.looked()
-    assert "not valid before" not in kept.keeper.trouble
+    assert "not valid before" not in kept.reloader.last_error
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_a_set_for_later_is_used_when_its_time_has_come(kept: Kept) -> None:
 )
 def test_it_warns_before_the_end(tmp_path: Path, days: int, told: list[str]) -> None:
     kept = Kept(tmp_path, not_after=today() + 40 * DAY)
-    kept.now.time = kept.keeper.expires_at - days * DAY.total_seconds() - 60
+    kept.now.time = kept.reloader.expires_at - days * DAY.total_seconds() - 60
     assert [line["log_level"] for line in kept.looked(5)] == told
-    assert kept.keeper.well == (days >= 0)
+    assert kept.reloader.healthy == (days >= 0)
 
 
 def test_it_warns_again_every_day_and_at_once_when_it_gets_urgent(tmp_path: Path) -> None:
     kept = Kept(tmp_path, not_after=today() + 40 * DAY)
     hour = 3600
-    start = kept.keeper.expires_at - 32 * 24 * hour
+    start = kept.reloader.expires_at - 32 * 24 * hour
     warned = []
     for hours in range(33 * 24):
         kept.now.time = start + hours * hour
         if kept.looked():
-            warned.append((kept.keeper.expires_at - kept.now.time) / (24 * hour))
+            warned.append((kept.reloader.expires_at - kept.now.time) / (24 * hour))
     assert len(warned) == 31  # one a day, the last of them after the end
     assert max(warned) < 30
     assert any(6.9 < left < 7 for left in warned)
@@ -152,13 +152,13 @@ def test_it_warns_again_every_day_and_at_once_when_it_gets_urgent(tmp_path: Path
 async def test_it_looks_by_itself_and_reports_when_that_changes_whether_all_is_well(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
     reports: asyncio.Queue[bool] = asyncio.Queue()
-    kept.keeper.follow(reports.put_nowait)
+    kept.reloader.follow(reports.put_nowait)
     async with asyncio.timeout(20):
         assert await reports.get() is True
         (kept.folder / "ca.crt").write_bytes(b"")
         assert await reports.get() is False
         fill(kept.folder, kept.first)
         assert await reports.get() is True
-    kept.keeper.close()
+    kept.reloader.close()

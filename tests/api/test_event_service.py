@@ -56,7 +56,7 @@ async def cut_off(stream: Stream[pb.WatchResponse]) -> list[pb.WatchResponse]:
 async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_a_gap(served: Served) -> None:
     async with served.serving() as client:
         process = await created(client, served)
-        stuck = await client.watch_events().begun()
+        stuck = await client.watch_events().accepted()
         for _ in range(5):
             tell(served.events, process)
             await client.health()
@@ -142,8 +142,8 @@ async def test_the_past_is_told_from_a_time_or_a_revision_on_or_the_end_of_it(se
 async def test_others_are_told_at_once_while_one_does_not_read(served: Served) -> None:
     async with served.serving() as client, served.serving_more() as other:
         process = await created(client, served)
-        stuck = await client.watch_events().begun()
-        reading = await other.watch_events().begun()
+        stuck = await client.watch_events().accepted()
+        reading = await other.watch_events().accepted()
         told = aiter(reading)
         assert (await anext(told)).HasField("bookmark")
         for _ in range(2 * BACKLOG):

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.api.instance_v2 import InstanceV2
-from instance_manager.api.methods import status_of
+from instance_manager.api.interceptors.errors import status_of
 from instance_manager.app import spdk as use_cases
 from instance_manager.core.errors import (
     FailedPreconditionError,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from instance_manager.api.instance_wire import in_list
+from instance_manager.api.instance_wire import serialize_entry
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.app.registry import MAX_LIST_BYTES
 from instance_manager.core.errors import ResourceExhaustedError
@@ -43,7 +43,7 @@ async def test_a_list_of_all_that_may_be_created_fits_into_what_clients_accept(
     created = fill(world, WIDE[kind])
     assert {process.state for process in created} == {State.ERROR}
     assert max(len(process.error_msg.encode()) for process in created) <= MAX_ERROR_BYTES
-    size = sum(len(in_list(process)) for process in world.supervisor.processes().values())
+    size = sum(len(serialize_entry(process)) for process in world.supervisor.processes().values())
     assert MAX_LIST_BYTES / 4 < size <= MAX_LIST_BYTES
 
 

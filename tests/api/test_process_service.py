@@ -10,11 +10,11 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.api import event_service
-from instance_manager.api.entrance import Entrance
-from instance_manager.api.process_service import SERVICE, ProcessService
+from instance_manager.api.event_service import EventService
+from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.wire import spec_from_wire
+from instance_manager.api.wire import process_spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import EventStore
@@ -33,16 +33,16 @@ class RecordedMethod:
     """Remembers how each call of a method went."""
 
     def __init__(self) -> None:
-        self.begun_calls = 0
+        self.started_calls = 0
         self.codes: list[str] = []
         self.seconds: list[float] = []
         self.over = asyncio.Event()
 
-    def begun(self) -> None:
-        self.begun_calls += 1
+    def on_started(self) -> None:
+        self.started_calls += 1
         self.over.clear()
 
-    def ended(self, code: str, seconds: float) -> None:
+    def on_ended(self, code: str, seconds: float) -> None:
         self.codes.append(code)
         self.seconds.append(seconds)
         self.over.set()
@@ -56,7 +56,7 @@ class RecordedCalls:
         self.streaming: set[str] = set()
 
     def method(self, service: str, method: str, *, streaming: bool) -> RecordedMethod:
-        if service != SERVICE.full_name:
+        if service != ProcessService.descriptor.full_name:
             return RecordedMethod()
         if streaming:
             self.streaming.add(method)
@@ -85,12 +85,8 @@ class Served:
         service = ProcessService(self.supervisor, Replacer(self.supervisor))
         self.calls = RecordedCalls()
         self.server = GrpcServer(
-            Entrance(AuditTrail(self.clock.now), self.calls).before(
-                {
-                    SERVICE.full_name: service.handler(),
-                    event_service.SERVICE.full_name: event_service.EventService(self.supervisor).handler(),
-                }
-            )
+            [service, EventService(self.supervisor)],
+            InterceptorChain(AuditTrail(self.clock.now), self.calls),
         )
         self.url = f"unix://{folder}/s"
 
@@ -132,7 +128,7 @@ async def test_a_defect_is_internal_with_an_id_that_is_in_the_log_and_the_server
 async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(served: Served) -> None:
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
-        stuck = await client.process_watch().begun()
+        stuck = await client.process_watch().accepted()
         served_one = served.supervisor.get("a")
         # More than the connection takes on its way, then more than the backlog.
         for _ in range(100):
@@ -148,7 +144,7 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_a_new_watch_is_in_step(
                 pass
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
-        again = await client.process_watch().begun()
+        again = await client.process_watch().accepted()
         tell(served.events, served_one)
         assert (await anext(aiter(again))).spec.name == "a"
         again.cancel()
@@ -158,7 +154,7 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
     async with served.serving() as client:
         # Large messages fill what the connection takes without being read.
         await client.process_create(pb.ProcessSpec(name="a", binary="/bin/true", args=["x" * 100_000]))
-        stuck = await client.process_watch().begun()
+        stuck = await client.process_watch().accepted()
         process = served.supervisor.get("a")
         while served.events.overflows == 0:
             tell(served.events, process)
@@ -174,7 +170,7 @@ async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscr
         await client.health()
         before = len(asyncio.all_tasks())
         for _ in range(20):
-            streams = [await client.process_watch().begun() for _ in range(10)]
+            streams = [await client.process_watch().accepted() for _ in range(10)]
             for stream in streams:
                 stream.cancel()
         async with asyncio.timeout(10):
@@ -206,7 +202,7 @@ async def until_gone(client: Client, name: str) -> None:
 async def test_watchers_are_told_everything_before_the_streams_end(served: Served) -> None:
     async with served.serving() as client:
         await client.process_create(sleeper("a"))
-        stream = await client.process_watch().begun()
+        stream = await client.process_watch().accepted()
         await served.supervisor.shutdown(grace=1)
         served.events.close()
         told = ["deleted" if c.deleted else c.status.state async for c in stream]
@@ -230,10 +226,10 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.process_create(sleeper("b"))
     create = served.calls.methods["ProcessCreate"]
-    assert create.begun_calls == 4
+    assert create.started_calls == 4
     assert create.codes == ["OK", "ALREADY_EXISTS", "ALREADY_EXISTS", "INTERNAL"]
     assert all(0 < seconds < 20 for seconds in create.seconds)
-    assert served.calls.methods["ProcessGet"].begun_calls == 0
+    assert served.calls.methods["ProcessGet"].started_calls == 0
     assert served.calls.streaming == {"ProcessLog", "ProcessWatch"}
 
 
@@ -241,13 +237,13 @@ async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(
     watch = served.calls.methods["ProcessWatch"]
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
-        await stream.begun()
-        assert (watch.begun_calls, watch.codes) == (1, [])
+        await stream.accepted()
+        assert (watch.started_calls, watch.codes) == (1, [])
         stream.cancel()
         await watch.over.wait()
         assert watch.codes == ["CANCELLED"]
         stream = client.process_watch()
-        await stream.begun()
+        await stream.accepted()
         served.events.close()
         assert [change async for change in stream] == []
         await watch.over.wait()
@@ -258,8 +254,8 @@ async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(ser
     watch = served.calls.methods["ProcessWatch"]
     async with served.serving() as client, asyncio.timeout(20):
         stream = client.process_watch()
-        await stream.begun()
-        process = served.supervisor.create(spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
+        await stream.accepted()
+        process = served.supervisor.create(process_spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))
         for _ in range(60):  # more than it may have unread, before it can read any
             for change in served.events.prepare(process, None, [False]):
                 served.events.publish(change)

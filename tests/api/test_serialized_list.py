@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from instance_manager.api.instance_wire import alone, in_list
-from instance_manager.api.wire import SerializedList, SerializedProcesses
+from instance_manager.api.instance_wire import serialize_entry, serialize_one
+from instance_manager.api.serialized import SerializedList, SerializedProcesses
 from instance_manager.core.process import ExitStatus, Process
 from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
 from tests.support.world import World, spec
@@ -53,14 +53,17 @@ async def test_a_list_with_one_that_cannot_be_serialized_is_an_error_and_not_one
 
 async def test_a_type_that_a_damaged_journal_tells_does_not_break_the_list() -> None:
     world = World()
-    served = SerializedList(world.supervisor, in_list)
+    served = SerializedList(world.supervisor, serialize_entry)
     world.supervisor.create(replace(spec("vol-e-1"), instance_type="enginf"))
     assert InstanceListResponse.FromString(served.get()).instances["vol-e-1"].spec.type == "engine"
 
 
 async def test_who_asks_about_a_failed_process_learns_that_it_is_being_deleted() -> None:
     world = World()
-    each, served = SerializedProcesses(world.supervisor, alone), SerializedList(world.supervisor, in_list)
+    each, served = (
+        SerializedProcesses(world.supervisor, serialize_one),
+        SerializedList(world.supervisor, serialize_entry),
+    )
     process = await world.running("failed")
     child = world.spawner.child(process.uuid)
     child.tree.clear()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from structlog.testing import capture_logs
 
-from instance_manager.api.instance_wire import alone, in_list, instance_to_wire
-from instance_manager.api.wire import SerializedList, SerializedProcesses
+from instance_manager.api.instance_wire import instance_to_wire, serialize_entry, serialize_one
+from instance_manager.api.serialized import SerializedList, SerializedProcesses
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.conditions import volume_key
 from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
@@ -64,8 +64,8 @@ class SupervisionMachine(RuleBasedStateMachine):
         self.logged = self.stack.enter_context(capture_logs())
         self.world = World(ports=PORTS)
         self.supervisor = self.world.supervisor
-        self.served = SerializedList(self.supervisor, in_list)
-        self.single = SerializedProcesses(self.supervisor, alone)
+        self.served = SerializedList(self.supervisor, serialize_entry)
+        self.single = SerializedProcesses(self.supervisor, serialize_one)
         self.together: list[Callable[[], object]] = []
         self.answers: list[asyncio.Task[Process]] = []
         self.endings: list[asyncio.Task[list[Process]]] = []

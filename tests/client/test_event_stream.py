@@ -77,7 +77,7 @@ async def test_after_a_lost_connection_it_goes_on_after_the_last_change(
 ) -> None:
     events.happen("r0", "running")
     lost: list[str] = []
-    with reading(await client.events(on_lost=lost.append).begun()) as reader:
+    with reading(await client.events(on_lost=lost.append).accepted()) as reader:
         events.happen("r1", "starting")
         assert await reader.words(1) == ["2 r1 starting"]
         assert reader.stream.position == Position(2, "e1")
@@ -96,7 +96,7 @@ async def test_a_daemon_that_comes_back_is_found_again(
     fake: FakeDaemon, client: Client, events: FakeEvents
 ) -> None:
     gone = asyncio.Event()
-    with reading(await client.events(on_lost=lambda _: gone.set()).begun()) as reader:
+    with reading(await client.events(on_lost=lambda _: gone.set()).accepted()) as reader:
         events.happen("r1", "starting")
         await reader.read(1)
         following = asyncio.create_task(reader.words(1))
@@ -110,7 +110,7 @@ async def test_a_daemon_that_comes_back_is_found_again(
 async def test_a_bookmark_moves_the_position_past_what_the_filter_keeps_back(
     client: Client, events: FakeEvents
 ) -> None:
-    with reading(await client.events(names=["r1"]).begun()) as reader:
+    with reading(await client.events(names=["r1"]).accepted()) as reader:
         events.happen("r1", "starting")
         await reader.read(1)
         events.events.append(pb.Event(revision=9))
@@ -125,7 +125,7 @@ async def test_a_bookmark_moves_the_position_past_what_the_filter_keeps_back(
 async def test_what_is_no_longer_remembered_is_told_as_a_gap_and_the_rest_follows(
     client: Client, events: FakeEvents
 ) -> None:
-    with reading(await client.events().begun()) as reader:
+    with reading(await client.events().accepted()) as reader:
         events.happen("r1", "starting")
         await reader.read(1)
         events.cut(UNAVAILABLE)
@@ -142,7 +142,7 @@ async def test_what_is_no_longer_remembered_is_told_as_a_gap_and_the_rest_follow
 async def test_a_memory_that_was_lost_is_a_gap_of_unknown_size_and_the_new_one_is_told_whole(
     client: Client, events: FakeEvents
 ) -> None:
-    with reading(await client.events().begun()) as reader:
+    with reading(await client.events().accepted()) as reader:
         for state in ("starting", "running"):
             events.happen("r1", state)
         await reader.read(2)
@@ -232,7 +232,7 @@ async def test_a_cancelled_stream_ends_the_iteration_also_between_two_connection
     async def all_of(stream: EventStream) -> list[str]:
         return [in_words(told) async for told in stream]
 
-    streams = [await client.events(on_lost=lambda _: gone.set()).begun() for _ in range(2)]
+    streams = [await client.events(on_lost=lambda _: gone.set()).accepted() for _ in range(2)]
     tasks = [asyncio.create_task(all_of(stream)) for stream in streams]
     events.happen("r1", "starting")
     while not all(stream.position == Position(1, "e1") for stream in streams):
@@ -246,7 +246,7 @@ async def test_a_cancelled_stream_ends_the_iteration_also_between_two_connection
 
 
 async def test_a_task_that_reads_can_be_cancelled(client: Client) -> None:
-    stream = await client.events().begun()
+    stream = await client.events().accepted()
     task = asyncio.create_task(Reader(stream).read(1))
     await client.event_history()
     task.cancel()

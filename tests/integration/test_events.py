@@ -88,7 +88,7 @@ async def test_every_transition_is_told_once_and_in_order_to_ten_watchers(
     async with daemon.client() as client, Watch(client) as watch:
         readers = [Reader(client) for _ in range(10)]
         for reader in readers:
-            await reader.stream.begun()
+            await reader.stream.accepted()
         uuids = []
         for begin in range(0, count, 20):
             names = [f"p{n}" for n in range(begin, begin + 20)]
@@ -158,7 +158,7 @@ async def test_a_filter_lets_through_what_is_wanted(
 async def test_a_watcher_whose_filter_lets_nothing_through_still_learns_how_far_it_is(daemon: Daemon) -> None:
     async with daemon.client() as client, Watch(client) as watch:
         reader = Reader(client, names=["nobody"])
-        await reader.stream.begun()
+        await reader.stream.accepted()
         for begin in range(0, 25, 5):
             await asyncio.gather(*(live(client, watch, f"p{n}") for n in range(begin, begin + 5)))
         async with asyncio.timeout(20):
@@ -194,7 +194,7 @@ async def test_a_watcher_misses_nothing_while_the_daemon_is_killed_again_and_aga
     """One stream over several daemons: gapless, and every life told from its begin to its end."""
     async with node.client() as watching:
         reader = Reader(watching)
-        await reader.stream.begun()
+        await reader.stream.accepted()
         uuids = []
         for turn in range(4):
             async with node.client() as client, Watch(client) as watch:

@@ -16,6 +16,7 @@ from instance_manager.api.server import MAX_CALLS_PER_CONNECTION
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
+from tests.support.hammer import hammer
 
 Sized = Callable[[int, int], int]
 
@@ -90,7 +91,7 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
     async with running_daemon(tmp_path, "--max-streams", "2") as daemon, daemon.client() as client:
         first = client.process_watch()
         async with Watch(client):
-            await first.begun()
+            await first.accepted()
             said = await refused(anext(aiter(client.process_watch())), grpc.StatusCode.RESOURCE_EXHAUSTED)
             assert "--max-streams is 2" in said
             assert (await daemon.logged(lambda line: line["event"].startswith("call refused")))[
@@ -101,7 +102,7 @@ async def test_streams_are_refused_over_the_bound_until_one_has_ended(tmp_path: 
                 while True:
                     again = client.process_watch()
                     try:
-                        await again.begun()
+                        await again.accepted()
                     except grpc.aio.AioRpcError:
                         continue
                     break
@@ -151,29 +152,8 @@ async def test_a_delete_does_not_wait_for_clients_that_list_without_pause(
 ) -> None:
     """The lists that are under way all the time would take seconds if they all went first."""
     depth = sized(20, 40)
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    target = daemon.url.replace("unix://", "unix:")
-    channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(50)]
-    answered = 0
-
-    async def hammer(channel: grpc.aio.Channel) -> None:
-        nonlocal answered
-        call: Any = channel.unary_unary("/ProcessManagerService/ProcessList")
-        while True:
-            await call(b"", wait_for_ready=True)
-            answered += 1
-
-    greedy = [asyncio.create_task(hammer(channel)) for channel in channels for _ in range(depth)]
-    try:
-        async with daemon.client() as client:
-            begin = time.perf_counter()
-            took = await one_after_the_other(client, sized(40, 300))
-            round_trip = len(greedy) / (answered / (time.perf_counter() - begin))
-    finally:
-        for task in greedy:
-            task.cancel()
-        await asyncio.gather(*greedy, return_exceptions=True)
-        for channel in channels:
-            await channel.close()
+    async with hammer(daemon.url, 50, depth) as greedy, daemon.client() as client:
+        took = await one_after_the_other(client, sized(40, 300))
+    round_trip = 50 * depth / greedy.per_second
     # First in, first out, a delete would take as long as a list does.
     assert statistics.median(took) < round_trip / 3, (statistics.median(took), round_trip)

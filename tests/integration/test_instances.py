@@ -30,7 +30,7 @@ class Controller:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        await self._watch.begun()
+        await self._watch.accepted()
         await self._list()
         self._task = asyncio.create_task(self._follow())
         return self

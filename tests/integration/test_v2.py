@@ -48,7 +48,7 @@ class Pings:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        await self._stream.begun()
+        await self._stream.accepted()
         self._task = asyncio.create_task(self._collect())
         return self
 

@@ -44,7 +44,7 @@ async def test_a_subscriber_that_never_reads_costs_little_and_delays_nobody(daem
     async with daemon.client() as stuck, daemon.client() as client, Watch(client) as watch:
         await live(client, watch, "warm-up")
         before = process.memory_info().rss
-        stream = await stuck.process_watch().begun()
+        stream = await stuck.process_watch().accepted()
         lags = []
         for begin in range(0, 20_000, 20):
             watch.seen.clear()

@@ -254,7 +254,7 @@ class Watch:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        await self._stream.begun()
+        await self._stream.accepted()
         self._task = asyncio.create_task(self._collect())
         return self
 

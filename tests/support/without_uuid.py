@@ -62,7 +62,7 @@ class OldInstanceManager:
 
     async def _watch(self, _: empty_pb2.Empty, __: Any) -> AsyncIterator[pb.ProcessResponse]:
         # As a server in Go, it sends nothing before the first change.
-        stream = await self._client.process_watch().begun()
+        stream = await self._client.process_watch().accepted()
         try:
             async for change in stream:
                 yield _stripped(change)

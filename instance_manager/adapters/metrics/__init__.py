@@ -4,21 +4,21 @@ Nothing is registered globally, and the counters of other parts are read only du
 counting costs them next to nothing.
 """
 
-from instance_manager.adapters.metrics.collector import Sources
-from instance_manager.adapters.metrics.endpoints import Pages, Phase
+from instance_manager.adapters.metrics.collector import MetricsSources
+from instance_manager.adapters.metrics.endpoints import Endpoints, Phase
 from instance_manager.adapters.metrics.lag import LoopLag
 from instance_manager.adapters.metrics.lifecycles import Lifecycles
-from instance_manager.adapters.metrics.rpc_metrics import Calls
+from instance_manager.adapters.metrics.rpc_metrics import RpcMetrics
 from instance_manager.adapters.metrics.server import EndpointError, MetricsServer, metrics_address
 
 __all__ = [
-    "Calls",
     "EndpointError",
+    "Endpoints",
     "Lifecycles",
     "LoopLag",
     "MetricsServer",
-    "Pages",
+    "MetricsSources",
     "Phase",
-    "Sources",
+    "RpcMetrics",
     "metrics_address",
 ]

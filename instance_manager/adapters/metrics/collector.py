@@ -50,7 +50,7 @@ class CertificateHealth(Protocol):
         """When those in use expire, in seconds since the epoch."""
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether those on disk are in use and have not expired."""
 
     @property
@@ -59,7 +59,7 @@ class CertificateHealth(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class MetricsSources:
     """Where the metrics come from."""
 
     supervisor: Supervisor
@@ -74,7 +74,7 @@ class Sources:
 class DaemonCollector:
     """Collects the metrics of the sources."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: MetricsSources) -> None:
         self._sources = sources
         self._build = _build()
         self._first_revision = sources.supervisor.events.revision
@@ -188,7 +188,7 @@ class DaemonCollector:
         certificates = self._sources.certificates
         if certificates is not None:
             expiry.add_metric((), certificates.expires_at)
-            up.add_metric((), certificates.well)
+            up.add_metric((), certificates.healthy)
             renewals.add_metric((), certificates.renewals)
         yield from (expiry, up, renewals)
 

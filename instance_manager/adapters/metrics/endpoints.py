@@ -1,4 +1,4 @@
-"""The HTTP pages: metrics, liveness and readiness."""
+"""The HTTP endpoints: metrics, liveness and readiness."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,10 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
-from instance_manager.adapters.metrics.collector import DaemonCollector, Sources
+from instance_manager.adapters.metrics.collector import DaemonCollector, MetricsSources
 from instance_manager.adapters.metrics.lag import LoopLag
 from instance_manager.adapters.metrics.lifecycles import Lifecycles
-from instance_manager.adapters.metrics.rpc_metrics import Calls
+from instance_manager.adapters.metrics.rpc_metrics import RpcMetrics
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Response:
     """An HTTP response."""
 
     status: HTTPStatus
@@ -39,26 +39,28 @@ class Page:
     content_type: str
 
 
-class Pages:
-    """The pages by path."""
+class Endpoints:
+    """The endpoints by path."""
 
-    def __init__(self, sources: Sources, *, calls: Calls, lifecycles: Lifecycles, lag: LoopLag) -> None:
+    def __init__(
+        self, sources: MetricsSources, *, rpc: RpcMetrics, lifecycles: Lifecycles, lag: LoopLag
+    ) -> None:
         self.phase = Phase.STARTING
         self._sources = sources
         self._lag = lag
         self._registry = CollectorRegistry()
-        for collector in (DaemonCollector(sources), lifecycles, calls, lag, self):
+        for collector in (DaemonCollector(sources), lifecycles, rpc, lag, self):
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)
-        self._pages = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        self._endpoints = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
 
-    def get(self, path: str) -> Page:
-        """Return the page at a path."""
-        page = self._pages.get(path)
-        if page is None:
-            paths = ", ".join(self._pages)
-            return Page(HTTPStatus.NOT_FOUND, f"there are {paths}\n".encode(), _TEXT)
-        return page()
+    def get(self, path: str) -> Response:
+        """Return the response of the endpoint at a path."""
+        endpoint = self._endpoints.get(path)
+        if endpoint is None:
+            paths = ", ".join(self._endpoints)
+            return Response(HTTPStatus.NOT_FOUND, f"there are {paths}\n".encode(), _TEXT)
+        return endpoint()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric of the phase."""
@@ -68,10 +70,10 @@ class Pages:
             value=self.phase is Phase.SERVING,
         )
 
-    def _metrics(self) -> Page:
-        return Page(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
+    def _metrics(self) -> Response:
+        return Response(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
 
-    def _healthz(self) -> Page:
+    def _healthz(self) -> Response:
         # Any answer will do: the event loop that answers is the one that supervises.
         return _json(
             HTTPStatus.OK,
@@ -83,7 +85,7 @@ class Pages:
             },
         )
 
-    def _readyz(self) -> Page:
+    def _readyz(self) -> Response:
         ready = self.phase is Phase.SERVING
         return _json(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
@@ -96,5 +98,5 @@ class Pages:
         )
 
 
-def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:
-    return Page(status, f"{json.dumps(content)}\n".encode(), _JSON)
+def _json(status: HTTPStatus, content: Mapping[str, object]) -> Response:
+    return Response(status, f"{json.dumps(content)}\n".encode(), _JSON)

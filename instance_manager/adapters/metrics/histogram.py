@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
 
-class Distribution:
+class Histogram:
     """Counts values by the buckets they fall into."""
 
     def __init__(self, bounds: Sequence[float]) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from instance_manager.adapters.metrics.histogram import Distribution
+from instance_manager.adapters.metrics.histogram import Histogram
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._cpu = 0.0
-        self._late = Distribution(_SECONDS)
+        self._late = Histogram(_SECONDS)
         self.stalls = 0
         """Number of delays of a second or more."""
         self.last = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from instance_manager.adapters.metrics.histogram import Distribution
+from instance_manager.adapters.metrics.histogram import Histogram
 from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 
@@ -43,15 +43,15 @@ class Lifecycles:
         self._transitions = Counter(dict.fromkeys((*map(str, State), _DELETED), 0))
         self._errors = Counter(dict.fromkeys((_SPAWN, _READINESS, _EXIT), 0))
         self._kills = 0
-        self._start = Distribution(_SECONDS)
-        self._stop = Distribution(_SECONDS)
+        self._start = Histogram(_SECONDS)
+        self._stop = Histogram(_SECONDS)
 
-    def take_over(self, processes: Iterable[Process]) -> None:
+    def adopt(self, processes: Iterable[Process]) -> None:
         """Add the processes of an earlier daemon."""
         for process in processes:
             self._lives[process.uuid] = _Life(process)
 
-    def changed(self, change: Change) -> None:
+    def on_change(self, change: Change) -> None:
         """Count a change."""
         process = change.process
         if change.deleted:

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from instance_manager.adapters.metrics.histogram import Distribution
+from instance_manager.adapters.metrics.histogram import Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5, 30)
 _OK = "OK"
@@ -19,8 +19,8 @@ _WATCH = "Watch"
 _METHOD = ("service", "method")
 
 
-class MethodCalls:
-    """The calls of one method; implements `api.observing.MethodObserver`."""
+class MethodMetrics:
+    """The calls of one method; a `MethodObserver` of `api.interceptors`."""
 
     def __init__(self, service: str, method: str, *, streaming: bool) -> None:
         self.service = service
@@ -29,7 +29,7 @@ class MethodCalls:
         self.started = 0
         self.by_code = Counter({_OK: 0})
         """Number of calls that have ended, by the name of the status code."""
-        self.seconds = Distribution(_SECONDS)
+        self.seconds = Histogram(_SECONDS)
         """Durations of calls; not of streams, which last as long as their caller likes."""
 
     @property
@@ -37,32 +37,28 @@ class MethodCalls:
         """The number of calls in progress."""
         return self.started - self.by_code.total()
 
-    def begun(self) -> None:
+    def on_started(self) -> None:
         """Count the start of a call."""
         self.started += 1
 
-    def ended(self, code: str, seconds: float) -> None:
+    def on_ended(self, code: str, seconds: float) -> None:
         """Count the end of a call."""
         self.by_code[code] += 1
         if not self.streaming:
             self.seconds.observe(seconds)
 
 
-class Calls:
-    """The calls of all methods of the daemon's own services; implements `api.observing.CallObserver`."""
+class RpcMetrics:
+    """The calls of all methods of the daemon's own services: a `CallObserver` of `api.interceptors`."""
 
     def __init__(self) -> None:
-        self._methods: dict[str, MethodCalls] = {}
-        """By path, `/SERVICE/METHOD`."""
+        self._methods: list[MethodMetrics] = []
 
-    def method(self, service: str, method: str, *, streaming: bool) -> MethodCalls:
+    def method(self, service: str, method: str, *, streaming: bool) -> MethodMetrics:
         """Return the counters of a method."""
-        calls = self._methods[f"/{service}/{method}"] = MethodCalls(service, method, streaming=streaming)
-        return calls
-
-    def of(self, path: str) -> MethodCalls:
-        """Return the counters of the method at a path, or unused ones if it is not counted."""
-        return self._methods.get(path) or MethodCalls("", path, streaming=True)
+        metrics = MethodMetrics(service, method, streaming=streaming)
+        self._methods.append(metrics)
+        return metrics
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -90,7 +86,7 @@ class Calls:
             labels=("service",),
         )
         watching: Counter[str] = Counter()
-        for each in self._methods.values():
+        for each in self._methods:
             labels = (each.service, each.name)
             started.add_metric(labels, each.started)
             active.add_metric(labels, each.active)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import structlog
 
-from instance_manager.adapters.metrics.endpoints import Page
+from instance_manager.adapters.metrics.endpoints import Response
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 
@@ -42,13 +42,13 @@ def metrics_address(text: str) -> Address:
 
 
 class MetricsServer:
-    """Serves pages over HTTP."""
+    """Serves endpoints over HTTP."""
 
-    def __init__(self, get: Callable[[str], Page]) -> None:
+    def __init__(self, get: Callable[[str], Response]) -> None:
         """Serve nothing yet.
 
         Args:
-            get: returns the page at a path.
+            get: returns the response at a path.
         """
         self._get = get
         self._server: asyncio.Server | None = None
@@ -111,46 +111,44 @@ class MetricsServer:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            page, method = (
-                _complaint(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long"),
+            response, method = (
+                _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long"),
                 "",
             )
         else:
-            method, page = self._answer(head)
-        writer.write(_head(page))
+            method, response = self._answer(head)
+        writer.write(_head(response))
         if method != "HEAD":
-            writer.write(page.body)
+            writer.write(response.body)
         await writer.drain()
 
-    def _answer(self, head: bytes) -> tuple[str, Page]:
+    def _answer(self, head: bytes) -> tuple[str, Response]:
         """Return the method of a request and the answer to it."""
         words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 - method, target, version
-            return "", _complaint(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
+            return "", _error(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
         method, target, _ = words
         if method not in _METHODS:
-            return method, _complaint(
+            return method, _error(
                 HTTPStatus.METHOD_NOT_ALLOWED, f"only {' and '.join(_METHODS)} are possible"
             )
         try:
             return method, self._get(target.partition("?")[0])
         except Exception:
             log.exception("unexpected error while telling", target=target)
-            return method, _complaint(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect; see the daemon's log"
-            )
+            return method, _error(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect; see the daemon's log")
 
 
-def _complaint(status: HTTPStatus, text: str) -> Page:
-    return Page(status, f"{text}\n".encode(), _TEXT)
+def _error(status: HTTPStatus, text: str) -> Response:
+    return Response(status, f"{text}\n".encode(), _TEXT)
 
 
-def _head(page: Page) -> bytes:
-    allow = f"Allow: {', '.join(_METHODS)}\r\n" if page.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+def _head(response: Response) -> bytes:
+    allow = f"Allow: {', '.join(_METHODS)}\r\n" if response.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
     return (
-        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
-        f"Content-Type: {page.content_type}\r\n"
-        f"Content-Length: {len(page.body)}\r\n"
+        f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
+        f"Content-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\n"
         "Cache-Control: no-store\r\n"
         "X-Content-Type-Options: nosniff\r\n"
         f"{allow}"

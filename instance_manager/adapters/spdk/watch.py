@@ -15,6 +15,7 @@ from google.protobuf import empty_pb2
 from instance_manager.adapters.spdk.channel import SpdkChannel
 from instance_manager.adapters.spdk.wire import KINDS
 from instance_manager.core.instance import InstanceType
+from instance_manager.platform.backoff import exponential_backoff
 
 log = structlog.get_logger(__name__)
 
@@ -49,22 +50,20 @@ class SpdkWatch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self, kind: InstanceType) -> None:
-        delay, well = FIRST_DELAY, True
+        delays, healthy = exponential_backoff(FIRST_DELAY, LONGEST_DELAY), True
         while True:
             begin = time.monotonic()
             code = await self._stream(kind)
             lasted = time.monotonic() - begin
             if lasted > LONGEST_DELAY:
-                delay, well = FIRST_DELAY, True
-            if well:
+                delays, healthy = exponential_backoff(FIRST_DELAY, LONGEST_DELAY), True
+            if healthy:
                 log.warning("watch of v2 instances has ended, opening it again", type=kind, code=code.name)
-                well = False
+                healthy = False
                 self._ping()
-            if code is grpc.StatusCode.UNIMPLEMENTED:
-                delay = UNKNOWN_DELAY
+            delay = UNKNOWN_DELAY if code is grpc.StatusCode.UNIMPLEMENTED else next(delays)
             # In an upgrade, all daemons of a cluster may lose their service at once: spread them out.
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            delay = min(2 * delay, LONGEST_DELAY)
 
     async def _stream(self, kind: InstanceType) -> grpc.StatusCode:
         """Read a stream to its end and return how it ended."""

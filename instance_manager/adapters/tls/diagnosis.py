@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from instance_manager.adapters.tls import handshake
 from instance_manager.core.addresses import Address
-from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, mistake, wrong_ca
+from instance_manager.core.certificates import CERTIFICATE_FILE, CertificateSet, find_problem, wrong_ca
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +31,40 @@ def diagnose(attempt: Attempt, now: float) -> str | None:
         nothing is wrong with the certificates, or if the daemon cannot be reached at all.
     """
     try:
-        shown = _shown(attempt)
+        presented = _server_certificate(attempt)
         if attempt.ours is None:
-            return shown and "it wants certificates; name a directory that has them with --tls-dir"
-        if shown is None:
+            return presented and "it wants certificates; name a directory that has them with --tls-dir"
+        if presented is None:
             return "it does not speak TLS; start it with --tls-dir, or call it without"
-        return _held_against(attempt, attempt.ours, shown, now)
+        return _find_problem(attempt, attempt.ours, presented, now)
     except (OSError, handshake.NoCertificateError):
         return None
 
 
-def _held_against(attempt: Attempt, ours: CertificateSet, shown: str, now: float) -> str | None:
-    trusting, strict = _context(attempt), _context(attempt)
-    handshake.anchored(trusting, shown.encode(), any_time=True)
-    handshake.anchored(strict, ours.ca)
+def _find_problem(attempt: Attempt, ours: CertificateSet, presented: str, now: float) -> str | None:
+    lenient, strict = _context(attempt), _context(attempt)
+    handshake.trust(lenient, presented.encode(), any_time=True)
+    handshake.trust(strict, ours.ca)
     certificate = None
     try:
-        with trusting.wrap_socket(_connected(attempt)) as connection:
-            certificate = handshake.described(connection.getpeercert() or {})
-        if wrong := mistake(certificate, attempt.peer_name, now):
+        with lenient.wrap_socket(_connect(attempt)) as connection:
+            certificate = handshake.parse_certificate(connection.getpeercert() or {})
+        if wrong := find_problem(certificate, attempt.peer_name, now):
             return f"its certificate cannot be trusted: {wrong}"
-        with strict.wrap_socket(_connected(attempt)) as connection:
-            if _is_let_in(connection):
+        with strict.wrap_socket(_connect(attempt)) as connection:
+            if _is_accepted(connection):
                 return None
     except ssl.SSLCertVerificationError as error:
         if certificate and handshake.is_wrong_ca(error):
             return f"its certificate cannot be trusted: {wrong_ca(certificate)}"
-        return f"its certificate cannot be trusted: {handshake.explained(error)}"
+        return f"its certificate cannot be trusted: {handshake.explain(error)}"
     return (
         f"it does not accept the certificate in our {CERTIFICATE_FILE}; have it signed by the CA that the "
         "daemon has in its ca.crt"
     )
 
 
-def _is_let_in(connection: ssl.SSLSocket) -> bool:
+def _is_accepted(connection: ssl.SSLSocket) -> bool:
     """Return whether the daemon accepts our certificate; it then sends the first bytes."""
     try:
         return bool(connection.recv(1))
@@ -74,9 +74,9 @@ def _is_let_in(connection: ssl.SSLSocket) -> bool:
         return False
 
 
-def _shown(attempt: Attempt) -> str | None:
+def _server_certificate(attempt: Attempt) -> str | None:
     """Return the certificate of the server in PEM; None if it does not speak TLS."""
-    context, plain = _context(attempt), _connected(attempt)
+    context, plain = _context(attempt), _connect(attempt)
     with plain, suppress(ssl.SSLError, ConnectionError), context.wrap_socket(plain) as connection:
         return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
     return None
@@ -85,11 +85,11 @@ def _shown(attempt: Attempt) -> str | None:
 def _context(attempt: Attempt) -> ssl.SSLContext:
     context = handshake.client_context()
     if attempt.ours is not None:
-        handshake.show(context, attempt.ours)
+        handshake.load_identity(context, attempt.ours)
     return context
 
 
-def _connected(attempt: Attempt) -> socket.socket:
+def _connect(attempt: Attempt) -> socket.socket:
     if attempt.address.path:
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         plain.settimeout(attempt.within)

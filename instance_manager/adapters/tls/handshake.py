@@ -16,7 +16,7 @@ _EXPIRED = (9, 10)
 _WRONG_CA = (2, 7, 18, 19, 20, 21, 24, 30)
 """OpenSSL's codes for a chain that does not lead to a certificate of the CA."""
 _WRONG_PURPOSE = 26
-_USUAL_KEYS = tuple(
+_SUPPORTED_KEYS = tuple(
     bytes.fromhex(algorithm)
     for algorithm in (
         "300d06092a864886f70d0101010500",  # RSA
@@ -32,7 +32,7 @@ class NoCertificateError(Exception):
     """The PEM text contains no certificate."""
 
 
-def anchored(context: ssl.SSLContext, pem: bytes, *, any_time: bool = False) -> None:
+def trust(context: ssl.SSLContext, pem: bytes, *, any_time: bool = False) -> None:
     """Let a context trust only the certificates in `pem`, with `any_time` regardless of their dates.
 
     Raises:
@@ -66,7 +66,7 @@ def server_context() -> ssl.SSLContext:
     return context
 
 
-def show(context: ssl.SSLContext, certificates: CertificateSet) -> None:
+def load_identity(context: ssl.SSLContext, certificates: CertificateSet) -> None:
     """Let a context use a certificate and its key.
 
     Raises:
@@ -77,7 +77,7 @@ def show(context: ssl.SSLContext, certificates: CertificateSet) -> None:
         context.load_cert_chain(chain, key, password=lambda: "")
 
 
-def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+def memory_handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     """Carry out a handshake in memory and return both ends, the server's first.
 
     Raises:
@@ -99,22 +99,22 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject
     return ends
 
 
-def described(shown: dict[str, Any]) -> Certificate:
+def parse_certificate(decoded: dict[str, Any]) -> Certificate:
     """Return a certificate from the dictionary that `ssl` has decoded it into."""
-    subject = _attributes(shown.get("subject", ()))
-    issuer = _attributes(shown.get("issuer", ()))
+    subject = _attributes(decoded.get("subject", ()))
+    issuer = _attributes(decoded.get("issuer", ()))
     return Certificate(
-        dns_names=tuple(name for kind, name in shown.get("subjectAltName", ()) if kind == "DNS"),
+        dns_names=tuple(name for kind, name in decoded.get("subjectAltName", ()) if kind == "DNS"),
         common_name=subject.get("commonName", ""),
         issuer=issuer.get("commonName", "") or ", ".join(issuer.values()),
-        not_before=ssl.cert_time_to_seconds(shown["notBefore"]),
-        not_after=ssl.cert_time_to_seconds(shown["notAfter"]),
+        not_before=ssl.cert_time_to_seconds(decoded["notBefore"]),
+        not_after=ssl.cert_time_to_seconds(decoded["notAfter"]),
     )
 
 
-def has_usual_key(der: bytes) -> bool:
+def has_supported_key(der: bytes) -> bool:
     """Return whether gRPC supports the kind of key of a certificate."""
-    return any(algorithm in der for algorithm in _USUAL_KEYS)
+    return any(algorithm in der for algorithm in _SUPPORTED_KEYS)
 
 
 def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:
@@ -122,7 +122,7 @@ def is_wrong_ca(error: ssl.SSLCertVerificationError) -> bool:
     return error.verify_code in _WRONG_CA
 
 
-def explained(error: ssl.SSLCertVerificationError) -> str:
+def explain(error: ssl.SSLCertVerificationError) -> str:
     """Return why a certificate was refused, other than for its CA, and what to do."""
     if error.verify_code == _WRONG_PURPOSE:
         return (

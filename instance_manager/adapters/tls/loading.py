@@ -13,8 +13,8 @@ from instance_manager.core.certificates import (
     Certificate,
     CertificateError,
     CertificateSet,
-    day,
-    mistake,
+    find_problem,
+    format_utc,
     wrong_ca,
 )
 
@@ -51,17 +51,17 @@ def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
     certificates = files.read(folder)
     path = folder / CERTIFICATE_FILE
     certificate = _describe(certificates, folder, side)
-    if wrong := mistake(certificate, peer_name, now):
+    if wrong := find_problem(certificate, peer_name, now):
         raise CertificateError(f"cannot use {path}: {wrong}")
     ca_expires_at = _ca_expires_at(certificates, folder, now)
     server, client = _contexts(certificates)
-    handshake.anchored(client if side is Side.SERVER else server, certificates.ca)
+    handshake.trust(client if side is Side.SERVER else server, certificates.ca)
     try:
-        handshake.shake(server, client)
+        handshake.memory_handshake(server, client)
     except ssl.SSLCertVerificationError as error:
         if handshake.is_wrong_ca(error):
             raise CertificateError(f"cannot use {path}: {wrong_ca(certificate)}") from error
-        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
+        raise CertificateError(f"cannot use {path}: {handshake.explain(error)}") from error
     except ssl.SSLError as error:
         raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
     return Loaded(certificates, certificate, min(certificate.not_after, ca_expires_at))
@@ -72,7 +72,7 @@ def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certifi
     path, key = folder / CERTIFICATE_FILE, folder / KEY_FILE
     try:
         probe = handshake.client_context()
-        handshake.anchored(probe, certificates.certificate)
+        handshake.trust(probe, certificates.certificate)
     except handshake.NoCertificateError as error:
         raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}") from error
     try:
@@ -91,20 +91,20 @@ def _describe(certificates: CertificateSet, folder: Path, side: Side) -> Certifi
             "put it there in PEM, without passphrase"
         ) from error
     verifier = client if side is Side.SERVER else server
-    handshake.anchored(verifier, certificates.certificate, any_time=True)
+    handshake.trust(verifier, certificates.certificate, any_time=True)
     try:
-        ends = handshake.shake(server, client)
+        ends = handshake.memory_handshake(server, client)
     except ssl.SSLCertVerificationError as error:
-        raise CertificateError(f"cannot use {path}: {handshake.explained(error)}") from error
+        raise CertificateError(f"cannot use {path}: {handshake.explain(error)}") from error
     except ssl.SSLError as error:
         raise CertificateError(f"cannot use {path}: {error}; issue a new one") from error
     end = ends[1 if side is Side.SERVER else 0]
-    if not handshake.has_usual_key(end.getpeercert(binary_form=True) or b""):
+    if not handshake.has_supported_key(end.getpeercert(binary_form=True) or b""):
         raise CertificateError(
             f"cannot use {path}: gRPC does not work with its kind of key; "
             "issue one with a key of RSA, or ECDSA on P-256 or P-384"
         )
-    return handshake.described(end.getpeercert() or {})
+    return handshake.parse_certificate(end.getpeercert() or {})
 
 
 def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> float:
@@ -112,23 +112,23 @@ def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> fl
     path = folder / CA_FILE
     probe = handshake.client_context()
     try:
-        handshake.anchored(probe, certificates.ca)
+        handshake.trust(probe, certificates.ca)
     except handshake.NoCertificateError as error:
         raise CertificateError(f"cannot use {path}: {_NO_CERTIFICATE}") from error
-    found = [handshake.described(each) for each in probe.get_ca_certs()]
+    found = [handshake.parse_certificate(each) for each in probe.get_ca_certs()]
     if not found:
         # A single certificate that is trusted as it is; it is checked with the rest.
         return float("inf")
     last = max(each.not_after for each in found)
     if now > last:
         raise CertificateError(
-            f"cannot use {path}: it expired on {day(last)}; renew the CA and what it has signed"
+            f"cannot use {path}: it expired on {format_utc(last)}; renew the CA and what it has signed"
         )
     first = min(each.not_before for each in found)
     if now < first:
         raise CertificateError(
-            f"cannot use {path}: it is not valid before {day(first)}, and this machine's clock says "
-            f"{day(now)}; set the clock right"
+            f"cannot use {path}: it is not valid before {format_utc(first)}, and this machine's clock says "
+            f"{format_utc(now)}; set the clock right"
         )
     return last
 
@@ -136,8 +136,8 @@ def _ca_expires_at(certificates: CertificateSet, folder: Path, now: float) -> fl
 def _contexts(certificates: CertificateSet) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return a server and a client context that use the certificate and do not check that of the other."""
     server, client = handshake.server_context(), handshake.client_context()
-    handshake.show(server, certificates)
-    handshake.show(client, certificates)
+    handshake.load_identity(server, certificates)
+    handshake.load_identity(client, certificates)
     return server, client
 
 

@@ -14,7 +14,7 @@ from instance_manager.core.certificates import (
     CertificateError,
     CertificateSet,
     Urgency,
-    day,
+    format_utc,
     urgency,
 )
 
@@ -24,7 +24,7 @@ LOOK_SECONDS = 5.0
 """Between two looks at the files."""
 
 
-class CertificateKeeper:
+class CertificateReloader:
     """Keeps the last good set of certificates, and looks for a newer one."""
 
     def __init__(self, folder: Path, peer_name: str, now: Callable[[], float]) -> None:
@@ -35,11 +35,11 @@ class CertificateKeeper:
         self._loaded: Loaded
         self._seen: files.Fingerprint = ()
         self._suspect: files.Fingerprint = ()
-        self._told = False
+        self._logged = False
         self._warned: tuple[Urgency, float] = (Urgency.NONE, 0.0)
         self._timer: asyncio.TimerHandle | None = None
         self._report: Callable[[bool], None] = lambda _: None
-        self.trouble = ""
+        self.last_error = ""
         """Why the set on disk is not in use; empty while it is."""
         self.renewals = 0
         """How often a newer set was loaded."""
@@ -55,9 +55,9 @@ class CertificateKeeper:
         return self._loaded.expires_at
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether the certificates on disk are in use and have not expired."""
-        return not self.trouble and self._now() <= self.expires_at
+        return not self.last_error and self._now() <= self.expires_at
 
     def open(self) -> None:
         """Read the certificates for the first time.
@@ -70,9 +70,9 @@ class CertificateKeeper:
         self._warn()
 
     def follow(self, report: Callable[[bool], None]) -> None:
-        """Look for newer files from now on; `report` gets `well` at once, and whenever it changes."""
+        """Look for newer files from now on; `report` gets `healthy` at once, and whenever it changes."""
         self._report = report
-        report(self.well)
+        report(self.healthy)
         self._later()
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class CertificateKeeper:
         """
         found = files.fingerprint(self._folder)
         if found == self._seen:
-            self.trouble = ""
+            self.last_error = ""
         else:
             self._try(found)
         self._warn()
@@ -100,18 +100,20 @@ class CertificateKeeper:
             why = str(error)
         else:
             renewed = loaded.certificates != self.current
-            self._loaded, self._seen, self._suspect, self.trouble = loaded, found, (), ""
+            self._loaded, self._seen, self._suspect, self.last_error = loaded, found, (), ""
             # Only now: who reads it may connect at once, and a thread of gRPC asks for what is current.
             if renewed:
                 self.renewals += 1
-                log.info("certificates renewed", directory=str(self._folder), expires=day(loaded.expires_at))
+                log.info(
+                    "certificates renewed", directory=str(self._folder), expires=format_utc(loaded.expires_at)
+                )
             return
         if found != self._suspect:
-            self._suspect, self._told = found, False
+            self._suspect, self._logged = found, False
             return
-        self.trouble = why
-        if not self._told:
-            self._told = True
+        self.last_error = why
+        if not self._logged:
+            self._logged = True
             log.error("the renewed certificates are not used, those before are", reason=why)
 
     def _load(self) -> Loaded:
@@ -121,23 +123,24 @@ class CertificateKeeper:
         """Log that renewal is due: when it becomes more urgent, then once a day."""
         now = self._now()
         due = urgency(self.expires_at, now)
-        told, when = self._warned
-        if due is Urgency.NONE or (due <= told and now - when < DAY):
+        warned, when = self._warned
+        if due is Urgency.NONE or (due <= warned and now - when < DAY):
             return
         self._warned = due, now
+        expires = format_utc(self.expires_at)
         if due is Urgency.EXPIRED:
-            log.error("the certificates have expired; clients refuse them", expired=day(self.expires_at))
+            log.error("the certificates have expired; clients refuse them", expired=expires)
         else:
             days = int((self.expires_at - now) / DAY)
-            log.warning("the certificates expire soon; renew them", expires=day(self.expires_at), days=days)
+            log.warning("the certificates expire soon; renew them", expires=expires, days=days)
 
     def _later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._timed)
 
     def _timed(self) -> None:
-        before = self.well
+        before = self.healthy
         with contextlib.suppress(OSError):  # no descriptor is left: look again later
             self.look()
-        if self.well != before:
-            self._report(self.well)
+        if self.healthy != before:
+            self._report(self.healthy)
         self._later()

@@ -1,4 +1,4 @@
-"""Calls that are refused before they reach a handler: all are counted, but not every one is logged."""
+"""Calls that are rejected before they reach a method: all are counted, but not every one is logged."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _QUIET_SECONDS = 10.0
-"""Seconds after a logged refusal in which further ones are only counted."""
+"""Seconds after a logged rejection in which further ones are only counted."""
 
 
-class Refusals:
-    """Counts the calls refused for one reason."""
+class RejectionLog:
+    """Counts the calls rejected for one reason."""
 
     def __init__(self, event: str) -> None:
         """Start counting; `event` is the message of the log lines."""

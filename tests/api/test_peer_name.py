@@ -1,4 +1,4 @@
-"""The gate before every handler: what a handler is and does stays as it was, once the check has passed."""
+"""Handlers of gRPC itself behind the check of the peer name: once it has passed, they do what they did."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.api.tls import gated
+from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
 from instance_manager.platform.loopback import is_loopback
 
 PATH = "/S/M"
@@ -53,7 +53,7 @@ KINDS: list[tuple[Any, str, list[bytes]]] = [
 
 
 class Server:
-    """One method behind a gate."""
+    """One method behind the check."""
 
     def __init__(self, folder: Path, function: Any, kind: str, check: Any) -> None:
         # An address of its own: gRPC would share the connection to a server that has just ended.
@@ -61,8 +61,10 @@ class Server:
         self.kind = kind
         self._server = grpc.aio.server()
         handler = getattr(grpc, f"{kind}_rpc_method_handler")(function)
+        interceptor = PeerNameInterceptor("peer.example")
+        interceptor.check = check  # type: ignore[method-assign]
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("S", {"M": gated(handler, check)})]
+            [grpc.method_handlers_generic_handler("S", {"M": interceptor.wrap_foreign(handler)})]
         )
         self._server.add_insecure_port(self.target)
 

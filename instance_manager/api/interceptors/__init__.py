@@ -1,0 +1,10 @@
+"""The chain in front of every method: metrics, peer name, audit, status codes, limit of streams, fairness.
+
+Each is a module. `InterceptorChain` composes them once for each method, around the parsed request,
+and is the only one that gRPC sees. Services know nothing of it.
+"""
+
+from instance_manager.api.interceptors.chain import InterceptorChain
+from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS
+
+__all__ = ["DEFAULT_MAX_STREAMS", "InterceptorChain"]

@@ -1,0 +1,61 @@
+"""The audit trail: every call of a method that changes something, whatever came of it."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from instance_manager.api.caller import Callers
+from instance_manager.api.interceptors.call import Call, Handler
+from instance_manager.api.interceptors.metrics import code_name
+from instance_manager.api.service import Method
+from instance_manager.app.audit import AuditTrail
+
+
+@dataclass(frozen=True, slots=True)
+class AuditInterceptor:
+    """Records the calls that change something."""
+
+    trail: AuditTrail
+    callers: Callers
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """Record a method if it changes something."""
+        if not method.changes:
+            return handler
+
+        async def audited(call: Call) -> None:
+            # Now, because at the end the caller may be gone.
+            caller = self.callers.who(call.context)
+            code: str | None = None
+            try:
+                await handler(call)
+            except asyncio.CancelledError:
+                # The caller has disconnected; what it asked for is completed, see `Replacer`.
+                code = grpc.StatusCode.CANCELLED.name
+                raise
+            finally:
+                name, uuid = _subject(call)
+                self.trail.add(
+                    method=method.full_name,
+                    name=name,
+                    uuid=uuid,
+                    caller=caller,
+                    code=code or code_name(call.context.code()),
+                    detail=_text(call.context.details()),
+                )
+
+        return audited
+
+
+def _subject(call: Call) -> tuple[str, str]:
+    """Return the name and the UUID of what a call was about, empty if unknown."""
+    request, status = call.request, getattr(call.response, "status", None)
+    name = getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
+    uuid = getattr(status, "uuid", "") or getattr(request, "uuid", "")
+    return str(name), str(uuid)
+
+
+def _text(details: Any) -> str:
+    return details.decode(errors="replace") if isinstance(details, bytes) else str(details or "")

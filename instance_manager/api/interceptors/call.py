@@ -1,0 +1,38 @@
+"""A call on its way through the interceptors."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from google.protobuf.message import Message
+
+from instance_manager.api.service import Context, Method
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of one of the daemon's own methods."""
+
+    raw: bytes
+    context: Context
+    request: Message | None = None
+    """None if the bytes could not be parsed."""
+    malformed: str = ""
+    """Why they could not."""
+    response: Message | bytes | None = None
+    """What the method has returned; None until then, and for streams."""
+    reply: bytes = b""
+    """The response, serialized."""
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[None]]
+
+
+class Interceptor(Protocol):
+    """One link of the chain in front of every method."""
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """Return a handler that does this link's part around another one, or that one if it has none.
+
+        Called once for each method.
+        """

@@ -1,0 +1,133 @@
+"""The one interceptor towards gRPC: composes the chain of each method once, when its service is added."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Container
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from instance_manager.api.caller import Callers
+from instance_manager.api.interceptors.audit import AuditInterceptor
+from instance_manager.api.interceptors.call import Call, Handler, Interceptor
+from instance_manager.api.interceptors.errors import ErrorInterceptor
+from instance_manager.api.interceptors.fairness import FairnessInterceptor, FairScheduler
+from instance_manager.api.interceptors.metrics import CallObserver, MetricsInterceptor, NullObserver
+from instance_manager.api.interceptors.peer_name import GrpcHandler, PeerNameInterceptor
+from instance_manager.api.interceptors.rejection_log import RejectionLog
+from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
+from instance_manager.api.service import Context, Method, Service
+from instance_manager.app.audit import AuditTrail
+from instance_manager.core.errors import InvalidArgumentError
+
+
+class InterceptorChain(grpc.aio.ServerInterceptor):
+    """What every call passes before its method; health and reflection, too, check the peer name."""
+
+    def __init__(
+        self,
+        trail: AuditTrail,
+        observer: CallObserver | None = None,
+        *,
+        peer_name: str | None = None,
+        max_streams: int = DEFAULT_MAX_STREAMS,
+        no_sockets: Callable[[], Container[int]] = tuple,
+    ) -> None:
+        """Start without services.
+
+        Args:
+            trail: the audit trail.
+            observer: observes every call; None for nobody.
+            peer_name: the name that a client's certificate must carry; None for plain text.
+            max_streams: largest number of open streams.
+            no_sockets: returns descriptors of this process that are not connections of clients.
+        """
+        rejections = RejectionLog("call refused: limit reached")
+        self._peer_name = None if peer_name is None else PeerNameInterceptor(peer_name)
+        self._scheduler = FairScheduler()
+        # The outermost first: what one of them rejects, those before it see.
+        self._interceptors: list[Interceptor] = [
+            MetricsInterceptor(observer or NullObserver()),
+            *([self._peer_name] if self._peer_name else []),
+            _Parser(),
+            AuditInterceptor(trail, Callers(no_sockets)),
+            ErrorInterceptor(),
+            StreamLimit(max_streams, rejections),
+            FairnessInterceptor(self._scheduler, rejections),
+        ]
+        self._handlers: dict[str, GrpcHandler] = {}
+        """By path, `/SERVICE/METHOD`."""
+        self._foreign: dict[str, GrpcHandler] = {}
+
+    def add(self, service: Service) -> None:
+        """Serve a service."""
+        for method in service.methods():
+            handler = _invoke(method)
+            for interceptor in reversed(self._interceptors):
+                handler = interceptor.wrap(method, handler)
+            self._handlers[f"/{method.full_name}"] = self._grpc_handler(method, handler)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> GrpcHandler | None:
+        """Return the handler of a method; None if no service has it."""
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is not None:
+            self._scheduler.on_accepted()
+            return handler
+        handler = self._foreign.get(path) or await continuation(handler_call_details)
+        if handler is not None and self._peer_name and path not in self._foreign:
+            handler = self._foreign[path] = self._peer_name.wrap_foreign(handler)
+        return handler
+
+    def _grpc_handler(self, method: Method, handler: Handler) -> GrpcHandler:
+        async def answer(raw: bytes, context: Context) -> bytes:
+            self._scheduler.on_arrived()
+            call = Call(raw, context)
+            await handler(call)
+            # Of no meaning for a stream, which has written its messages.
+            return call.reply
+
+        if method.streaming:
+            return grpc.unary_stream_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+class _Parser:
+    """Parses the request, once for all that follow."""
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        parse = GetMessageClass(method.descriptor.input_type).FromString
+
+        async def parsed(call: Call) -> None:
+            try:
+                call.request = parse(call.raw)
+            except DecodeError as error:
+                # Rejected by `_invoke`, so that it is audited and mapped like any other error.
+                call.malformed = str(error)
+            await handler(call)
+
+        return parsed
+
+
+def _invoke(method: Method) -> Handler:
+    """Return the innermost handler, which calls the method itself."""
+    function: Any = method.function
+
+    async def invoke(call: Call) -> None:
+        if call.request is None:
+            kind = method.descriptor.input_type.full_name
+            raise InvalidArgumentError(f"cannot read the request as {kind}: {call.malformed}")
+        answer = function(call.request, call.context) if method.streaming else function(call.request)
+        call.response = await answer if inspect.isawaitable(answer) else answer
+        if isinstance(call.response, Message):
+            call.reply = call.response.SerializeToString()
+        elif call.response:
+            call.reply = call.response
+
+    return invoke

@@ -1,0 +1,73 @@
+"""Status codes: each error that a caller can cause has its own; any other is INTERNAL with a logged ID."""
+
+import time
+import uuid
+from collections.abc import Mapping
+
+import grpc
+import grpc.aio
+import structlog
+
+from instance_manager.api.interceptors.call import Call, Handler
+from instance_manager.api.service import Method
+from instance_manager.core import errors
+
+log = structlog.get_logger(__name__)
+
+STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
+    errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+_LONGEST_DETAILS = 1000
+"""Longest error message, in characters; clients reject long trailers."""
+
+
+def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
+    """Return the status code for an error."""
+    if isinstance(error, errors.UpstreamError):
+        return grpc.StatusCode[error.code]
+    return STATUS[type(error)]
+
+
+class ErrorInterceptor:
+    """Ends a call that raises an error with the status code for it, and logs each call at debug."""
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """Map the errors of a method."""
+        path = f"/{method.full_name}"
+
+        async def mapped(call: Call) -> None:
+            started = time.perf_counter()
+            # If none of the branches below is taken, the caller has disconnected.
+            code = grpc.StatusCode.CANCELLED
+            try:
+                await handler(call)
+                code = grpc.StatusCode.OK
+            except errors.InstanceManagerError as error:
+                code = status_of(error)
+                await call.context.abort(code, str(error)[:_LONGEST_DETAILS])
+            except grpc.aio.AbortError:
+                code = call.context.code()
+                raise
+            except Exception:
+                code = grpc.StatusCode.INTERNAL
+                error_id = uuid.uuid4().hex[:12]
+                log.exception("unexpected error in a call", method=path, error_id=error_id)
+                await call.context.abort(
+                    code,
+                    f"internal error {error_id}: this is a defect; the daemon's log has more under this id",
+                )
+            finally:
+                milliseconds = round((time.perf_counter() - started) * 1000, 2)
+                log.debug("call", method=path, code=code.name, milliseconds=milliseconds)
+
+        return mapped

@@ -1,0 +1,84 @@
+"""The check of client certificates: a client calls only if its certificate carries the peer name."""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from instance_manager.api.caller import caller, certificate_names
+from instance_manager.api.interceptors.call import Call, Handler
+from instance_manager.api.interceptors.rejection_log import RejectionLog
+from instance_manager.api.service import Context, Method
+from instance_manager.core.certificates import join_names, matches_name
+
+if TYPE_CHECKING:
+    GrpcHandler = grpc.RpcMethodHandler[Any, Any]
+else:
+    GrpcHandler = grpc.RpcMethodHandler  # has no type parameters when the program runs
+
+
+class PeerNameInterceptor:
+    """Lets a call pass only if the client's certificate carries the peer name."""
+
+    def __init__(self, peer_name: str) -> None:
+        self._peer_name = peer_name
+        self._rejections = RejectionLog("call refused: wrong name")
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """Check the callers of a method."""
+        del method
+
+        async def checked(call: Call) -> None:
+            await self.check(call.context)
+            await handler(call)
+
+        return checked
+
+    async def check(self, context: Context) -> None:
+        """Abort the call of a client whose certificate has another name."""
+        names = certificate_names(context)
+        if matches_name(names, self._peer_name):
+            return
+        self._rejections.add(lambda: {"caller": caller(context), "names": names})
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"cannot serve a client whose certificate names {join_names(names)} and not {self._peer_name}; "
+            "use one with that name, or start the daemon with another --tls-peer-name",
+        )
+
+    def wrap_foreign(self, handler: GrpcHandler) -> GrpcHandler:
+        """Check the callers of a method that comes with gRPC, such as health and reflection, of any kind."""
+        kind = f"{_kind(handler.request_streaming)}_{_kind(handler.response_streaming)}"
+        function = self._checked(getattr(handler, kind))
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        made: GrpcHandler = make(function, handler.request_deserializer, handler.response_serializer)
+        return made
+
+    def _checked(self, function: Any) -> Any:
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def generating(request: Any, context: Context) -> AsyncIterator[Any]:
+                await self.check(context)
+                async with contextlib.aclosing(function(request, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+
+            return generating
+
+        @functools.wraps(function)
+        async def answering(request: Any, context: Context) -> Any:
+            await self.check(context)
+            answer = function(request, context)
+            # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return answering
+
+
+def _kind(streaming: bool) -> str:
+    return "stream" if streaming else "unary"

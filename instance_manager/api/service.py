@@ -1,0 +1,75 @@
+"""What a service offers: its descriptor, and methods marked with `rpc`."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Any], Message | bytes | Awaitable[Message | bytes]]
+"""Takes the request and returns the response, as a message or already serialized."""
+Stream = Callable[[Any, Context], Awaitable[None]]
+"""Takes the request, and a context to write serialized messages to."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_MARK = "rpc"
+
+
+def rpc(name: str, *, changes: bool = False) -> Callable[[_Function], _Function]:
+    """Mark a `Unary` or `Stream` of a service as the method of this name.
+
+    A method that `changes` something is audited, and goes before those that only read.
+    """
+
+    def mark(function: _Function) -> _Function:
+        function.__dict__[_MARK] = name, changes
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a service."""
+
+    descriptor: MethodDescriptor
+    service: str
+    """Full name of its service."""
+    function: Unary | Stream
+    changes: bool
+
+    @property
+    def full_name(self) -> str:
+        """`SERVICE/METHOD`."""
+        return f"{self.service}/{self.descriptor.name}"
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it streams its answer."""
+        return bool(self.descriptor.server_streaming)
+
+
+class Service:
+    """Base class of the services."""
+
+    descriptor: ClassVar[ServiceDescriptor]
+
+    def methods(self) -> Iterator[Method]:
+        """Yield every method.
+
+        Raises:
+            TypeError: if those marked are not exactly those of the descriptor.
+        """
+        marked = {
+            function.__dict__[_MARK][0]: (getattr(self, attribute), function.__dict__[_MARK][1])
+            for attribute, function in vars(type(self)).items()
+            if _MARK in getattr(function, "__dict__", ())
+        }
+        known = self.descriptor.methods_by_name
+        if marked.keys() != set(known):
+            raise TypeError(f"{self.descriptor.full_name} has the methods {sorted(known)}")
+        for method in self.descriptor.methods:
+            yield Method(method, self.descriptor.full_name, *marked[method.name])
