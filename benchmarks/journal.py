@@ -23,21 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from instance_manager.adapters.journal import SqliteJournal
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.actions import Action, Remove
+from instance_manager.core.events import Event, Exited, Ready, Spawned, StopRequested, TreeGone
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
-from instance_manager.core.process import (
-    Action,
-    Event,
-    Exited,
-    ExitStatus,
-    Identity,
-    Process,
-    Ready,
-    Remove,
-    Spawned,
-    StopRequested,
-    TreeGone,
-)
+from instance_manager.core.process import ExitStatus, Identity, Process
 from instance_manager.core.spec import ProcessSpec
 from instance_manager.platform.linux import boot_id
 

@@ -26,6 +26,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.interceptors import InterceptorChain
@@ -92,7 +93,9 @@ class Server:
         }
         self.constants = {"empty": b""}
         self.url = f"unix:{folder}/bench.sock"
-        self._grpc = GrpcServer([of_processes, of_instances], InterceptorChain(AuditTrail(time.time)))
+        self._grpc = GrpcServer(
+            [of_processes, of_instances], InterceptorChain(AuditTrail(time.time), RpcMetrics())
+        )
         # Beside the services: these pass no interceptors.
         constants = grpc.method_handlers_generic_handler(
             "bench.Constant",

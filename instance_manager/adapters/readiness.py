@@ -10,6 +10,8 @@ import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
+from instance_manager.platform.backoff import exponential_backoff
+
 log = structlog.get_logger(__name__)
 
 _FIRST_DELAY = 0.001
@@ -96,15 +98,14 @@ class _Attempt:
 
     async def connect(self) -> str:
         """Return the gRPC target of the port as soon as something listens on it."""
-        delay = _FIRST_DELAY
+        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
         while True:
             for family, host, target in _LOOPBACKS:
                 if await _accepts(family, host, self._port):
                     log.debug("readiness attempt", port=self._port, outcome=f"connected to {host}")
                     return target.format(self._port)
             log.debug("readiness attempt", port=self._port, outcome=self.missing)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            await asyncio.sleep(next(delays))
 
     async def serving(self, target: str) -> None:
         """Return as soon as the health service there says SERVING."""
@@ -115,12 +116,11 @@ class _Attempt:
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
-            delay = _FIRST_DELAY
+            delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
             while (missing := await self._ask(check)) is not None:
                 log.debug("readiness attempt", port=self._port, outcome=missing)
                 self.missing = missing
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LONGEST_DELAY)
+                await asyncio.sleep(next(delays))
         log.debug("readiness attempt", port=self._port, outcome="serving")
 
     async def _ask(self, check: Check) -> str | None:

@@ -8,26 +8,9 @@ import structlog
 
 from instance_manager.app.interfaces import CannotExecuteError, Logs, Readiness, Spawner, SpawnRequest
 from instance_manager.app.supervised_process import SupervisedProcess
+from instance_manager.core import actions, events
 from instance_manager.core.adoption import recovery_metadata
-from instance_manager.core.process import (
-    Action,
-    AwaitReady,
-    Body,
-    Event,
-    Exited,
-    KillTree,
-    NotReady,
-    Ready,
-    Signal,
-    Spawn,
-    Spawned,
-    SpawnFailed,
-    StartTimer,
-    StopTimedOut,
-    Timer,
-    TreeGone,
-    TreeRemains,
-)
+from instance_manager.core.process import Body
 from instance_manager.core.spec import command_line
 from instance_manager.platform.clock import Clock
 
@@ -47,7 +30,7 @@ class ActionRunner:
         readiness: Readiness,
         logs: Logs,
         clock: Clock,
-        report: Callable[[SupervisedProcess, Event], None],
+        report: Callable[[SupervisedProcess, events.Event], None],
     ) -> None:
         self.grace = grace
         """Seconds from the first signal of a stop to SIGKILL."""
@@ -60,13 +43,13 @@ class ActionRunner:
         self._report = report
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def run(self, entry: SupervisedProcess, action: Action) -> None:
+    def run(self, entry: SupervisedProcess, action: actions.Action) -> None:
         """Run one action. If it fails unexpectedly, the ones after it are run all the same.
 
         Raises:
             Exception: for `Spawn`, whatever the spawn raises; its caller hears of it.
         """
-        if isinstance(action, Spawn):
+        if isinstance(action, actions.Spawn):
             self._spawn(entry)
             return
         try:
@@ -75,16 +58,16 @@ class ActionRunner:
             name, uuid = entry.process.name, entry.process.uuid
             log.exception("action failed", name=name, uuid=uuid, action=action)
 
-    def _run_action(self, entry: SupervisedProcess, action: Action) -> None:
+    def _run_action(self, entry: SupervisedProcess, action: actions.Action) -> None:
         match action:
-            case AwaitReady():
+            case actions.AwaitReady():
                 self._await_ready(entry)
-            case Signal(name, session):
+            case actions.Signal(name, session):
                 if entry.child is not None:
                     entry.child.signal(name, session=session)
-            case StartTimer(timer):
-                self.start_timer(entry, self.grace if timer is Timer.GRACE else self._retry_interval)
-            case KillTree(retry):
+            case actions.StartTimer(timer):
+                self.start_timer(entry, self.grace if timer is actions.Timer.GRACE else self._retry_interval)
+            case actions.KillTree(retry):
                 self._run(self._kill_tree(entry, self._retry_interval if retry else 0))
 
     def start_timer(self, entry: SupervisedProcess, delay: float) -> None:
@@ -105,16 +88,18 @@ class ActionRunner:
                 output=output,
             )
             try:
-                entry.child = self._spawner.spawn(request, lambda status: self._report(entry, Exited(status)))
+                entry.child = self._spawner.spawn(
+                    request, lambda status: self._report(entry, events.Exited(status))
+                )
             except CannotExecuteError as error:
-                self._report(entry, SpawnFailed(str(error)))
+                self._report(entry, events.SpawnFailed(str(error)))
                 return
-        self._report(entry, Spawned(entry.child.identity))
+        self._report(entry, events.Spawned(entry.child.identity))
 
     def _await_ready(self, entry: SupervisedProcess) -> None:
         ports = entry.process.ports
         if ports is None:
-            entry.readiness = self._clock.call_later(0, lambda: self._report(entry, Ready()))
+            entry.readiness = self._clock.call_later(0, lambda: self._report(entry, events.Ready()))
         else:
             entry.readiness = self._run(self._probe(entry, ports.start))
 
@@ -124,12 +109,12 @@ class ActionRunner:
         except Exception as error:
             log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
             reason = f"readiness check failed: {error}"
-        self._report(entry, Ready() if reason is None else NotReady(reason))
+        self._report(entry, events.Ready() if reason is None else events.NotReady(reason))
 
     def _stop_timed_out(self, entry: SupervisedProcess) -> None:
         entry.timer = None
         if entry.process.body is Body.ALIVE and entry.child is not None:
-            self._report(entry, StopTimedOut(entry.child.describe()))
+            self._report(entry, events.StopTimedOut(entry.child.describe()))
 
     async def _kill_tree(self, entry: SupervisedProcess, delay: float) -> None:
         if delay:
@@ -142,7 +127,7 @@ class ActionRunner:
             if not isinstance(error, OSError):
                 log.exception("search for descendants failed", name=entry.process.name)
             remains = f"looking for descendants failed: {error}"
-        self._report(entry, TreeGone() if remains is None else TreeRemains(remains))
+        self._report(entry, events.TreeGone() if remains is None else events.TreeRemains(remains))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,7 +14,8 @@ from instance_manager.app.interfaces import Adoptable, JournalRecord, ProcessAdo
 from instance_manager.app.replace import TERMINATE_SIGNAL, Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.adoption import parse_recovery_metadata, plan_adoption
-from instance_manager.core.process import Body, Exited, Process, State, StopRequested
+from instance_manager.core.events import Exited, StopRequested
+from instance_manager.core.process import Body, Process, State
 
 log = structlog.get_logger(__name__)
 

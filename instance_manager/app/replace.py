@@ -15,7 +15,8 @@ from instance_manager.core.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
-from instance_manager.core.process import Body, Process, State, StopRequested
+from instance_manager.core.events import StopRequested
+from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec, validate_spec
 
 TERMINATE_SIGNAL = "SIGHUP"

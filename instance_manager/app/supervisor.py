@@ -20,23 +20,16 @@ from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readin
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
 from instance_manager.app.supervised_process import SupervisedProcess
 from instance_manager.core import conditions
+from instance_manager.core.actions import Action, Remove
 from instance_manager.core.errors import (
     AlreadyExistsError,
     NotFoundError,
     UnavailableError,
 )
+from instance_manager.core.events import ConditionObserved, Event, SpawnFailed, StopRequested
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
-from instance_manager.core.process import (
-    Action,
-    Body,
-    ConditionObserved,
-    Event,
-    Process,
-    Remove,
-    SpawnFailed,
-    StopRequested,
-)
+from instance_manager.core.process import Body, Process
 from instance_manager.core.spec import ProcessSpec, validate_spec
 from instance_manager.platform.clock import Cancellable, Clock
 

@@ -127,10 +127,10 @@ async def _connect(url: str, tls: TlsChoice, within: float, work: Callable[["Cli
         async with Client(url, shown, peer_name=tls.peer_name) as client:
             return await work(client)
     except AioRpcError as error:
-        told_by_grpc = not (error.details() or "").startswith("cannot ")
+        by_grpc = not (error.details() or "").startswith("cannot ")
         if (
             error.code() is StatusCode.UNAVAILABLE
-            and told_by_grpc
+            and by_grpc
             and (why := explain(address, shown, tls, within))
         ):
             raise RefusedError(why) from error

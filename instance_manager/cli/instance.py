@@ -4,32 +4,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from instance_manager.cli import exit_codes, render
+from instance_manager.cli import exit_codes, parameters, render
 from instance_manager.cli.connection import complete_instances, connected
 from instance_manager.cli.instance_spec import spec_parameters
-from instance_manager.cli.parameters import (
-    AliasGroup,
-    data_engine_option,
-    examples,
-    follow_option,
-    lines_option,
-    name_parameters,
-    tail_option,
-    terminate_signal_option,
-    type_option,
-    uuid_option,
-)
+from instance_manager.cli.parameters import examples
 from instance_manager.cli.views import INSTANCES
 
 if TYPE_CHECKING:
     from instance_manager.client import Client, DataEngine
     from instance_manager.pb.imrpc.instance_pb2 import InstanceSpec
 
-NAME = name_parameters("instance", complete_instances)
+NAME = parameters.name_parameters("instance", complete_instances)
 
 
 @click.group(
-    cls=AliasGroup,
+    cls=parameters.AliasGroup,
     epilog=examples(
         "instance list",
         "instance create --name r1 --type replica --binary /bin/sleep -- 100",
@@ -79,9 +68,9 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
     )
 )
 @NAME
-@type_option(required=False)
-@data_engine_option()
-@uuid_option
+@parameters.type_option(required=False)
+@parameters.data_engine_option()
+@parameters.uuid_option
 @click.option(
     "--disk-uuid",
     default="",
@@ -112,8 +101,8 @@ async def delete(
 
 @cli.command(epilog=examples("instance get r1", "instance get e1 --type engine --data-engine v2 -o yaml"))
 @NAME
-@type_option(required=False)
-@data_engine_option()
+@parameters.type_option(required=False)
+@parameters.data_engine_option()
 @render.output_option
 @connected
 async def get(client: "Client", name: str, kind: str, data_engine: "DataEngine", output: str | None) -> None:
@@ -131,10 +120,10 @@ async def list_(client: "Client", output: str | None) -> None:
 
 @cli.command(epilog=examples("instance log r1", "instance log r1 --tail 10 -f"))
 @NAME
-@type_option(required=False)
-@data_engine_option()
-@follow_option
-@tail_option
+@parameters.type_option(required=False)
+@parameters.data_engine_option()
+@parameters.follow_option
+@parameters.tail_option
 @connected
 async def log(
     client: "Client", name: str, kind: str, data_engine: "DataEngine", follow: bool, tail: int | None
@@ -149,7 +138,7 @@ async def log(
     epilog=examples("instance replace --name r1 --type replica --binary /usr/bin/replica-v2 -- /data"),
 )
 @spec_parameters
-@terminate_signal_option
+@parameters.terminate_signal_option
 @render.output_option
 @connected
 async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str, output: str | None) -> None:
@@ -162,7 +151,7 @@ async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str,
 
 
 @cli.command(epilog=examples("instance watch", "instance watch -o json | jq .status.state"))
-@lines_option
+@parameters.lines_option
 @connected
 async def watch(client: "Client", output: str | None) -> None:
     """Show changes from now on, until Ctrl-C.
@@ -177,8 +166,8 @@ async def watch(client: "Client", output: str | None) -> None:
 
 @cli.command(epilog=examples("instance suspend e1 --type engine-frontend"))
 @NAME
-@type_option(required=True)
-@data_engine_option("v2")
+@parameters.type_option(required=True)
+@parameters.data_engine_option("v2")
 @connected
 async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Suspend the I/O of an instance (v2)."""
@@ -187,8 +176,8 @@ async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngi
 
 @cli.command(epilog=examples("instance resume e1 --type engine-frontend"))
 @NAME
-@type_option(required=True)
-@data_engine_option("v2")
+@parameters.type_option(required=True)
+@parameters.data_engine_option("v2")
 @connected
 async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Resume the I/O of a suspended instance (v2)."""
@@ -200,8 +189,8 @@ async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngin
     epilog=examples("instance switch-over f1 --type engine-frontend --target-address 10.0.0.2:20001"),
 )
 @NAME
-@type_option(required=True)
-@data_engine_option("v2")
+@parameters.type_option(required=True)
+@parameters.data_engine_option("v2")
 @click.option("--target-address", required=True, metavar="ADDRESS", help="New target, HOST:PORT.")
 @click.option("--engine-name", default="", metavar="NAME", help="Engine behind that target.  [default: none]")
 @click.option("--phase", default="", metavar="PHASE", help="Run only this phase.  [default: all of them]")
@@ -223,8 +212,8 @@ async def switch_over(
 
 @cli.command("delete-target", epilog=examples("instance delete-target e1 --type engine"))
 @NAME
-@type_option(required=True)
-@data_engine_option("v2")
+@parameters.type_option(required=True)
+@parameters.data_engine_option("v2")
 @connected
 async def delete_target(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Remove the target of an engine and keep the engine (v2)."""

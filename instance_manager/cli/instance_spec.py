@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instance_manager.cli import parameters
 from instance_manager.cli.connection import complete_instances
-from instance_manager.cli.parameters import (
-    Command,
-    data_engine_option,
-    program_parameters,
-    sendable,
-    type_option,
-)
 from instance_manager.cli.units import parse_size
 from instance_manager.core.instance import InstanceType
 
@@ -115,19 +109,19 @@ V2_OPTIONS: Mapping[str, Any] = {
 """Options that only the SPDK service understands, by the name of the parameter."""
 
 
-def spec_parameters(command: Command) -> Command:
+def spec_parameters(command: parameters.Command) -> parameters.Command:
     """Give a command the options that describe an instance; it takes them as `spec`."""
 
     @functools.wraps(command)
     def with_spec(**given: Any) -> None:
-        with sendable():
+        with parameters.sendable():
             spec, others = _spec(given)
         command(spec=spec, **others)
 
     decorators = (
-        program_parameters("instance", complete_instances, binary_required=False),
-        type_option(required=True),
-        data_engine_option(),
+        parameters.program_parameters("instance", complete_instances, binary_required=False),
+        parameters.type_option(required=True),
+        parameters.data_engine_option(),
         _text("--volume-name", "Volume it belongs to."),
         *V2_OPTIONS.values(),
     )

@@ -5,21 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instance_manager.cli import exit_codes, render
+from instance_manager.cli import exit_codes, parameters, render
 from instance_manager.cli.connection import complete_names, connected
-from instance_manager.cli.parameters import (
-    AliasGroup,
-    Command,
-    examples,
-    follow_option,
-    lines_option,
-    name_parameters,
-    program_parameters,
-    sendable,
-    tail_option,
-    terminate_signal_option,
-    uuid_option,
-)
+from instance_manager.cli.parameters import examples
 from instance_manager.cli.units import Seconds
 from instance_manager.cli.views import PROCESSES
 
@@ -27,11 +15,11 @@ if TYPE_CHECKING:
     from instance_manager.client import Client
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessSpec
 
-NAME = name_parameters("process", complete_names)
+NAME = parameters.name_parameters("process", complete_names)
 
 
 @click.group(
-    cls=AliasGroup,
+    cls=parameters.AliasGroup,
     epilog=examples(
         "process list",
         "process create --name r1 --binary /bin/sleep -- 100",
@@ -43,17 +31,17 @@ def cli() -> None:
     """Create, list, watch, replace and delete processes."""
 
 
-def spec_parameters(command: Command) -> Command:
+def spec_parameters(command: parameters.Command) -> parameters.Command:
     """Give a command the options that describe a process; it takes them as `spec`."""
 
-    @program_parameters("process", complete_names, binary_required=True)
+    @parameters.program_parameters("process", complete_names, binary_required=True)
     @functools.wraps(command)
     def with_spec(
         *, name: str, binary: str, port_count: int, port_args: list[str], args: list[str], **others: Any
     ) -> None:
         from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
-        with sendable():
+        with parameters.sendable():
             spec = pb.ProcessSpec(
                 name=name, binary=binary, port_count=port_count, port_args=port_args, args=args
             )
@@ -88,7 +76,7 @@ async def create(client: "Client", spec: "ProcessSpec", output: str | None) -> N
     )
 )
 @NAME
-@uuid_option
+@parameters.uuid_option
 @render.output_option
 @connected
 async def delete(client: "Client", name: str, uuid: str, output: str | None) -> None:
@@ -118,8 +106,8 @@ async def list_(client: "Client", output: str | None) -> None:
 
 @cli.command(epilog=examples("process log r1", "process log r1 --tail 10 -f"))
 @NAME
-@follow_option
-@tail_option
+@parameters.follow_option
+@parameters.tail_option
 @connected
 async def log(client: "Client", name: str, follow: bool, tail: int | None) -> None:
     """Show the output of a process, even after its end."""
@@ -131,7 +119,7 @@ async def log(client: "Client", name: str, follow: bool, tail: int | None) -> No
     epilog=examples("process replace --name r1 --binary /usr/bin/replica-v2 -- /data"),
 )
 @spec_parameters
-@terminate_signal_option
+@parameters.terminate_signal_option
 @render.output_option
 @connected
 async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, output: str | None) -> None:
@@ -183,7 +171,7 @@ async def wait(client: "Client", name: str, goal: str, uuid: str, timeout: float
 
 
 @cli.command(epilog=examples("process watch", "process watch -o json | jq .status.state"))
-@lines_option
+@parameters.lines_option
 @connected
 async def watch(client: "Client", output: str | None) -> None:
     """Show every change from now on, until Ctrl-C."""

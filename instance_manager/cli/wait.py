@@ -12,6 +12,7 @@ from instance_manager.cli.render import printable
 from instance_manager.cli.views import state_of
 from instance_manager.cli.watch import BEGUN_SECONDS
 from instance_manager.client import LOST, Client
+from instance_manager.platform.backoff import exponential_backoff
 
 if TYPE_CHECKING:
     from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse
@@ -76,10 +77,10 @@ class Waiter:
 
     async def _wait(self, client: Client) -> None:
         """Observe the process until the goal is reached, again after each lost connection."""
-        delay = _FIRST_DELAY
-        while not await self._survives(client):
+        for delay in exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY):
+            if await self._survives(client):
+                return
             await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
 
     async def _survives(self, client: Client) -> bool:
         """Observe the process until the goal is reached; return False if the connection is lost before."""

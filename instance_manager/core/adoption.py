@@ -8,27 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from instance_manager.core import actions, events
 from instance_manager.core.errors import MALFORMED
 from instance_manager.core.names import validate_name
 from instance_manager.core.ports import port_range
-from instance_manager.core.process import (
-    Action,
-    AwaitReady,
-    Body,
-    Event,
-    Exited,
-    ExitStatus,
-    Identity,
-    KillTree,
-    Process,
-    Remove,
-    Signal,
-    Spawned,
-    SpawnFailed,
-    StartTimer,
-    State,
-    Timer,
-)
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
 
 _LONGEST_METADATA = 100_000
@@ -42,7 +26,7 @@ NEVER_SPAWNED = "the instance manager died before the process was started; delet
 
 def plan_adoption(
     process: Process, found: Identity | None, exit_status: ExitStatus | None
-) -> tuple[tuple[Action, ...], tuple[Event, ...]]:
+) -> tuple[tuple[actions.Action, ...], tuple[events.Event, ...]]:
     """Decide how to continue with a process that an earlier daemon recorded.
 
     Args:
@@ -55,24 +39,24 @@ def plan_adoption(
     """
     match process.body:
         case Body.ABSENT:
-            return (), (Spawned(found) if found else SpawnFailed(NEVER_SPAWNED),)
+            return (), (events.Spawned(found) if found else events.SpawnFailed(NEVER_SPAWNED),)
         case Body.ALIVE if found is None:
-            return (), (Exited(exit_status or UNKNOWN_EXIT),)
+            return (), (events.Exited(exit_status or UNKNOWN_EXIT),)
         case Body.ALIVE:
             return _go_on(process), ()
         case Body.LEADER_EXITED:
-            return (KillTree(),), ()
-    return ((Remove(),) if process.deletion_requested else ()), ()
+            return (actions.KillTree(),), ()
+    return ((actions.Remove(),) if process.deletion_requested else ()), ()
 
 
-def _go_on(process: Process) -> tuple[Action, ...]:
+def _go_on(process: Process) -> tuple[actions.Action, ...]:
     if process.state is State.STARTING:
-        return (AwaitReady(),)
+        return (actions.AwaitReady(),)
     if process.state is State.RUNNING:
         return ()
     if process.killed:
-        return Signal("SIGKILL", session=True), StartTimer(Timer.RETRY)
-    return Signal(process.stop_signal), StartTimer(Timer.GRACE)
+        return actions.Signal("SIGKILL", session=True), actions.StartTimer(actions.Timer.RETRY)
+    return actions.Signal(process.stop_signal), actions.StartTimer(actions.Timer.GRACE)
 
 
 def recovery_metadata(process: Process, replaces: str) -> str:

@@ -1,5 +1,7 @@
 """When to restart a program that has died, and when to give up."""
 
+from instance_manager.platform.backoff import exponential_backoff
+
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 STEADY = 1.0
@@ -16,7 +18,7 @@ class Restarts:
     def __init__(self, limit: int, within: float) -> None:
         self._limit = limit
         self._within = within
-        self._delay = 0.0
+        self._delays = exponential_backoff(FIRST_DELAY, LONGEST_DELAY)
         self._used_up = False
         self._times: list[float] = []
 
@@ -39,6 +41,6 @@ class Restarts:
         if self._used_up:
             return None
         self._times.append(now)
-        fresh = ran >= STEADY or not self._delay
-        self._delay = FIRST_DELAY if fresh else min(2 * self._delay, LONGEST_DELAY)
-        return self._delay
+        if ran >= STEADY:
+            self._delays = exponential_backoff(FIRST_DELAY, LONGEST_DELAY)
+        return next(self._delays)

@@ -19,7 +19,7 @@ from tests.support.v2_requests import KINDS, V2, create_request
     ("request_", "told"),
     [
         (pb.InstanceCreateRequest(), "without a spec"),
-        (create_request("engine", type=""), "without its type"),
+        (create_request("engine", type=""), "no instance type given"),
         (create_request("engine", type="disk"), "instance type 'disk'"),
         (create_request("engine", name="../x"), "name '../x'"),
         (create_request("engine", name=""), "empty name"),

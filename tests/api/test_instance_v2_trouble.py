@@ -110,7 +110,7 @@ async def test_a_service_that_is_older_than_a_type_has_none_of_it(spdk: SpdkProc
     with capture_logs() as logs:
         (instance,) = (await v2.list()).values()
     assert instance.status.error_msg == ""
-    assert logs == [], "it is no trouble"
+    assert [line for line in logs if line["log_level"] != "debug"] == [], "it is no trouble"
 
 
 @pytest.mark.parametrize("kind", InstanceType)

@@ -207,4 +207,4 @@ def test_a_service_without_one_of_its_methods_is_refused_at_the_start() -> None:
             return b""
 
     with pytest.raises(TypeError, match=r"tests\.Small has the methods"):
-        InterceptorChain(AuditTrail(lambda: 1.0)).add(Partial())
+        InterceptorChain(AuditTrail(lambda: 1.0), RpcMetrics()).add(Partial())

@@ -6,30 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instance_manager.core.actions import AwaitReady, KillTree, Remove, Signal, StartTimer, Timer
 from instance_manager.core.adoption import (
     UNKNOWN_EXIT,
     parse_recovery_metadata,
     plan_adoption,
     recovery_metadata,
 )
+from instance_manager.core.events import Exited, Spawned, SpawnFailed
 from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortPool, PortRange
-from instance_manager.core.process import (
-    AwaitReady,
-    Body,
-    Exited,
-    ExitStatus,
-    Identity,
-    KillTree,
-    Process,
-    Remove,
-    Signal,
-    Spawned,
-    SpawnFailed,
-    StartTimer,
-    State,
-    Timer,
-)
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
 
 IDENTITY = Identity(4711, 123456)

@@ -3,34 +3,32 @@
 import pytest
 
 from instance_manager.core import lifecycle
-from instance_manager.core.lifecycle import IllegalTransitionError, begin
-from instance_manager.core.ports import PortRange
-from instance_manager.core.process import (
+from instance_manager.core.actions import (
     Action,
     AwaitReady,
-    Body,
-    ConditionObserved,
-    Event,
-    Exited,
-    ExitStatus,
-    Identity,
     KillTree,
-    NotReady,
-    Process,
-    Ready,
     Remove,
     Signal,
     Spawn,
+    StartTimer,
+    Timer,
+)
+from instance_manager.core.events import (
+    ConditionObserved,
+    Event,
+    Exited,
+    NotReady,
+    Ready,
     Spawned,
     SpawnFailed,
-    StartTimer,
-    State,
     StopRequested,
     StopTimedOut,
-    Timer,
     TreeGone,
     TreeRemains,
 )
+from instance_manager.core.lifecycle import IllegalTransitionError, begin
+from instance_manager.core.ports import PortRange
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
 
 SPAWNED = Spawned(Identity(pid=7, start_time=70))

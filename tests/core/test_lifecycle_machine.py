@@ -7,32 +7,23 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from instance_manager.core.lifecycle import IllegalTransitionError, begin, step
-from instance_manager.core.ports import PortRange
-from instance_manager.core.process import (
-    Action,
-    Body,
+from instance_manager.core.actions import Action, KillTree, Remove, Signal, StartTimer, Timer
+from instance_manager.core.events import (
     ConditionObserved,
     Event,
     Exited,
-    ExitStatus,
-    Identity,
-    KillTree,
     NotReady,
-    Process,
     Ready,
-    Remove,
-    Signal,
     Spawned,
     SpawnFailed,
-    StartTimer,
-    State,
     StopRequested,
     StopTimedOut,
-    Timer,
     TreeGone,
     TreeRemains,
 )
+from instance_manager.core.lifecycle import IllegalTransitionError, begin, step
+from instance_manager.core.ports import PortRange
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
 
 WORDS = st.sampled_from(["this", "that"])

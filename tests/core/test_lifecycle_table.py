@@ -6,25 +6,21 @@ import copy
 import pytest
 
 from instance_manager.core import lifecycle
-from instance_manager.core.lifecycle import IllegalTransitionError, Rule, begin, step
-from instance_manager.core.process import (
-    Body,
+from instance_manager.core.events import (
     ConditionObserved,
     Event,
     Exited,
-    ExitStatus,
-    Identity,
     NotReady,
-    Process,
     Ready,
     Spawned,
     SpawnFailed,
-    State,
     StopRequested,
     StopTimedOut,
     TreeGone,
     TreeRemains,
 )
+from instance_manager.core.lifecycle import IllegalTransitionError, Rule, begin, step
+from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
 
 SPEC = ProcessSpec(name="r", binary="/bin/r")

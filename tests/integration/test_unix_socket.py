@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.server import AddressError, GrpcServer
 from instance_manager.app.audit import AuditTrail
@@ -38,7 +39,7 @@ async def test_it_is_its_owners_from_its_first_moment_on(tmp_path: Path) -> None
     watcher.start()
     try:
         for _ in range(20):
-            server = GrpcServer([], InterceptorChain(AuditTrail(time.time)))
+            server = GrpcServer([], InterceptorChain(AuditTrail(time.time), RpcMetrics()))
             server.bind(parse_address(f"unix://{tmp_path}/s"))
             await server.start()
             await server.stop(0)
@@ -51,7 +52,9 @@ async def test_it_is_its_owners_from_its_first_moment_on(tmp_path: Path) -> None
 
 
 def bind(path: Path) -> None:
-    GrpcServer([], InterceptorChain(AuditTrail(time.time))).bind(parse_address(f"unix://{path}"))
+    GrpcServer([], InterceptorChain(AuditTrail(time.time), RpcMetrics())).bind(
+        parse_address(f"unix://{path}")
+    )
 
 
 async def test_a_dead_socket_is_replaced(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from instance_manager.core.events import Exited, Ready, Spawned
 from instance_manager.core.lifecycle import TABLE
-from instance_manager.core.process import Exited, Ready, Spawned, State
+from instance_manager.core.process import State
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "state-diagram"
 DOCUMENT = "# Title\n\nbefore\n\n<!-- state-diagram -->\nstale\n<!-- /state-diagram -->\n\nafter\n"

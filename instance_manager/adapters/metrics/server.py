@@ -135,7 +135,7 @@ class MetricsServer:
         try:
             return method, self._get(target.partition("?")[0])
         except Exception:
-            log.exception("unexpected error while telling", target=target)
+            log.exception("unexpected error while answering", target=target)
             return method, _error(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect; see the daemon's log")
 
 

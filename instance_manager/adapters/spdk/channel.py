@@ -78,7 +78,7 @@ class SpdkChannel:
             # Read here: gRPC would log a traceback and return nothing for an answer that cannot be read.
             return response.FromString(await unary(request, timeout=within, wait_for_ready=False))
         except grpc.aio.AioRpcError as error:
-            raise self._told(doing, error, within) from error
+            raise self._error(doing, error, within) from error
         except DecodeError as error:
             raise UpstreamError(
                 "INTERNAL",
@@ -94,7 +94,7 @@ class SpdkChannel:
         )
         return stream(request, wait_for_ready=False)
 
-    def _told(self, doing: str, error: grpc.aio.AioRpcError, within: float) -> UpstreamError:
+    def _error(self, doing: str, error: grpc.aio.AioRpcError, within: float) -> UpstreamError:
         code, details = error.code(), error.details() or "no reason given"
         service = f"the SPDK service at {self.target}"
         match code:

@@ -14,7 +14,7 @@ from instance_manager.pb.spdkrpc import spdk_pb2 as pb
 _SHARD_STATES: Mapping[int, str] = {
     ec_pb2.EC_SLOT_STATE_NORMAL: "running",
     ec_pb2.EC_SLOT_STATE_FAILED: "error",
-    # It is served and being filled; the shard group tells how far.
+    # It is served and being filled; the shard group reports how far.
     ec_pb2.EC_SLOT_STATE_REPLACING: "running",
 }
 
@@ -34,7 +34,7 @@ class Kind:
     listed: str
     """Field of the response to a list that holds them by name."""
     read: Callable[[Any], SpdkInstance]
-    """Return what a message of the SPDK service tells of one."""
+    """Return the instance that a message of the SPDK service describes."""
 
 
 def _create_engine(spec: SpdkSpec) -> Message:
@@ -163,7 +163,7 @@ def _read_shard(shard: shard_pb2.Shard) -> SpdkInstance:
         volume_name=shard.volume_name,
         state=state or "error",
         error_msg=shard.error_msg
-        or ("" if state else f"the SPDK service tells of an unknown state {shard.state}"),
+        or ("" if state else f"the SPDK service reports an unknown state {shard.state}"),
         uuid=shard.uuid,
         port_start=shard.port,
         port_end=shard.port,
@@ -195,7 +195,7 @@ def _shard_group_spec(group: ShardGroupSpec) -> shardgroup_pb2.ShardGroupSpec:
 
 def _read_shard_group(group: shardgroup_pb2.ShardGroup) -> SpdkInstance:
     # UUIDs of its volume store and head belong to the data: they are the same after a detach and an attach,
-    # so they do not tell one instance from the next.
+    # so they do not distinguish one instance from the next.
     return SpdkInstance(
         type=InstanceType.SHARD_GROUP,
         name=group.name,

@@ -14,7 +14,7 @@ from instance_manager.api.interceptors.audit import AuditInterceptor
 from instance_manager.api.interceptors.call import Call, Handler, Interceptor
 from instance_manager.api.interceptors.errors import ErrorInterceptor
 from instance_manager.api.interceptors.fairness import FairnessInterceptor, FairScheduler
-from instance_manager.api.interceptors.metrics import CallObserver, MetricsInterceptor, NullObserver
+from instance_manager.api.interceptors.metrics import CallObserver, MetricsInterceptor
 from instance_manager.api.interceptors.peer_name import GrpcHandler, PeerNameInterceptor
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
@@ -29,7 +29,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         trail: AuditTrail,
-        observer: CallObserver | None = None,
+        observer: CallObserver,
         *,
         peer_name: str | None = None,
         max_streams: int = DEFAULT_MAX_STREAMS,
@@ -39,7 +39,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
 
         Args:
             trail: the audit trail.
-            observer: observes every call; None for nobody.
+            observer: observes every call.
             peer_name: the name that a client's certificate must carry; None for plain text.
             max_streams: largest number of open streams.
             no_sockets: returns descriptors of this process that are not connections of clients.
@@ -49,7 +49,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         self._scheduler = FairScheduler()
         # The outermost first: what one of them rejects, those before it see.
         self._interceptors: list[Interceptor] = [
-            MetricsInterceptor(observer or NullObserver()),
+            MetricsInterceptor(observer),
             *([self._peer_name] if self._peer_name else []),
             _Parser(),
             AuditInterceptor(trail, Callers(no_sockets)),

@@ -25,8 +25,8 @@ _ROUNDS_TO_ACCEPT = 8
 """Rounds of the event loop after a call has arrived until the next one, if gRPC has one, is accepted."""
 _ROUNDS_TO_ARRIVE = 1000
 """Rounds after which the request of a call that was accepted is not waited for: its client may be slow."""
-_ARRIVALS_PER_ANSWER = 2
-"""One call is answered for so many that arrive, so that reads go on while calls arrive without pause."""
+_ACCEPTED_PER_ANSWER = 2
+"""One call is answered for so many that are accepted, so that reads go on while calls come without pause."""
 
 
 class FairQueue:
@@ -71,7 +71,7 @@ class FairScheduler:
         self._changes = FairQueue()
         self._reads = FairQueue()
         self._bytes = 0
-        self._arrived = 0
+        self._accepted = 0
         self._arriving = 0
         """Number of calls that were accepted and whose request has not arrived yet."""
         self._rounds = 0
@@ -87,6 +87,9 @@ class FairScheduler:
         """Note that gRPC has accepted a call, whose request arrives next."""
         self._arriving += 1
         self._rounds = 0
+        self._accepted += 1
+        if self._accepted % _ACCEPTED_PER_ANSWER == 0:
+            self._answer(self._changes.next() or self._reads.next())
 
     def on_arrived(self) -> None:
         """Note that the request of a call has arrived."""
@@ -118,9 +121,6 @@ class FairScheduler:
         turn = asyncio.get_running_loop().create_future()
         queue.add(client, turn)
         self._bytes += size
-        self._arrived += 1
-        if self._arrived % _ARRIVALS_PER_ANSWER == 0:
-            self._answer(self._changes.next() or self._reads.next())
         if not self._draining:
             self._drain_soon()
         try:

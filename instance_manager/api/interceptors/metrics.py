@@ -30,21 +30,6 @@ class CallObserver(Protocol):
         """Return the observer of one method."""
 
 
-class NullObserver:
-    """A `CallObserver` that ignores everything."""
-
-    def method(self, service: str, method: str, *, streaming: bool) -> MethodObserver:
-        """Return this observer."""
-        del service, method, streaming
-        return self
-
-    def on_started(self) -> None:
-        """Do nothing."""
-
-    def on_ended(self, code: str, seconds: float) -> None:
-        """Do nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class MetricsInterceptor:
     """Reports every call to an observer."""
