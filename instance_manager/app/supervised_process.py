@@ -23,7 +23,7 @@ class SupervisedProcess:
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
     def on_transition(self) -> None:
-        """Cancel what the new state of the process has made obsolete, and wake those who waited for it."""
+        """Cancel obsolete timers, and wake waiters."""
         if self.process.state is not State.STARTING and self.readiness is not None:
             self.readiness.cancel()
             self.readiness = None

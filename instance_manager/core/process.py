@@ -1,7 +1,4 @@
-"""One process as a value, the events that happen to it, and the actions that follow.
-
-The rules that connect the three are in `lifecycle`.
-"""
+"""One process as a value; what happens to it is in `events`, what follows in `actions`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

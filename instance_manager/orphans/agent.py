@@ -114,7 +114,7 @@ class OrphanAgent:
         try:
             async with aclosing(watch()) as stream:
                 async for event in stream:
-                    self._pass_on(event)
+                    self._on_event(event)
                     if isinstance(event, events.InstanceManagerLeaving):
                         log.info("instance manager is leaving", manager=event.manager)
         except CannotReadError as error:
@@ -125,12 +125,12 @@ class OrphanAgent:
             return repr(error)
         return "the watch has ended"
 
-    def _pass_on(self, event: events.Event) -> None:
+    def _on_event(self, event: events.Event) -> None:
         self.reconciler.on_event(event, self._clock.now())
         self._wakeup.set()
 
     async def _retry_after(self, event: events.OwnersLost | events.InstanceManagerLost) -> None:
-        self._pass_on(event)
+        self._on_event(event)
         await self._wait(asyncio.Event(), self._settings.retry)
 
     # --- actions ---

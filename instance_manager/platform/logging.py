@@ -41,7 +41,7 @@ AREAS = {
     "readiness": ("adapters.readiness",),
     "recovery": _ADOPTION,
     "spdk": ("adapters.spdk", "app.spdk"),
-    "supervisor": ("app.supervisor", "app.action_runner", "app.replace", "app.shutdown"),
+    "supervisor": ("app.supervisor", "app.action_runner", "app.replace"),
 }
 """Areas that can log in detail on their own: the modules and packages of each. `recovery` is an old name."""
 _AUDIT = "app.audit"

@@ -85,7 +85,12 @@ def sent(name: str, pid: int, *, group: bool) -> Step:
     return {"event": "signal sent", "signal": name, "pid": pid, "group": group}
 
 
-# The supervisor's own steps ("transition", "action") belong into these sequences too.
+def transition(event: str, state: str) -> Step:
+    return {"event": "transition", "on": event, "state": state}
+
+
+def action(what: str) -> Step:
+    return {"event": "action", "action": what}
 
 
 async def test_a_create_is_followed_from_the_log_file_to_readiness(node: Node) -> None:
@@ -96,11 +101,15 @@ async def test_a_create_is_followed_from_the_log_file_to_readiness(node: Node) -
         (pid,) = daemon.descendants()
         await followed(
             daemon,
+            action("Spawn()"),
             {"event": "log opened", "name": "r"},
             {"event": "spawned", "uuid": created.status.uuid, "pid": pid, "command": "--ready-after"},
+            transition(f"Spawned(identity=Identity(pid={pid},", "starting"),
+            action("AwaitReady()"),
             attempt("nothing listens"),
             attempt("connected"),
             attempt("serving"),
+            transition("Ready()", "running"),
         )
 
 
@@ -115,9 +124,15 @@ async def test_a_readiness_failure_is_followed_to_the_end_of_the_process(node: N
             {"event": "spawned", "pid": pid},
             attempt("connected"),
             attempt("says NOT_SERVING"),
+            transition("NotReady(reason=", "error"),
+            action("Signal(name='SIGINT'"),
             sent("SIGINT", pid, group=False),
+            action("StartTimer("),
             {"event": "reaped", "pid": pid, "status": "0"},
+            transition("Exited(status=ExitStatus(code=0", "error"),
+            action("KillTree("),
             {"event": "no descendants left"},
+            transition("TreeGone()", "error"),
         )
 
 
@@ -133,12 +148,16 @@ async def test_a_stop_is_followed_through_its_escalation_to_the_last_descendant(
         await watch.state("r", "deleted")
         await followed(
             daemon,
+            transition("StopRequested(", "stopping"),
             sent("SIGINT", pid, group=False),
+            transition("StopTimedOut(", "stopping"),
             sent("SIGKILL", pid, group=True),
             {"event": "reaped", "pid": pid, "status": "SIGKILL"},
             {"event": "descendants killed", "pids": [helper]},
             {"event": "descendant reaped", "pid": helper},
             {"event": "no descendants left"},
+            transition("TreeGone()", "stopped"),
+            action("Remove()"),
         )
 
 
@@ -153,7 +172,12 @@ async def test_an_adoption_is_followed_process_by_process(node: Node) -> None:
     await node.kill()
     daemon = await node.start(debug=True)
     await followed(daemon, {"event": "not adoptable", "pid": inner, "reason": "leads no session"})
-    await followed(daemon, {"event": "adoptable", "pid": pid}, {"event": "adopted", "pid": pid})
+    await followed(
+        daemon,
+        {"event": "adoptable", "pid": pid},
+        {"event": "adopted", "pid": pid},
+        {"event": "adopt", "name": "s", "recorded": "running", "alive": True},
+    )
 
 
 async def live(_node: Node, client: Client, watch: Watch) -> None:
@@ -198,7 +222,7 @@ DETAILS: dict[str, tuple[str, Callable[[Node, Client, Watch], Awaitable[None]]]]
     "readiness": ("readiness attempt", live),
     "recovery": ("exit record read", end_the_adopted),
     "spdk": ("call forwarded", call_spdk),
-    "supervisor": ("process running", live),
+    "supervisor": ("transition", live),
 }
 """By area, a line of it, and what makes the daemon log it."""
 
