@@ -217,7 +217,7 @@ async def test_a_descendant_is_not_taken_for_the_instance_when_the_journal_is_lo
     await node.restart()
     async with node.client() as client:
         assert await client.process_list() == {}
-    told = await node.daemon.logged(lambda line: "cannot take over" in line["event"])
+    told = await node.daemon.logged(lambda line: "cannot adopt" in line["event"])
     assert told["name"] == "a"
     for pid in node.daemon.descendants():
         os.kill(pid, signal.SIGKILL)

@@ -67,6 +67,8 @@ class ProcessSpawner:
         loop = asyncio.get_running_loop()
         try:
             loop.add_signal_handler(signal.SIGCHLD, self._reap)
+            # When hundreds end at once, the buffer of the wake-ups gets full; one of them is enough.
+            signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         except RuntimeError:
             # uvloop does not allow its own handler for SIGCHLD, but Python's handlers wake it up as well.
             signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
