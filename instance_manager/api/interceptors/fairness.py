@@ -4,7 +4,8 @@ gRPC keeps calls that it has not handed over yet in one queue, first in, first o
 there. Calls that arrive are queued here, those of each client on their own. In each round of the event
 loop one is answered: a change if any waits, else a read, of each client in turn. Reads wait until gRPC has
 handed over all calls. When that is so is known: gRPC accepts a call, then reads its request, and by the time
-the request arrives it has accepted the next call, if there is one.
+the request arrives it has accepted the next call, if there is one. A call that comes when that is known
+already does not wait at all.
 """
 
 import asyncio
@@ -77,6 +78,8 @@ class FairScheduler:
         self._rounds = 0
         """Rounds of the event loop since a call was accepted or has arrived."""
         self._draining = False
+        self._idle = True
+        """Whether gRPC had nothing to hand over and nothing was queued: the next call does not wait."""
 
     @property
     def waiting(self) -> int:
@@ -118,28 +121,32 @@ class FairScheduler:
                 f"cannot take the call: requests of {self._bytes} bytes wait to be answered and "
                 f"{MAX_QUEUED_BYTES} is the most there may be; ask again later"
             )
+        was_idle, self._idle = self._idle, False
+        if not self._draining:
+            self._drain_soon()
+        if was_idle:
+            return
         turn = asyncio.get_running_loop().create_future()
         queue.add(client, turn)
         self._bytes += size
-        if not self._draining:
-            self._drain_soon()
         try:
             await turn
         finally:
             self._bytes -= size
 
     def _drain_soon(self) -> None:
-        self._draining = self.waiting > 0
+        self._draining = not self._idle
         if self._draining:
             asyncio.get_running_loop().call_soon(self._drain)
 
     def _drain(self) -> None:
-        """Answer one call, if any may be, and come back in the next round while any waits."""
+        """Answer one call, if any may be, and come back in the next round unless there is nothing to do."""
         self._rounds += 1
         turn = self._changes.next()
         if turn is None and self._rounds >= (_ROUNDS_TO_ARRIVE if self._arriving else _ROUNDS_TO_ACCEPT):
             self._arriving = 0
             turn = self._reads.next()
+            self._idle = turn is None
         self._answer(turn)
         self._drain_soon()
 
