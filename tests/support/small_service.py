@@ -52,6 +52,8 @@ class SmallService(Service):
         match request.name:
             case "missing":
                 raise NotFoundError("nothing has this name")
+            case "long":
+                raise NotFoundError("cannot find " + "\u8a9e" * 5000)
             case "defect":
                 raise KeyError("a defect")
         return pb.ProcessResponse(deleted=True).SerializeToString()

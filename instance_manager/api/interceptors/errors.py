@@ -27,8 +27,8 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 
-_LONGEST_DETAILS = 1000
-"""Longest error message, in characters; clients reject long trailers."""
+_MAX_DETAILS_BYTES = 1000
+"""Longest error message: gRPC writes up to three characters for each byte, and clients accept 8 KiB."""
 
 
 def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
@@ -54,7 +54,7 @@ class ErrorInterceptor:
                 code = grpc.StatusCode.OK
             except errors.InstanceManagerError as error:
                 code = status_of(error)
-                await call.context.abort(code, str(error)[:_LONGEST_DETAILS])
+                await call.context.abort(code, errors.shorten(str(error), _MAX_DETAILS_BYTES))
             except grpc.aio.AbortError:
                 code = call.context.code()
                 raise
