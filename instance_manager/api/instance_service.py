@@ -4,7 +4,8 @@ A v1 instance is a process with the same name in the same registry as that of Pr
 about v2 instances go to `InstanceV2`.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
 
@@ -29,6 +30,7 @@ from instance_manager.pb.imrpc import common_pb2, imrpc_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
 from instance_manager.platform.logging import LogControl
 
+_Response = TypeVar("_Response")
 _EMPTY = empty_pb2.Empty()
 _PING = _EMPTY.SerializeToString()
 
@@ -126,26 +128,22 @@ class InstanceService(Service):
     @rpc("InstanceSuspend", changes=True)
     async def suspend(self, request: pb.InstanceSuspendRequest) -> empty_pb2.Empty:
         """Suspend the I/O of an instance."""
-        _only_v2(request.data_engine, "suspend")
-        return await self._v2.suspend(request)
+        return await _only_v2(self._v2.suspend, request, "suspend")
 
     @rpc("InstanceResume", changes=True)
     async def resume(self, request: pb.InstanceResumeRequest) -> empty_pb2.Empty:
         """Resume the I/O of an instance."""
-        _only_v2(request.data_engine, "resume")
-        return await self._v2.resume(request)
+        return await _only_v2(self._v2.resume, request, "resume")
 
     @rpc("InstanceSwitchOverTarget", changes=True)
     async def switch_over(self, request: pb.InstanceSwitchOverTargetRequest) -> empty_pb2.Empty:
         """Switch a frontend over to another target."""
-        _only_v2(request.data_engine, "switch the target of")
-        return await self._v2.switch_over(request)
+        return await _only_v2(self._v2.switch_over, request, "switch the target of")
 
     @rpc("InstanceDeleteTarget", changes=True)
     async def delete_target(self, request: pb.InstanceDeleteTargetRequest) -> empty_pb2.Empty:
         """Delete the target of an engine."""
-        _only_v2(request.data_engine, "delete the target of")
-        return await self._v2.delete_target(request)
+        return await _only_v2(self._v2.delete_target, request, "delete the target of")
 
     # --- the daemon's own log, or that of the SPDK service ---
 
@@ -185,6 +183,7 @@ class InstanceService(Service):
         return version_response()
 
 
-def _only_v2(data_engine: int, verb: str) -> None:
-    if not is_v2(data_engine):
+async def _only_v2(call: Callable[[Any], Awaitable[_Response]], request: Any, verb: str) -> _Response:
+    if not is_v2(request.data_engine):
         raise UnimplementedError(f"cannot {verb} a v1 instance: only data_engine v2 can")
+    return await call(request)

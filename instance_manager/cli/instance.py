@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 NAME = parameters.name_parameters("instance", complete_instances)
 
 
+def which(command: parameters.Command) -> parameters.Command:
+    """Give a command the parameters that choose an instance of either data engine."""
+    return NAME(parameters.type_option(required=False)(parameters.data_engine_option()(command)))
+
+
+def which_v2(command: parameters.Command) -> parameters.Command:
+    """Give a command the parameters that choose an instance, by default of v2."""
+    return NAME(parameters.type_option(required=True)(parameters.data_engine_option("v2")(command)))
+
+
 @click.group(
     cls=parameters.AliasGroup,
     epilog=examples(
@@ -67,9 +77,7 @@ async def create(client: "Client", spec: "InstanceSpec", sharded: bool, output: 
         "instance delete r2 --type replica --data-engine v2 --cleanup",
     )
 )
-@NAME
-@parameters.type_option(required=False)
-@parameters.data_engine_option()
+@which
 @parameters.uuid_option
 @click.option(
     "--disk-uuid",
@@ -100,9 +108,7 @@ async def delete(
 
 
 @cli.command(epilog=examples("instance get r1", "instance get e1 --type engine --data-engine v2 -o yaml"))
-@NAME
-@parameters.type_option(required=False)
-@parameters.data_engine_option()
+@which
 @render.output_option
 @connected
 async def get(client: "Client", name: str, kind: str, data_engine: "DataEngine", output: str | None) -> None:
@@ -119,9 +125,7 @@ async def list_(client: "Client", output: str | None) -> None:
 
 
 @cli.command(epilog=examples("instance log r1", "instance log r1 --tail 10 -f"))
-@NAME
-@parameters.type_option(required=False)
-@parameters.data_engine_option()
+@which
 @parameters.follow_option
 @parameters.tail_option
 @connected
@@ -165,9 +169,7 @@ async def watch(client: "Client", output: str | None) -> None:
 
 
 @cli.command(epilog=examples("instance suspend e1 --type engine-frontend"))
-@NAME
-@parameters.type_option(required=True)
-@parameters.data_engine_option("v2")
+@which_v2
 @connected
 async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Suspend the I/O of an instance (v2)."""
@@ -175,9 +177,7 @@ async def suspend(client: "Client", name: str, kind: str, data_engine: "DataEngi
 
 
 @cli.command(epilog=examples("instance resume e1 --type engine-frontend"))
-@NAME
-@parameters.type_option(required=True)
-@parameters.data_engine_option("v2")
+@which_v2
 @connected
 async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Resume the I/O of a suspended instance (v2)."""
@@ -188,9 +188,7 @@ async def resume(client: "Client", name: str, kind: str, data_engine: "DataEngin
     "switch-over",
     epilog=examples("instance switch-over f1 --type engine-frontend --target-address 10.0.0.2:20001"),
 )
-@NAME
-@parameters.type_option(required=True)
-@parameters.data_engine_option("v2")
+@which_v2
 @click.option("--target-address", required=True, metavar="ADDRESS", help="New target, HOST:PORT.")
 @click.option("--engine-name", default="", metavar="NAME", help="Engine behind that target.  [default: none]")
 @click.option("--phase", default="", metavar="PHASE", help="Run only this phase.  [default: all of them]")
@@ -211,9 +209,7 @@ async def switch_over(
 
 
 @cli.command("delete-target", epilog=examples("instance delete-target e1 --type engine"))
-@NAME
-@parameters.type_option(required=True)
-@parameters.data_engine_option("v2")
+@which_v2
 @connected
 async def delete_target(client: "Client", name: str, kind: str, data_engine: "DataEngine") -> None:
     """Remove the target of an engine and keep the engine (v2)."""

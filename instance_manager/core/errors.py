@@ -62,9 +62,8 @@ def shorten(text: str, most: int) -> str:
     data = text.encode(errors="backslashreplace")
     if len(data) <= most:
         return text
-    head = (most - len("…".encode())) // 2
-    tail = most - len("…".encode()) - head
-    return f"{data[:head].decode(errors='ignore')}…{data[-tail:].decode(errors='ignore')}"
+    head, cut = (most - 3) // 2, len(data) - most + 3  # the ellipsis has three bytes
+    return f"{data[:head].decode(errors='ignore')}…{data[head + cut :].decode(errors='ignore')}"
 
 
 MALFORMED = (

@@ -26,7 +26,7 @@ from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process
 from instance_manager.daemon.components import Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
-from instance_manager.daemon.signals import StopSignal
+from instance_manager.daemon.signals import Signals
 from instance_manager.platform.linux import boot_id
 
 log = structlog.get_logger(__name__)
@@ -82,8 +82,9 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(components.lag.close)
         stack.push_async_callback(await _serve_metrics(settings, components.endpoints))
 
-        stop = StopSignal(components.supervisor.force_shutdown)
-        stop.open()
+        reload = reloader.look_now if reloader else lambda: None
+        signals = Signals(components.supervisor.force_shutdown, reload)
+        signals.open()
         components.spawner.open()
         stack.callback(components.spawner.close)
         stack.callback(components.adopter.close)
@@ -107,7 +108,7 @@ async def serve(settings: DaemonSettings) -> int:
         addresses = [address.target for address in bound]
         log.info("serving", addresses=addresses, pid=os.getpid(), tls=reloader is not None)
         components.endpoints.phase = Phase.SERVING
-        await stop.wait()
+        await signals.wait()
         components.endpoints.phase = Phase.DRAINING
         return await _shut_down(components, settings)
 

@@ -1,4 +1,4 @@
-"""The signals that stop the daemon."""
+"""The signals that stop the daemon, and those that must not."""
 
 import asyncio
 import signal
@@ -8,26 +8,38 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+"""Habits of other daemons; by default they would kill this one."""
 
-class StopSignal:
-    """SIGTERM or SIGINT: the first one requests a shutdown, a second one a quick shutdown."""
 
-    def __init__(self, force: Callable[[], None]) -> None:
-        self._asked = asyncio.Event()
+class Signals:
+    """Handles every signal that people send to daemons.
+
+    SIGTERM, SIGINT or SIGQUIT: the first one requests a shutdown, a second one a quick shutdown. SIGHUP
+    reloads what can be reloaded, unless it is ignored, as under nohup.
+    """
+
+    def __init__(self, force: Callable[[], None], reload: Callable[[], None]) -> None:
+        self._requested = asyncio.Event()
         self._force = force
+        self._reload = reload
 
     def open(self) -> None:
         """Handle the signals from now on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received, number)
+        reloading = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+        for number in (*_STOPPING, *_IGNORED, *reloading):
+            asyncio.get_running_loop().add_signal_handler(number, self._received, number)
 
     def _received(self, number: signal.Signals) -> None:
-        log.info("signal received", signal=number.name)
-        if self._asked.is_set():
-            self._force()
-        self._asked.set()
+        log.info("signal received", signal=number.name, ignored=number in _IGNORED)
+        if number is signal.SIGHUP:
+            self._reload()
+        elif number in _STOPPING:
+            if self._requested.is_set():
+                self._force()
+            self._requested.set()
 
     async def wait(self) -> None:
-        """Wait for the first signal."""
-        await self._asked.wait()
+        """Wait for the first signal that stops the daemon."""
+        await self._requested.wait()

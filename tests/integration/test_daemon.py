@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -159,6 +161,23 @@ async def test_a_client_may_ping_every_10_s_without_a_stream(tmp_path: Path) -> 
             await channel.channel_ready()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 65)
+
+
+def shows_signal(name: str, line: dict[str, Any]) -> bool:
+    return line.get("signal") == name
+
+
+async def test_signals_that_people_send_to_other_daemons_do_not_end_this_one(daemon: Daemon) -> None:
+    async with daemon.client() as client, Watch(client) as watch:
+        await client.process_create(sleeper("a"))
+        await watch.state("a", "running")
+        for name in ("SIGUSR1", "SIGUSR2", "SIGHUP"):
+            os.kill(daemon.pid, signal.Signals[name])
+            await daemon.logged(functools.partial(shows_signal, name))
+        assert await client.health() == "SERVING"
+        os.kill(daemon.pid, signal.SIGQUIT)
+        await watch.state("a", "deleted")
+    assert await daemon.ended() == 0
 
 
 @pytest.mark.parametrize("reader", ["gone", "stuck"])

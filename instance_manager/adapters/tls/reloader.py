@@ -135,9 +135,13 @@ class CertificateReloader:
             log.warning("the certificates expire soon; renew them", expires=expires, days=days)
 
     def _later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._timed)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.look_now)
 
-    def _timed(self) -> None:
+    def look_now(self) -> None:
+        """Look at once, once followed, and report a change of `healthy`."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
         before = self.healthy
         with contextlib.suppress(OSError):  # no descriptor is left: look again later
             self.look()
