@@ -1,6 +1,7 @@
 """What a process leaves behind: found and ended, whatever it did to get away."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from instance_manager.adapters.process import descendants, proc
-from instance_manager.core.process import ExitStatus
+from instance_manager.adapters.process.descendants import AdoptedDescendantReaper
+from instance_manager.core.process import ExitStatus, Identity
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 
 DOUBLE_FORK = """
@@ -241,3 +243,67 @@ async def test_five_hundred_ends_at_once_do_not_stall_the_event_loop(
         await asyncio.gather(*map(end, with_orphans + without))
     assert workshop.marked() == []
     assert lag.longest < 0.5
+
+
+async def test_a_look_that_fails_is_reported_and_the_next_search_looks_again() -> None:
+    answers: list[list[int] | OSError] = [OSError(errno.EMFILE, "too many open files"), []]
+
+    def candidates() -> list[int]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    reaper = AdoptedDescendantReaper(candidates)
+    leader = Identity(pid=2**22, start_time=1)
+    with pytest.raises(OSError, match="too many open files"):
+        await reaper.end(leader, "u")
+    assert await reaper.end(leader, "u") is None
+    assert answers == []
+
+
+async def test_a_descendant_whose_environment_cannot_be_read_is_known_by_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = proc.read_provenance
+
+    def unreadable(pid: int) -> proc.Provenance | None:
+        seen = read(pid)
+        return None if seen is None else replace(seen, uuid=None, settled=False)
+
+    monkeypatch.setattr(proc, "read_provenance", unreadable)
+    process = await asyncio.create_subprocess_exec("/bin/sleep", "1000", start_new_session=True)
+    ended = asyncio.create_task(process.wait())
+    try:
+        stat = proc.read_stat(process.pid)
+        assert stat is not None
+        reaper = AdoptedDescendantReaper(lambda: [process.pid])
+        # It is its own leader, whose session is that of the descendant.
+        assert await reaper.end(Identity(process.pid, stat.start_time), "u") is None
+        async with asyncio.timeout(10):
+            assert await asyncio.shield(ended) == -signal.SIGKILL
+    finally:
+        if not ended.done():
+            process.kill()
+        await ended
+
+
+async def test_nothing_is_looked_at_when_no_search_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descendants, "TIMEOUT", 0.05)
+    monkeypatch.setattr(descendants, "_UNSETTLED_DELAY", 0)
+    uncertain = proc.Provenance(session=1, uuid=None, settled=False, ended=False)
+    monkeypatch.setattr(proc, "read_provenance", lambda _: uncertain)
+    looks = 0
+
+    def candidates() -> list[int]:
+        nonlocal looks
+        looks += 1
+        return [os.getpid()]
+
+    reaper = AdoptedDescendantReaper(candidates)
+    await reaper.end(Identity(pid=2**22, start_time=1), "u")
+    before = looks
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert before > 1
+    assert looks == before

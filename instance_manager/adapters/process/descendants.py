@@ -73,6 +73,9 @@ class DescendantReaper(ABC):
 
         Returns:
             None if nothing is left, else what remains, in words.
+
+        Raises:
+            OSError: if processes cannot be listed.
         """
         search = _Search(leader, uuid, by_session=by_session)
         self._searches.append(search)
@@ -104,10 +107,19 @@ class DescendantReaper(ABC):
             self._next = asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        """Kill the descendants of all leaders; a search that finds none is over."""
-        candidates = self._candidates()
+        """Look for the descendants of all leaders; if that fails, every search ends with the error."""
         self._next = None
         searches = {search.uuid: search for search in self._searches if not search.done.done()}
+        try:
+            if searches:
+                self._kill_all(searches)
+        except OSError as error:
+            for search in searches.values():
+                search.done.set_exception(error)
+
+    def _kill_all(self, searches: Mapping[str, _Search]) -> None:
+        """Kill the descendants of all leaders; a search that finds none is over."""
+        candidates = self._candidates()
         sessions = {search.leader.pid: search for search in searches.values() if search.by_session}
         for search in searches.values():
             search.found = []
@@ -133,7 +145,7 @@ class DescendantReaper(ABC):
         if seen is None or (seen.ended and not self._is_parent):
             return "", not self._is_parent
         owner = seen.uuid or ""
-        if not owner and (seen.settled or seen.ended):
+        if not owner and (seen.settled or seen.ended or not self._is_parent):
             search = sessions.get(seen.session)
             owner = search.uuid if search and search.has_session() else ""
         # A kernel thread shows no environment either, and is in no session.
