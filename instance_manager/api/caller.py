@@ -60,11 +60,6 @@ class Callers:
         return self._peers
 
 
-def caller(context: Context) -> str:
-    """Return who makes a call; see `Callers.who`."""
-    return Callers().who(context)
-
-
 def certificate_names(context: Context) -> list[str]:
     """Return the names in the client's certificate, DNS names first; none without a certificate."""
     presented = context.auth_context()

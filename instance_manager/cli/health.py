@@ -23,10 +23,7 @@ Examples:
 
 @click.command(epilog=EXAMPLE)
 @click.option(
-    "--service",
-    default="",
-    metavar="NAME",
-    help="Name of a gRPC service.  [default: the daemon as a whole]",
+    "--service", default="", metavar="NAME", help="Name of a gRPC service.  [default: the daemon as a whole]"
 )
 @click.option(
     "--timeout",

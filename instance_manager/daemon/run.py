@@ -22,7 +22,6 @@ from instance_manager.api.server import (
     GrpcServer,
     refuse_exposed,
 )
-from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process
 from instance_manager.daemon.components import Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -55,8 +54,7 @@ def run(settings: DaemonSettings) -> int:
     _raise_descriptor_limit()
     # Modules are never garbage: leave them out of every collection.
     gc.freeze()
-    work: Coroutine[Any, Any, int] = serve(settings)
-    return uvloop.run(work)
+    return uvloop.run(serve(settings))
 
 
 async def serve(settings: DaemonSettings) -> int:
@@ -100,7 +98,8 @@ async def serve(settings: DaemonSettings) -> int:
         mounts.open()
         stack.callback(mounts.close)
 
-        bound = [server.bind(address) for address in _addresses(settings.listen)]
+        offsets = (0,) if settings.listen.path else (0, INSTANCE_SERVICE_OFFSET)
+        bound = [server.bind(settings.listen.shifted(offset)) for offset in offsets]
         if reloader:
             reloader.follow(reporter.under(CERTIFICATES_HEALTH))
             stack.callback(reloader.close)
@@ -195,10 +194,6 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
         log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
     log.info("stopped", left=len(unstopped))
     return 1 if unstopped else 0
-
-
-def _addresses(listen: Address) -> list[Address]:
-    return [listen] if listen.path else [listen, listen.shifted(INSTANCE_SERVICE_OFFSET)]
 
 
 def _raise_descriptor_limit() -> None:

@@ -75,11 +75,7 @@ async def serve(settings: AgentSettings, connect: Callable[[str], Client]) -> No
         if settings.orphans.auto_deletion:
             await _check_names(managers, owners)
         agent = OrphanAgent(
-            settings.orphans,
-            owners=owners,
-            records=records,
-            managers=managers,
-            clock=SteadyClock(),
+            settings.orphans, owners=owners, records=records, managers=managers, clock=SteadyClock()
         )
         task = asyncio.ensure_future(agent.run())
         loop = asyncio.get_running_loop()

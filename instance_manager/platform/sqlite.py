@@ -8,7 +8,13 @@ from pathlib import Path
 from instance_manager.platform.linux import file_identity
 
 _NOT_THE_FILE = {
-    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    ),
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
 }
 """Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
@@ -133,7 +139,9 @@ def moved_aside(path: Path) -> list[Path]:
 
 def is_damage(error: Exception) -> bool:
     """Return whether a file will never be usable; being busy, full or forbidden is temporary."""
-    return not isinstance(error, OSError) and _code(error) not in _NOT_THE_FILE
+    # The last two are mistakes of this program, and say nothing about the file.
+    excused = (OSError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+    return not isinstance(error, excused) and _code(error) not in _NOT_THE_FILE
 
 
 def is_transient(error: Exception) -> bool:

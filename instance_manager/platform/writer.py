@@ -93,15 +93,17 @@ class NonBlockingWriter:
 
 
 def _open_nonblocking(fd: int) -> int:
-    """Return a descriptor for the same pipe or terminal that does not block, for this process alone.
+    """Return a descriptor for the same pipe, terminal or file that does not block, for this process alone.
 
-    Anything else, and what cannot be opened again because it belongs to another user or has no reader, is
-    returned as it is: poll it before each write.
+    It appends, as a file may be truncated meanwhile or have other writers. Anything else, and what cannot be
+    opened again because it belongs to another user or has no reader, is returned as it is: poll it before
+    each write.
     """
     try:
         mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISREG(mode):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
         pass
     return fd

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.api.caller import UNKNOWN, caller, unix_peers
+from instance_manager.api.caller import UNKNOWN, Callers, unix_peers
 
 CALL_FROM_ANOTHER_PROCESS = """
 import sys, grpc
@@ -34,7 +34,7 @@ class Server:
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 
     async def _who(self, _: bytes, context: Any) -> bytes:
-        return caller(context).encode()
+        return Callers().who(context).encode()
 
     async def start(self) -> None:
         await self._server.start()
@@ -91,7 +91,7 @@ async def test_without_a_connection_the_process_is_unknown(server: Server) -> No
 
     del server
     gone: Any = Gone()
-    assert caller(gone) == UNKNOWN
+    assert Callers().who(gone) == UNKNOWN
 
 
 async def test_looking_at_the_connections_closes_none(server: Server) -> None:

@@ -63,11 +63,7 @@ class MetricsServer:
         """
         try:
             self._server = await asyncio.start_server(
-                self._accept,
-                address.host or None,
-                address.port,
-                limit=_MAX_REQUEST,
-                backlog=_MAX_CONNECTIONS,
+                self._accept, address.host or None, address.port, limit=_MAX_REQUEST, backlog=_MAX_CONNECTIONS
             )
         except OSError as error:
             raise EndpointError(

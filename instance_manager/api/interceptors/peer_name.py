@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from instance_manager.api.caller import caller, certificate_names
+from instance_manager.api.caller import Callers, certificate_names
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Context, Method
@@ -43,7 +43,7 @@ class PeerNameInterceptor:
         names = certificate_names(context)
         if matches_name(names, self._peer_name):
             return
-        self._rejections.add(lambda: {"caller": caller(context), "names": names})
+        self._rejections.add(lambda: {"caller": Callers().who(context), "names": names})
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,
             f"cannot serve a client whose certificate names {join_names(names)} and not {self._peer_name}; "
@@ -52,7 +52,8 @@ class PeerNameInterceptor:
 
     def wrap_foreign(self, handler: GrpcHandler) -> GrpcHandler:
         """Check the callers of a method that comes with gRPC, such as health and reflection, of any kind."""
-        kind = f"{_kind(handler.request_streaming)}_{_kind(handler.response_streaming)}"
+        streaming = (handler.request_streaming, handler.response_streaming)
+        kind = "_".join("stream" if each else "unary" for each in streaming)
         function = self._checked(getattr(handler, kind))
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         made: GrpcHandler = make(function, handler.request_deserializer, handler.response_serializer)
@@ -78,7 +79,3 @@ class PeerNameInterceptor:
             return await answer if inspect.isawaitable(answer) else answer
 
         return answering
-
-
-def _kind(streaming: bool) -> str:
-    return "stream" if streaming else "unary"
