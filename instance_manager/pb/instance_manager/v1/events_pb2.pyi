@@ -133,7 +133,7 @@ class Bookmark(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Every change up to this one has been told or was not asked for."""
+    """Every change up to this one has been reported or was not asked for."""
     epoch: _builtins.str
     """Names the sequence that revision belongs to. It changes when the memory was lost, with a journal or a reboot."""
     snapshot_complete: _builtins.bool
@@ -170,7 +170,7 @@ class Event(_message.Message):
     previous_state: _builtins.str
     """State before; empty for the first change of an instance."""
     deleted: _builtins.bool
-    """It has left the list; nothing more is told about this UUID."""
+    """It has left the list; nothing more is reported about this UUID."""
     reason: _builtins.str
     """Why, in words."""
     @_builtins.property
@@ -352,7 +352,7 @@ class HistoryResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     oldest_revision: _builtins.int
-    """The oldest revision that is remembered; what was before cannot be told any more."""
+    """The oldest revision that is remembered; what was before cannot be reported any more."""
     revision: _builtins.int
     """The latest change."""
     epoch: _builtins.str
