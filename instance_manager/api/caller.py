@@ -87,8 +87,9 @@ def _peer(fd: int) -> Peer | None:
     try:
         if view.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) != socket.AF_UNIX:
             return None
-        # What was accepted has the name of the socket that listens; what listens itself has no peer.
-        if not view.getsockname() or view.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        view.getpeername()  # OSError if it has none: it listens, or is only bound
+        # What was accepted has the name of the socket that listens.
+        if not view.getsockname():
             return None
         raw = view.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return Peer(*_CREDENTIALS.unpack(raw))

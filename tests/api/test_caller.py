@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,9 @@ async def test_without_a_connection_the_process_is_unknown(server: Server) -> No
     del server
     gone: Any = Gone()
     assert Callers().who(gone) == UNKNOWN
+    with socket.socket(socket.AF_UNIX) as unconnected:
+        unconnected.bind(f"\0{uuid.uuid4()}")
+        assert Callers().who(gone) == UNKNOWN
 
 
 async def test_looking_at_the_connections_closes_none(server: Server) -> None:
