@@ -3,18 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instance_manager.orphans.actions import (
-    Action,
-    CloseRecord,
-    ConfirmNoOwner,
-    DeleteInstance,
-    ListInstances,
-    ListOwners,
-    ListRecords,
-    ReadInstance,
-    ReadOwner,
-    WriteRecord,
-)
+from instance_manager.orphans import actions
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 
 
@@ -22,7 +11,7 @@ from instance_manager.orphans.model import ObservedInstance, Orphan, Owner
 class RecordsRead:
     """The open records."""
 
-    action: ListRecords
+    action: actions.ListRecords
     records: Sequence[Orphan]
 
 
@@ -30,7 +19,7 @@ class RecordsRead:
 class OwnersRead:
     """All owners."""
 
-    action: ListOwners | ConfirmNoOwner
+    action: actions.ListOwners | actions.ConfirmNoOwner
     owners: Sequence[Owner]
 
 
@@ -38,7 +27,7 @@ class OwnersRead:
 class InstancesRead:
     """All instances of an instance manager."""
 
-    action: ListInstances
+    action: actions.ListInstances
     instances: Sequence[ObservedInstance]
 
 
@@ -46,7 +35,7 @@ class InstancesRead:
 class InstanceRead:
     """The instance of the name, None if there is none."""
 
-    action: ReadInstance
+    action: actions.ReadInstance
     instance: ObservedInstance | None
 
 
@@ -54,7 +43,7 @@ class InstanceRead:
 class OwnerRead:
     """The owner of the name, None if there is none."""
 
-    action: ReadOwner
+    action: actions.ReadOwner
     owner: Owner | None
 
 
@@ -62,14 +51,14 @@ class OwnerRead:
 class RecordWritten:
     """The record was written or closed."""
 
-    action: WriteRecord | CloseRecord
+    action: actions.WriteRecord | actions.CloseRecord
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceDeleted:
     """The delete was accepted, or found no instance of this name and UUID."""
 
-    action: DeleteInstance
+    action: actions.DeleteInstance
     found: bool
 
 
@@ -77,7 +66,7 @@ class InstanceDeleted:
 class ActionFailed:
     """The action failed, or it is unknown whether it was carried out."""
 
-    action: Action
+    action: actions.Action
     reason: str
 
 
