@@ -14,6 +14,7 @@ import click
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.certificates import PEER_NAME
+from instance_manager.platform import signals
 
 DEFAULT_URL = "tcp://localhost:8500"
 
@@ -111,6 +112,8 @@ def _use_defaults(ctx: click.Context, _: click.Parameter, file: str | None) -> N
 @click.pass_context
 def root(ctx: click.Context, url: str, tls_dir: Path | None, tls_peer_name: str, debug: bool) -> None:
     """Start and supervise the engine and replica processes of a Longhorn storage node."""
+    # The daemon lets them through when it can handle them.
+    (signals.hold if ctx.invoked_subcommand == "daemon" else signals.release)()
     tls = TlsChoice(tls_dir, tls_peer_name, required=is_required(ctx))
     ctx.obj = Globals(url=url, debug=debug, tls=tls)
 

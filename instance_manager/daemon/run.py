@@ -65,6 +65,8 @@ async def serve(settings: DaemonSettings) -> int:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
         stack.callback(state_dir.close)
+        leaving = settings.on_stop is OnStop.LEAVE
+        state_dir.write_on_stop(None if leaving else settings.shutdown_grace)
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)

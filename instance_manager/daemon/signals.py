@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import structlog
 
+from instance_manager.platform.signals import STOPPING, release
+
 log = structlog.get_logger(__name__)
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 """Habits of other daemons; by default they would kill this one."""
 
@@ -28,14 +29,15 @@ class Signals:
     def open(self) -> None:
         """Handle the signals from now on."""
         reloading = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
-        for number in (*_STOPPING, *_IGNORED, *reloading):
+        for number in (*STOPPING, *_IGNORED, *reloading):
             asyncio.get_running_loop().add_signal_handler(number, self._received, number)
+        release()
 
     def _received(self, number: signal.Signals) -> None:
         log.info("signal received", signal=number.name, ignored=number in _IGNORED)
         if number is signal.SIGHUP:
             self._reload()
-        elif number in _STOPPING:
+        elif number in STOPPING:
             if self._requested.is_set():
                 self._force()
             self._requested.set()

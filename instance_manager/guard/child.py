@@ -32,13 +32,20 @@ class Child:
         os.close(self._pidfd)
 
 
-def start(command: list[str], environment: Mapping[str, str], *, keep_ignored: set[signal.Signals]) -> Child:
+def start(
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    keep_ignored: set[signal.Signals],
+    blocked: set[signal.Signals],
+) -> Child:
     """Start a program with the stdin, stdout and stderr of this process.
 
     Args:
         command: absolute path of the program, and its arguments.
         environment: the whole environment.
         keep_ignored: signals that it inherits as ignored, if this process ignores them.
+        blocked: signals that reach it when it unblocks them: until it can handle them, they would kill it.
 
     Raises:
         OSError: if there is no such program, or no resources for another process.
@@ -49,7 +56,7 @@ def start(command: list[str], environment: Mapping[str, str], *, keep_ignored: s
         environment,
         # Its own process group: Ctrl-C reaches it once, from the guard, and not from the terminal too.
         setpgroup=0,
-        setsigmask=(),
+        setsigmask=blocked,
         setsigdef=signal.valid_signals() - keep_ignored,
     )
     try:

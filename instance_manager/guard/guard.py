@@ -5,18 +5,17 @@ import signal
 import time
 from collections.abc import Mapping
 
-from instance_manager.guard import proc, restarts
+from instance_manager.guard import ending, proc, restarts
 from instance_manager.guard.child import Child, start
+from instance_manager.guard.ending import Ending
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options
 from instance_manager.guard.records import ExitRecords
 from instance_manager.guard.restarts import Restarts
 from instance_manager.guard.status import Status, signal_name
+from instance_manager.platform.signals import SENT, STOPPING
 
-_ENDING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-"""After one of these, the guarded program is not restarted."""
-
-SIGNALS = _ENDING | {signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+SIGNALS = {*SENT, signal.SIGCHLD}
 """The signals that the guard handles; all but SIGCHLD are forwarded."""
 
 _FINAL = {0, 2}
@@ -51,6 +50,7 @@ class Guard:
         self._start_at: float | None = None
         """When to restart it, while it is not running; by the monotonic clock."""
         self._asked_to_end = False
+        self._ending: Ending | None = None
         self._slow = False
         """All restarts are used up, and instances live."""
         self._more_to_reap = False
@@ -59,20 +59,25 @@ class Guard:
     def run(self) -> int:
         """Run until the end; returns the exit code."""
         self._start()
-        while self._exit_code is None:
+        while self._exit_code is None or not (self._ending is None or self._ending.over):
             number = self._next_signal()
             if number is None or number == signal.SIGCHLD:
                 self._reap()
             else:
                 self._forward_signal(number)
-            if self._start_at is not None and time.monotonic() >= self._start_at:
+            now = time.monotonic()
+            if self._start_at is not None and now >= self._start_at:
                 self._start()
+            if self._ending is not None:
+                self._ending.step(now)
         return self._exit_code
 
     def _next_signal(self) -> int | None:
         """Wait for a signal; returns None if there is something else to do."""
         if self._more_to_reap:
             timeout = 0.0
+        elif self._ending is not None:
+            timeout = self._ending.wait(time.monotonic())
         elif self._start_at is not None:
             timeout = max(0.0, self._start_at - time.monotonic())
         else:
@@ -82,9 +87,13 @@ class Guard:
 
     def _start(self) -> None:
         self._start_at = None
-        keep_ignored = SIGNALS - self._signals
         try:
-            self._child = start(self._command, self._environment, keep_ignored=keep_ignored)
+            self._child = start(
+                self._command,
+                self._environment,
+                keep_ignored=SIGNALS - self._signals,
+                blocked=self._signals - {signal.SIGCHLD},
+            )
         except OSError as error:
             self._log.error("daemon cannot be started", error=str(error))
             self._died(Status(code=_CANNOT_START), ran=0.0)
@@ -115,7 +124,7 @@ class Guard:
         final = not status.signal and status.code in _FINAL
         if self._asked_to_end or (final and not self._instances()):
             self._log.info("daemon ended", daemon=child.pid, status=str(status))
-            self._exit_code = status.exit_code
+            self._end(status.exit_code)
         else:
             self._log.warning(
                 "daemon died", daemon=child.pid, status=str(status), ran_seconds=round(child.ran, 3)
@@ -166,20 +175,30 @@ class Guard:
     def _forward_signal(self, number: int) -> None:
         """Forward a signal, or end if the program is waiting to be restarted."""
         name = signal_name(number)
-        ending = number in _ENDING
+        to_end = number in STOPPING
         if self._child is not None:
-            self._asked_to_end = self._asked_to_end or ending
+            self._asked_to_end = self._asked_to_end or to_end
             try:
                 self._child.signal(number)
             except OSError as error:
                 self._log.warning("signal not forwarded", signal=name, error=str(error))
             else:
                 self._log.info("signal forwarded", signal=name, daemon=self._child.pid)
-        elif ending:
+        elif to_end and self._ending is not None:
+            self._ending.hurry(time.monotonic())
+        elif to_end:
             self._log.warning("ended before the daemon was started again", signal=name)
-            self._exit_code = 128 + number
+            self._start_at = None
+            self._end(128 + number)
         else:
             self._log.info("signal dropped: the daemon does not run", signal=name)
+
+    def _end(self, code: int) -> None:
+        """End with a code; if the daemon did not end in order, end the instances first."""
+        self._exit_code = code
+        grace = ending.grace_period(self._options.state_dir, self._log)
+        if code != 0 and grace is not None and self._instances():
+            self._ending = Ending(grace, time.monotonic(), self._log)
 
 
 def _why_not_give_up(instances: int, delay: float) -> str:

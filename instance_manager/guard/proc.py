@@ -1,10 +1,12 @@
 """Small files of /proc and of the records, read without pathlib."""
 
 import os
+import signal
 
 from instance_manager.platform.contract import UUID_VARIABLE
 
 _CHUNK = 65536
+_PENDING = {"SigPnd", "ShdPnd"}
 _IDENTITY = f"\0{UUID_VARIABLE}="
 """How the variable begins that the daemon gives to every instance, among all of an environment."""
 
@@ -19,24 +21,43 @@ def start_time(pid: int) -> str:
     return read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[19]
 
 
+def living_children() -> list[int]:
+    """Return the PIDs of the children of this process that have not ended.
+
+    Raises:
+        OSError: if that cannot be read.
+    """
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and _is_living_child(pid)]  # noqa: PTH208
+
+
+def is_killed(pid: int) -> bool:
+    """Return whether a process has been sent SIGKILL, which it cannot receive in uninterruptible sleep.
+
+    Raises:
+        OSError: if that cannot be read.
+    """
+    pending = [line.split()[1] for line in read(f"/proc/{pid}/status").splitlines() if line[:6] in _PENDING]
+    return any(int(mask, 16) & 1 << signal.SIGKILL - 1 for mask in pending)
+
+
 def living_instances() -> int:
     """Return how many children of this process are instances, or cannot be distinguished from one.
 
     Raises:
-        OSError: /proc is not what it should be.
+        OSError: if that cannot be read.
     """
-    return sum(_is_child(pid) and _may_be_instance(pid) for pid in filter(str.isdecimal, os.listdir("/proc")))  # noqa: PTH208
+    return sum(map(_may_be_instance, living_children()))
 
 
-def _is_child(pid: str) -> bool:
+def _is_living_child(pid: str) -> bool:
     try:
         state, parent = read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[:2]
-    except (OSError, ValueError):  # it has ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return int(parent) == os.getpid() and state != "Z"
 
 
-def _may_be_instance(pid: str) -> bool:
+def _may_be_instance(pid: int) -> bool:
     """Whether a process carries an identity; in the middle of an execve, none shows its environment."""
     try:
         environment = read(f"/proc/{pid}/environ")

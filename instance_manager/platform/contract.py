@@ -21,6 +21,8 @@ JOURNALED_UUIDS = "SELECT uuid FROM processes"
 """What doctor asks the journal, of whatever version."""
 EXITS = "exits"
 """The folder in the state directory in which the guard records how adopted processes have ended."""
+ON_STOP = "on-stop"
+"""The file in the state directory that says what becomes of instances at the end, see `format_on_stop`."""
 
 FOLLOW_METADATA = "instance-manager-follow"
 """Metadata of a call that reads a log: "true" continues with new lines until the process has ended."""
@@ -44,3 +46,25 @@ def parse_exit(text: str) -> tuple[int, str] | None:
     if kind == "signal" and value:
         return 0, value
     return (int(value), "") if kind == "code" and value.isdecimal() else None
+
+
+def format_on_stop(grace: float | None) -> str:
+    """Return the content of the file ON_STOP; `grace` is None if instances are to be left alone.
+
+    Else it is how many seconds they get to end before they are killed.
+    """
+    return "leave\n" if grace is None else f"terminate {grace:g}\n"
+
+
+def parse_on_stop(text: str) -> float | None:
+    """Return the grace period in the content of that file, None if instances are to be left alone.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    kind, _, value = text.strip().partition(" ")
+    if kind == "leave" and not value:
+        return None
+    if kind != "terminate":
+        raise ValueError(f"{text!r} is neither leave nor terminate SECONDS")
+    return float(value)

@@ -6,18 +6,7 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import Watch, marked, port_span, sleeper
-from tests.support.guard import Arrivals, Guard, children_of, guarding, record_name
-
-
-async def serving(guard: Guard, count: int) -> int:
-    """Wait until the count-th daemon serves, and return its PID."""
-    pid = await guard.started(count)
-
-    def look() -> bool | None:
-        return any(line["event"] == "serving" and line["pid"] == pid for line in guard.lines) or None
-
-    await guard.seen(look)
-    return pid
+from tests.support.guard import Arrivals, children_of, guarding, record_name
 
 
 async def test_processes_outlive_a_killed_daemon_and_their_end_is_on_record(tmp_path: Path) -> None:
@@ -31,13 +20,13 @@ async def test_processes_outlive_a_killed_daemon_and_their_end_is_on_record(tmp_
         "{}-{}".format(*port_span()),
     )
     async with guarding(tmp_path / "state", "daemon", *options) as guard:
-        first = await serving(guard, 1)
+        first = await guard.serving(1)
         async with Client(url) as client, Watch(client) as watch:
             await client.process_create(sleeper("r1"))
             await watch.state("r1", "running")
         (process,) = children_of(first)
         os.kill(first, signal.SIGKILL)
-        second = await serving(guard, 2)
+        second = await guard.serving(2)
         assert sorted(guard.children()) == sorted([second, process])
         assert sorted(marked(guard.marker)) == sorted([guard.pid, second, process])
 

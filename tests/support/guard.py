@@ -45,20 +45,18 @@ class Guard:
     ) -> None:
         """Start it, with pipes that its end does not depend on: orphans may hold them open."""
 
-        def prepare() -> None:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
-            if setup:
-                setup()
-
         stdout = await self._pipe(self.stdout.append)
         own_stderr = await self._pipe(self._take_stderr) if stderr is None else -1
         self.process = await asyncio.create_subprocess_exec(
+            # The tests themselves may run under nohup.
+            *(() if setup else ("env", "--default-signal=HUP")),
             *command,
             env=os.environ | {MARKER: self.marker} | (environment or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=own_stderr if stderr is None else stderr,
-            preexec_fn=prepare,
+            # A fork stumbles over the threads of gRPC now and then; without this there is none.
+            preexec_fn=setup,
         )
         for writer in {stdout, own_stderr} - {-1}:
             os.close(writer)
@@ -100,6 +98,15 @@ class Guard:
     async def started(self, count: int = 1) -> int:
         """Wait for the count-th start, and return the PID of what was started."""
         return int((await self.logged("daemon started", count))["daemon"])
+
+    async def serving(self, count: int = 1) -> int:
+        """Wait until the count-th daemon serves, and return its PID."""
+        return (await self.seen(lambda: self.served[count - 1 :] or None))[0]
+
+    @property
+    def served(self) -> list[int]:
+        """The PIDs of the daemons that have begun to serve."""
+        return [line["pid"] for line in self.lines if line["event"] == "serving"]
 
     async def printed(self, words: str, count: int = 1) -> list[str]:
         """Wait until so many lines with these words have come from what is guarded, and return them."""
@@ -246,3 +253,16 @@ def children_of(pid: int) -> list[int]:
 def strings(pid: int, file: str) -> list[str]:
     """Return what a file of /proc/PID lists, each item ended by a zero."""
     return Path(f"/proc/{pid}/{file}").read_text().split("\0")[:-1]
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time that a process has used, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def reached(look: Callable[[], bool]) -> None:
+    """Wait until something is so that nothing tells of."""
+    async with asyncio.timeout(WITHIN):
+        while not look():  # noqa: ASYNC110
+            await asyncio.sleep(0)

@@ -75,6 +75,25 @@ class StateDir:
                 "make it writable or choose another --state-dir"
             ) from error
 
+    def write_on_stop(self, grace: float | None) -> None:
+        """Write down what becomes of instances at the end, for a guard that has to end them itself.
+
+        Args:
+            grace: seconds that they get to end; None to leave them alone.
+
+        Raises:
+            StateDirError: if it cannot be written.
+        """
+        target, beside = self.path / contract.ON_STOP, self.path / f"{contract.ON_STOP}.new"
+        try:
+            beside.write_text(contract.format_on_stop(grace), encoding="ascii")
+            beside.replace(target)
+        except OSError as error:
+            raise StateDirError(
+                f"cannot write to the state directory {self.path}: {error.strerror}; "
+                "make it writable or choose another --state-dir"
+            ) from error
+
     def close(self) -> None:
         """Release the directory."""
         if self._lock >= 0:
