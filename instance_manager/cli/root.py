@@ -14,7 +14,7 @@ import click
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
 from instance_manager.core.certificates import PEER_NAME
-from instance_manager.platform import signals
+from instance_manager.platform import descriptors, signals
 
 DEFAULT_URL = "tcp://localhost:8500"
 
@@ -120,15 +120,12 @@ def root(ctx: click.Context, url: str, tls_dir: Path | None, tls_peer_name: str,
 
 def main() -> None:
     """Run the command line; the entry point of both console scripts."""
+    descriptors.open_standard()
     try:
         status = root.main(standalone_mode=False) or 0
         sys.stdout.flush()
-    except Failure as failure:
-        click.echo(f"Error: {failure}", err=True)
-        status = failure.code
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+    except (Failure, click.ClickException) as error:
+        status = _report(error)
     except click.Abort:
         status = ExitCode.INTERRUPTED
     except OSError as error:
@@ -141,3 +138,36 @@ def main() -> None:
         status = ExitCode.FAILURE
     gc.freeze()  # spares the interpreter a last garbage collection, a tenth of the run time
     sys.exit(status)
+
+
+def _report(error: Failure | click.ClickException) -> int:
+    """Tell on stderr why a command has failed, and return its exit code."""
+    code = error.code if isinstance(error, Failure) else error.exit_code
+    if not sys.stderr.isatty() and _is_service(sys.argv[1:]):
+        import structlog
+
+        from instance_manager.platform import logging
+
+        logging.configure(debug=False)
+        message = str(error) if isinstance(error, Failure) else error.format_message()
+        structlog.get_logger(__name__).error(
+            "cannot start", reason=" ".join(message.split()), exit_code=int(code)
+        )
+    elif isinstance(error, Failure):
+        click.echo(f"Error: {error}", err=True)
+    else:
+        error.show()
+    return code
+
+
+def _is_service(arguments: list[str]) -> bool:
+    """Return whether a command line runs a service, whose lines on stderr are JSON for a log collector."""
+    words = iter(arguments)
+    options = {name: option for option in root.params for name in option.opts}
+    for word in words:
+        if not word.startswith("-"):
+            return [word, *words][:2] == ["orphans", "run"] or word == "daemon"
+        option = options.get(word)
+        if isinstance(option, click.Option) and not option.is_flag:
+            next(words, "")
+    return False

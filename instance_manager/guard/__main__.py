@@ -9,6 +9,7 @@ from instance_manager.guard.guard import SIGNALS, Guard
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
+from instance_manager.platform import descriptors
 from instance_manager.platform.contract import GUARD_VARIABLE, STATE_DIR_VARIABLE
 from instance_manager.platform.linux import become_subreaper
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         SystemExit: with the exit code of the guarded program; 2 if the arguments are wrong, 0 after `--help`.
     """
+    descriptors.open_standard()
     options = parse(argv)
     # From here on no signal is lost or kills the guard: they are blocked, and waited for. A signal that was
     # ignored from the start (SIGHUP, by nohup) must stay ignored, so it is not blocked.

@@ -3,8 +3,10 @@
 import argparse
 import math
 import os
+import sys
 from collections.abc import Sequence
 
+from instance_manager.guard.log import Log
 from instance_manager.platform import contract
 
 EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
@@ -28,8 +30,15 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    def print_usage(self, file: object = None) -> None:
-        """Print nothing, so that an error is one line."""
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Tell what is wrong in one line, as JSON where the guard's log is, and exit with 2.
+
+        It does not return; the type that says so would cost half a MiB.
+        """
+        if os.isatty(2):
+            self.exit(2, f"{self.prog}: error: {message}\n")
+        Log().error("cannot start", reason=message, exit_code=2)
+        sys.exit(2)
 
 
 def parse(argv: Sequence[str]) -> Options:

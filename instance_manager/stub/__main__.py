@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from instance_manager.platform import signals
+from instance_manager.platform import descriptors, signals
 from instance_manager.platform.contract import NAME_VARIABLE
 from instance_manager.stub.helpers import start_helper
 from instance_manager.stub.instance import Instance
@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         SystemExit: The arguments are wrong (2), or `--help` is among them (0).
     """
+    descriptors.open_standard()
     signals.release()  # a guard has held them back for the start of a daemon
     status = _live(argv)
     # Finalizing the interpreter takes longer than the stub's start, and nothing is left to flush.

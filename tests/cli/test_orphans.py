@@ -14,7 +14,7 @@ from instance_manager.core.instance import DataEngine
 from instance_manager.orphans.model import ObservedInstance, Orphan, Resolution
 from instance_manager.orphans.records import AgentInfo, SqliteRecords
 from tests.support.cli import ESCAPES, Result, executed, on_terminal, run
-from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.daemon import Daemon, Watch, refusal, sleeper
 from tests.support.owner_files import replica, write
 
 NOWHERE = "unix:///nonexistent/im.sock"
@@ -379,4 +379,4 @@ async def test_targets_that_make_no_sense_are_refused_before_anything_is_done(
 async def test_a_second_agent_on_the_same_records_is_refused(folder: Folder) -> None:
     refused = await folder.orphans("run", "--target", f"a={NOWHERE}", "--owners", str(folder.owners))
     assert refused.code == 1
-    assert "another agent does" in refused.error
+    assert "another agent does" in refusal(refused.err)

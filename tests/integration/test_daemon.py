@@ -15,11 +15,11 @@ import grpc.aio
 import pytest
 
 from instance_manager.client import Client
-from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, shell, sleeper
+from tests.support.daemon import BIN, Daemon, Watch, port_span, refusal, running_daemon, shell, sleeper
 
 
 async def refused(*options: str) -> tuple[int, str]:
-    """Start a daemon that must not start; return its exit status and what it says."""
+    """Start a daemon that must not start; return its exit status and why it did not."""
     process = await asyncio.create_subprocess_exec(
         *(str(BIN), "daemon", *options), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
@@ -30,7 +30,7 @@ async def refused(*options: str) -> tuple[int, str]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode or 0, err.decode()
+    return process.returncode or 0, refusal(err.decode())
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,9 @@ async def refused(*options: str) -> tuple[int, str]:
     ],
 )
 async def test_a_wrong_flag_is_one_clear_line_and_exit_code_2(options: list[str], said: str) -> None:
-    status, err = await refused(*options)
+    status, reason = await refused(*options)
     assert status == 2
-    (line,) = [line for line in err.splitlines() if line.startswith("Error: ")]
-    assert said in line
-    assert "Traceback" not in err
+    assert said in reason
 
 
 @pytest.mark.parametrize("offset", [0, 3])
@@ -63,16 +61,16 @@ async def test_an_address_in_use_is_one_clear_line_and_exit_code_2(offset: int) 
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port + offset))
         taken.listen()
-        status, err = await refused("--listen", f"127.0.0.1:{port}")
+        status, reason = await refused("--listen", f"127.0.0.1:{port}")
     assert status == 2
-    assert f"127.0.0.1:{port + offset}" in err.splitlines()[-1]
-    assert "in use" in err.splitlines()[-1]
+    assert f"127.0.0.1:{port + offset}" in reason
+    assert "in use" in reason
 
 
 async def test_a_unix_socket_on_which_another_daemon_answers_is_not_taken(daemon: Daemon) -> None:
-    status, err = await refused("--listen", daemon.url)
+    status, reason = await refused("--listen", daemon.url)
     assert status == 2
-    assert "another process answers" in err.splitlines()[-1]
+    assert "another process answers" in reason
     async with daemon.client() as client:
         assert await client.health() == "SERVING"
 

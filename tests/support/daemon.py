@@ -90,6 +90,15 @@ def shell(name: str, script: str, **fields: Any) -> pb.ProcessSpec:
     return pb.ProcessSpec(name=name, binary="/bin/sh", args=["-c", script], **fields)
 
 
+def refusal(err: str) -> str:
+    """Return why a service did not start, from what it has written on stderr, where each line is JSON."""
+    lines = [json.loads(line) for line in err.splitlines()]
+    (told,) = [line for line in lines if line["event"] == "cannot start"]
+    assert lines[-1] == told
+    assert "\n" not in told["reason"]
+    return str(told["reason"])
+
+
 def log_line(raw: bytes) -> dict[str, Any]:
     """Return a line of a program's log; what is no JSON becomes its event."""
     text = raw.decode(errors="replace").rstrip("\n")
