@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 READ_TIMEOUT = 30.0
 """Seconds after which a back end that has not answered counts as unreachable."""
+CHECK_REPORTED_EVERY = 5.0
+"""Least seconds between two reports of a successful check."""
 _CONCURRENCY = 16
 """Largest number of concurrent actions on each back end."""
 _FRESH = 5.0
@@ -59,6 +61,8 @@ class OrphanAgent:
         self._conditions = ConditionLog()
         self._reported: dict[str, str] | None = None
         """The conditions in the records."""
+        self._check_reported = -CHECK_REPORTED_EVERY
+        """When the last check was written into the records."""
 
     async def run(self) -> None:
         """Watch everything and act on it, until cancelled."""
@@ -77,6 +81,12 @@ class OrphanAgent:
 
     async def _report_conditions(self) -> None:
         conditions = self._conditions.current
+        now = self._clock.now()
+        due = self._check_reported + CHECK_REPORTED_EVERY
+        if self.reconciler.is_complete and now >= due:
+            with suppress(CannotReadError):
+                await self._records.report_check(now)
+                self._check_reported = now
         if conditions != self._reported:
             with suppress(CannotReadError):  # reported again the next time
                 await self._records.report_conditions(conditions)
@@ -175,8 +185,7 @@ class OrphanAgent:
                 await (self._records.create(record) if declares else self._records.update(record))
                 return results.RecordWritten(action)
             case actions.CloseRecord(record):
-                await self._records.remove(record)
-                return results.RecordWritten(action)
+                return results.RecordWritten(actions.CloseRecord(await self._records.remove(record)))
             case actions.DeleteInstance(record):
                 log.warning("deleting an orphan", **_facts(action))
                 found = await self._managers[record.manager].delete(record.instance)

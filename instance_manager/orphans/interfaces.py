@@ -123,8 +123,11 @@ class Records(Protocol):
             CannotReadError: if it cannot be written.
         """
 
-    async def remove(self, record: Orphan) -> None:
+    async def remove(self, record: Orphan) -> Orphan:
         """Move a closed record from the list to the history.
+
+        Returns:
+            The record as it is there, with what others have written about it meanwhile.
 
         Raises:
             CannotReadError: if that cannot be written.
@@ -142,4 +145,14 @@ class Records(Protocol):
 
         Raises:
             CannotReadError: if they cannot be written.
+        """
+
+    async def report_check(self, when: float) -> None:
+        """Write for people to see when the agent has last read everything that it judges by.
+
+        Args:
+            when: seconds since the epoch.
+
+        Raises:
+            CannotReadError: if it cannot be written.
         """

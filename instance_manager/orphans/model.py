@@ -241,6 +241,11 @@ class Orphan:
         exists = resolution not in {Resolution.GONE, Resolution.REPLACED, Resolution.DELETED}
         return replace(self, exists=exists, resolution=resolution, ended=now, outcome=outcome)
 
+    def close_as_gone(self, now: float) -> "Orphan":
+        """Return the record closed because the instance is gone; it is unknown who has ended it."""
+        asked = f"; {self.requested_by} had asked for its deletion" if self.requested_by else ""
+        return self.close(Resolution.GONE, now, f"the instance is gone{asked}")
+
 
 def record_name(instance: ObservedInstance, manager: str) -> str:
     """Return the name of an instance's record; it depends on nothing but the instance and its manager."""
@@ -268,7 +273,7 @@ def review(
     if gone and record.deleted_by:
         return record.close(Resolution.DELETED, now, f"deleted by {record.deleted_by}")
     if instance is None:
-        return record.close(Resolution.GONE, now, "the instance is gone")
+        return record.close_as_gone(now)
     if gone:
         return record.close(
             Resolution.REPLACED, now, f"the name belongs to an instance with UUID {instance.uuid}"

@@ -73,6 +73,12 @@ class Reconciler:
                 self._due.pop(actions.ListInstances(manager), None)
                 self.candidates.on_manager_leaving(manager, now)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that instances are judged by is known."""
+        errors = [cache.error for cache in self.caches.managers.values() if not cache.left]
+        return self.records_known and not any([*errors, self.caches.owners.error, self.records_error])
+
     def next_actions(self, now: float) -> list[actions.Action]:
         """Return the actions to carry out now, each once; their results go to `on_result`."""
         todo: list[actions.Action] = []

@@ -67,6 +67,26 @@ def lock_file(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
     return fd
 
 
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Return whether another process holds the lock of a file, which need not exist.
+
+    Raises:
+        OSError: if that cannot be told.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who look do not take each other for the holder.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _lock_within(fd: int, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:

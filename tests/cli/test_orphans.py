@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -340,6 +341,30 @@ async def test_an_instance_manager_that_does_not_answer_keeps_the_request(folder
     assert "the request is saved; the agent will retry" in refused.error
     (record,) = await folder.agent.list()
     assert record.requested_by == getpass.getuser()
+
+
+async def test_without_an_agent_nobody_promises_that_it_tries_again(folder: Folder) -> None:
+    await folder.looks_at(im_1=NOWHERE)
+    await folder.agent.create(orphan("stray"))
+    await folder.agent.report_check(time.time() - 7200)
+    for arguments in (("list",), ("get", orphan("stray").name)):
+        assert (await folder.orphans(*arguments)).err == ""
+    folder.agent.close()
+    told = "no agent runs on these records, so they are not up to date: the last check of everything was 2h"
+    for arguments in (("list",), ("get", orphan("stray").name)):
+        shown = await folder.orphans(*arguments)
+        assert shown.code == 0
+        assert shown.err.startswith(f"Warning: {told}")
+        assert orphan("stray").name in shown.out
+    assert (await folder.orphans("list", "--history")).err == ""
+    refused = await folder.orphans("delete", orphan("stray").name)
+    assert refused.code == 5
+    assert f"the request is saved; nobody retries: {told}" in refused.error
+
+
+async def test_an_agent_that_has_never_looked_at_everything_is_told_as_such(folder: Folder) -> None:
+    folder.agent.close()
+    assert "the last check of everything was never" in (await folder.orphans("list")).err
 
 
 async def test_an_orphan_on_an_instance_manager_that_is_not_known_is_refused(folder: Folder) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -67,6 +68,20 @@ async def test_a_person_has_an_orphan_deleted_at_once_and_only_that_one() -> Non
         (ended,) = world.records.history
         assert ended.resolution is Resolution.DELETED
         assert "alice" in ended.outcome
+
+
+async def test_what_is_gone_after_a_person_asked_for_it_is_told_with_the_person() -> None:
+    async with orphan_world() as world:
+        await declared(world)
+        world.manager.quiet = True
+        (record,) = world.orphans
+        world.manager.end("a-e-0")
+        # The agent has not read this when it closes the record.
+        world.records.open[record.name] = replace(record, requested_by="root", requested_at=1e9)
+        with capture_logs() as logs:
+            await world.passes(600)
+        (told,) = [line for line in logs if line["event"] == "orphan record ended"]
+        assert told["outcome"] == "the instance is gone; root had asked for its deletion"
 
 
 async def test_an_orphan_is_not_deleted_on_a_persons_order_if_its_owner_is_back() -> None:

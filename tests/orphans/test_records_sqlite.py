@@ -326,3 +326,25 @@ async def test_two_who_begin_records_at_once_both_find_them_whole(path: Path) ->
         records.open()
         assert await records.list() == []
         records.close()
+
+
+async def test_an_instance_that_is_gone_after_a_request_is_closed_with_it(tmp_path: Path) -> None:
+    agent, command = SqliteRecords(tmp_path / "o.db", agent=True), SqliteRecords(tmp_path / "o.db")
+    agent.open()
+    await agent.create(orphan())
+    await command.request_delete(orphan().name, "root", 200.0)
+    closed = await agent.remove(orphan().close_as_gone(300.0))
+    assert closed.outcome == "the instance is gone; root had asked for its deletion"
+    assert await agent.history() == [closed]
+    assert await agent.remove(orphan().close_as_gone(400.0)) == closed
+    for records in (agent, command):
+        records.close()
+
+
+def test_whether_an_agent_runs_is_told_by_its_lock(tmp_path: Path) -> None:
+    agent, command = SqliteRecords(tmp_path / "o.db", agent=True), SqliteRecords(tmp_path / "o.db")
+    agent.open()
+    assert command.has_agent()
+    agent.close()
+    assert not command.has_agent()
+    command.close()

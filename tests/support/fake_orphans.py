@@ -16,7 +16,7 @@ from instance_manager.orphans.events import (
     OwnersListed,
 )
 from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadError
-from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind
+from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, OwnerKind, Resolution
 
 Item = TypeVar("Item")
 
@@ -232,11 +232,15 @@ class MemoryRecords:
         if record.name in self.open:
             self.open[record.name] = record.with_request_of(self.open[record.name])
 
-    async def remove(self, record: Orphan) -> None:
+    async def remove(self, record: Orphan) -> Orphan:
         """End a record."""
         self._check()
-        if self.open.pop(record.name, None) is not None:
+        if (known := self.open.pop(record.name, None)) is not None:
+            record = record.with_request_of(known)
+            if record.resolution is Resolution.GONE:
+                record = record.close_as_gone(record.ended)
             self.history.append(record)
+        return record
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Note that a person wants an orphan deleted."""
@@ -245,6 +249,11 @@ class MemoryRecords:
             return None
         self.open[name] = replace(self.open[name], requested_by=who, requested_at=now)
         return self.open[name]
+
+    async def report_check(self, when: float) -> None:
+        """Keep when the last check was."""
+        self._check()
+        self.checked = when
 
     async def report_conditions(self, conditions: Mapping[str, str]) -> None:
         """Keep the conditions."""

@@ -1,12 +1,11 @@
 """The state directory: used by one daemon at a time, and the mark of the processes it owns."""
 
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from instance_manager.platform import contract
-from instance_manager.platform.linux import lock_file
+from instance_manager.platform.linux import is_locked, lock_file
 
 PATIENCE = 2.0
 """Seconds to wait for the lock of a state directory."""
@@ -112,14 +111,6 @@ class StateDir:
 
 def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        return is_locked(path)
+    except OSError:  # what cannot be read is told beside it
         return False
-    try:
-        # Shared, so that two who look do not take each other for a daemon.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

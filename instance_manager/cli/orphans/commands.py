@@ -77,6 +77,7 @@ async def list_(context: OrphanContext, everything: bool, history: bool, output:
     if not history:
         for what, why in (await records.conditions()).items():
             click.echo(render.printable(f"The agent reports: {what}: {why}"), err=True)
+        await _warn(context)
     if history:
         show_records(await records.history(), output, ended=True)
     elif everything:
@@ -86,6 +87,13 @@ async def list_(context: OrphanContext, everything: bool, history: bool, output:
             raise Failure("; ".join(errors), ExitCode.UNREACHABLE)
     else:
         show_records(await records.list(), output, ended=False)
+
+
+async def _warn(context: OrphanContext) -> str:
+    """Tell on stderr if no agent keeps the records up to date; returns that too."""
+    if warning := await context.without_agent():
+        click.echo(render.printable(f"Warning: {warning}"), err=True)
+    return warning
 
 
 async def _without_identity(context: OrphanContext) -> "tuple[list[WithoutIdentity], list[str]]":
@@ -115,6 +123,7 @@ async def get(context: OrphanContext, orphan: str, output: str | None) -> None:
     from instance_manager.cli.orphans.views import show_record
 
     show_record(await find_record(context, orphan), output)
+    await _warn(context)
 
 
 @cli.command(epilog=examples("orphans explain r1", "orphans explain r1 -o json"))
@@ -196,6 +205,7 @@ async def delete(context: OrphanContext, orphan: str, dry_run: bool, output: str
 
     from instance_manager.cli.orphans.views import show_explanation, show_record
     from instance_manager.orphans import manual
+    from instance_manager.orphans.model import Resolution
 
     record = await find_record(context, orphan)
     owners = await context.owners()
@@ -216,8 +226,10 @@ async def delete(context: OrphanContext, orphan: str, dry_run: bool, output: str
     )
     if done is None:
         raise Failure(f"cannot find the orphan {orphan}: its record has just been closed", ExitCode.NOT_FOUND)
-    _refuse(done)
+    _refuse(done, await context.without_agent())
     show_record(done.record, output)
+    if done.record.resolution is Resolution.OPEN:
+        await _warn(context)  # who closes the record?
 
 
 def _person() -> str:
@@ -231,8 +243,8 @@ def _person() -> str:
         return f"user {os.getuid()}"
 
 
-def _refuse(done: "Deletion") -> None:
-    """Say why nothing was deleted, if so.
+def _refuse(done: "Deletion", without_agent: str) -> None:
+    """Say why nothing was deleted, if so, and who will try again.
 
     Raises:
         Failure: if nothing was deleted.
@@ -253,6 +265,7 @@ def _refuse(done: "Deletion") -> None:
     else:
         code = ExitCode.IMPOSSIBLE
     raise Failure(
-        f"cannot delete {name} now: {done.record.last_error}; the request is saved; the agent will retry",
+        f"cannot delete {name} now: {done.record.last_error}; the request is saved; "
+        + (f"nobody retries: {without_agent}" if without_agent else "the agent will retry"),
         code,
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
 from instance_manager.cli.tls import TlsChoice, client_certificates
+from instance_manager.cli.units import age
 from instance_manager.platform import contract
 
 if TYPE_CHECKING:
@@ -190,6 +192,22 @@ class OrphanContext(contextlib.AsyncExitStack):
         manager = GrpcInstanceManager(target.name, lambda: client_of(target.url, options.tls))
         self.push_async_callback(manager.close)
         return manager
+
+    async def without_agent(self) -> str:
+        """Return that no agent keeps the records up to date, and since when; empty if one does."""
+        from instance_manager.orphans.interfaces import CannotReadError
+
+        try:
+            if self.records().has_agent():
+                return ""
+            checked = await self.records().last_check()
+        except CannotReadError as error:
+            return str(error)
+        when = "never" if checked is None else f"{age(time.time() - checked)} ago"
+        return (
+            "no agent runs on these records, so they are not up to date: the last check of everything was "
+            f"{when}; start one with `orphans run`"
+        )
 
     async def _agent_info(self, option: str) -> "AgentInfo":
         from instance_manager.orphans.interfaces import CannotReadError

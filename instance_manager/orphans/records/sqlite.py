@@ -19,7 +19,7 @@ from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Orphan, Resolution
 from instance_manager.orphans.records import codec
 from instance_manager.orphans.records.schema import STEPS
-from instance_manager.platform.linux import lock_file
+from instance_manager.platform.linux import is_locked, lock_file
 from instance_manager.platform.sqlite import FAILURES, SqliteFile, is_damage
 
 log = structlog.get_logger(__name__)
@@ -47,9 +47,12 @@ _LAST_CLOSED = f"SELECT number, {_ALL} FROM history WHERE name = ? ORDER BY numb
 _UPDATE_HISTORY = f"UPDATE history SET ({_ALL}) = ({_PLACEHOLDERS}) WHERE number = ?"  # noqa: S608
 _SET_VALUE = "INSERT OR REPLACE INTO sources (key, value) VALUES (?, ?)"
 _CONDITIONS = "troubles"
+_CHECKED = "checked"
 
 _BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process that writes."""
+_LOCK_PATIENCE = 0.5
+"""Seconds to wait for a command that looks whether an agent holds the lock."""
 
 T = TypeVar("T")
 
@@ -71,6 +74,7 @@ class SqliteRecords:
         self._agent = agent
         self._memory = memory
         self._lock = -1
+        self._lock_path = Path(f"{self._path}.lock")
 
     def open(self) -> None:
         """Open the file, and check that everything in it can be read.
@@ -121,9 +125,9 @@ class SqliteRecords:
 
         self._run(change)
 
-    async def remove(self, record: Orphan) -> None:
+    async def remove(self, record: Orphan) -> Orphan:
         """Move a closed record to the history."""
-        self._run(lambda db: self._remove(db, record))
+        return self._run(lambda db: self._remove(db, record))
 
     async def request_delete(self, name: str, who: str, now: float) -> Orphan | None:
         """Record that a person wants an orphan deleted."""
@@ -173,17 +177,46 @@ class SqliteRecords:
         found = self._run(lambda db: dict(json.loads(_values(db).get(_CONDITIONS, "{}"))))
         return {str(what): str(why) for what, why in found.items()}
 
+    async def report_check(self, when: float) -> None:
+        """Write when the agent has last read everything that it judges by."""
+        self._run(lambda db: db.execute(_SET_VALUE, (_CHECKED, repr(when))))
+
+    async def last_check(self) -> float | None:
+        """Return when an agent has last read everything that it judges by, None if never.
+
+        Raises:
+            CannotReadError: if that cannot be read.
+        """
+        found = self._run(lambda db: _values(db).get(_CHECKED))
+        return None if found is None else float(found)
+
+    def has_agent(self) -> bool:
+        """Return whether an agent runs on these records.
+
+        Raises:
+            CannotReadError: if that cannot be told.
+        """
+        try:
+            return is_locked(self._lock_path)
+        except OSError as error:
+            raise CannotReadError(
+                f"cannot tell whether an agent runs: {self._lock_path}: {error.strerror}"
+            ) from error
+
     # --- the file ---
 
-    def _remove(self, db: sqlite3.Connection, record: Orphan) -> None:
+    def _remove(self, db: sqlite3.Connection, record: Orphan) -> Orphan:
         known = _get(db, record.name)
         if known is None:
-            return
+            found = db.execute(_LAST_CLOSED, (record.name,)).fetchone()
+            return codec.from_row(found[1:]) if found else record
+        closed = _merged(record, known)
         db.execute("DELETE FROM orphans WHERE name = ?", (record.name,))
-        db.execute(_INSERT_HISTORY, codec.to_row(_merged(record, known)))
+        db.execute(_INSERT_HISTORY, codec.to_row(closed))
         db.execute(
             "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (self._memory,)
         )
+        return closed
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do some work in a transaction.
@@ -225,10 +258,9 @@ class SqliteRecords:
         )
 
     def _take_lock(self) -> None:
-        path = Path(f"{self._path}.lock")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = lock_file(path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = lock_file(self._lock_path, patience=_LOCK_PATIENCE)
         except BlockingIOError as error:
             raise CannotReadError(
                 f"cannot use the records {self._path}: another agent does; "
@@ -251,6 +283,8 @@ def _merged(closed: Orphan, known: Orphan) -> Orphan:
         closed = replace(closed, deleted_by=known.deleted_by)
         if closed.resolution in {Resolution.GONE, Resolution.REPLACED}:
             closed = closed.close(Resolution.DELETED, closed.ended, f"deleted by {known.deleted_by}")
+    elif closed.resolution is Resolution.GONE and known.requested_by:
+        closed = closed.close_as_gone(closed.ended)
     return closed
 
 
