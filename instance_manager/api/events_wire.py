@@ -74,6 +74,7 @@ def event_to_wire(change: Change) -> pb.Event:
         previous_state=change.previous or "",
         deleted=change.deleted,
         reason=change.reason,
+        successor_uuid=change.successor,
     )
 
 

@@ -72,14 +72,18 @@ class ProcessService(Service):
 
     @rpc("ProcessWatch")
     async def watch(self, _: Any, context: Context) -> None:
-        """Stream every change from now on."""
+        """Stream every change from now on; the last message about a name is about the process that has it."""
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
             # Headers mean to the client that it misses nothing from here on.
             await context.send_initial_metadata(())
             async for change in changes:
-                await context.write(self._changes.get(change))
+                if not change.successor:
+                    await context.write(self._changes.get(change))
+                elif holder := self._supervisor.find(change.process.name):
+                    # A watcher by name would take the end of one of two for the end of the name.
+                    await context.write(process_to_wire(holder).SerializeToString())
 
 
 def _serialize_change(change: Change) -> bytes:

@@ -44,17 +44,21 @@ class EventLog(Broadcaster[Change]):
         """The revision of the latest change."""
         return self.history.revision
 
-    def prepare(self, process: Process, previous: State | None, endings: Iterable[bool]) -> list[Change]:
+    def prepare(
+        self, process: Process, previous: State | None, endings: Iterable[bool], successor: str = ""
+    ) -> list[Change]:
         """Number the next changes of a process without publishing them yet.
 
         Args:
             process: the process as it is now.
             previous: its state before.
             endings: one item for each change: whether the process leaves the list with it.
+            successor: UUID of another process that has the name, empty if there is none.
         """
         changes: list[Change] = []
         for revision, deleted in enumerate(endings, start=self.revision + 1):
-            changes.append(Change(revision, self._now(), process, previous, deleted))
+            change = Change(revision, self._now(), process, previous, deleted, successor if deleted else "")
+            changes.append(change)
             previous = process.state
         return changes
 

@@ -298,8 +298,12 @@ class Supervisor:
         entry.process = after
         visible = before is None or before.visible != after.visible
         removed = any(isinstance(action, Remove) for action in actions)
+        holder = self.registry.holder(after.name)
         changes = self.events.prepare(
-            after, before.state if before else None, [False] * visible + [True] * removed
+            after,
+            before.state if before else None,
+            [False] * visible + [True] * removed,
+            successor=holder.process.uuid if holder and holder is not entry else "",
         )
         if removed:
             self._journal.forget(after.uuid, changes)

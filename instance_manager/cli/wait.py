@@ -41,6 +41,8 @@ _NEVER = {
 }
 """The states from which the goal cannot be reached."""
 
+_ENDED = {"stopped", "error"}
+
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
 """Seconds between attempts to connect again."""
@@ -98,9 +100,14 @@ class Waiter:
         if self._met(await self._listed(client)):
             return True
         async for change in changes:
-            if change.spec.name != self._name or change.status.uuid != self._uuid:
+            if change.spec.name != self._name:
                 continue
-            if self._met(await self._latest(client, change)):
+            if change.status.uuid == self._uuid:
+                met = self._met(await self._latest(client, change))
+            else:
+                # The last word after a replacement is about the process that has the name then.
+                met = self.seen in _ENDED and self._met(await self._listed(client))
+            if met:
                 return True
         return False
 

@@ -19,13 +19,16 @@ class Change:
     """The state before; None for the first change of a process."""
     deleted: bool = False
     """Whether it has left the list; this is the last change with its UUID."""
+    successor: str = ""
+    """When it has left the list: UUID of the process that has the name now, after a replacement or a failed
+    one; empty if none has it."""
 
     @property
     def reason(self) -> str:
         """Why it changed, for people."""
         process = self.process
         if self.deleted:
-            return "nothing is left of it"
+            return "nothing is left of it" + "; its name belongs to another" * bool(self.successor)
         if process.error_msg:
             return process.error_msg
         if self.previous is process.state:

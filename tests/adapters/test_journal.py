@@ -299,7 +299,9 @@ async def test_a_journal_made_by_each_version_is_read(tmp_path: Path, version: i
         "pvc-1-r-1": State.STOPPING,
     }
     assert revision == 42
-    assert [each.revision for each in await past(journal)] == ([] if version == 1 else [41, 42])
+    changes = await past(journal)
+    assert [each.revision for each in changes] == ([] if version == 1 else [41, 42])
+    assert [each.successor for each in changes if each.successor] == ["the-other"] * (version >= 3)
 
 
 def test_one_state_directory_serves_one_daemon(tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ def upgraded(binary: str, *options: str) -> pb.ProcessSpec:
     return spec
 
 
+def by_name(watch: Watch) -> dict[str, pb.ProcessStatus]:
+    """Return what a watcher believes that goes by the names alone."""
+    known: dict[str, pb.ProcessStatus] = {}
+    for change in watch.seen:
+        known[change.spec.name] = change.status
+        if change.deleted:
+            del known[change.spec.name]
+    return known
+
+
 async def test_a_replacement_takes_over_the_name_and_the_old_process_ends_by_sighup(
     daemon: Daemon, other_binary: str
 ) -> None:
@@ -37,9 +47,18 @@ async def test_a_replacement_takes_over_the_name_and_the_old_process_ends_by_sig
         assert new.status.uuid != old.status.uuid
         assert new.status.state == "running"
         assert new.status.port_start != old.status.port_start
-        await watch.state("e", "deleted")
-        assert watch.states(old.status.uuid) == ["starting", "running", "stopping", "stopped", "deleted"]
-        assert (await client.process_get("e")).status.uuid == new.status.uuid
+        await watch.until(
+            lambda seen: (
+                seen[-1].status.uuid == new.status.uuid
+                and old.status.uuid in {c.status.uuid for c in seen if c.status.state == "stopped"}
+            )
+        )
+        assert watch.states(old.status.uuid) == ["starting", "running", "stopping", "stopped"]
+        assert not any(change.deleted for change in watch.seen)
+        assert by_name(watch)["e"] == (await client.process_get("e")).status
+        (gone,) = [event for event in (await client.event_history()).events if event.deleted]
+        assert (gone.instance.uuid, gone.successor_uuid) == (old.status.uuid, new.status.uuid)
+        assert gone.reason == "nothing is left of it; its name belongs to another"
 
 
 async def test_the_same_binary_answers_the_process_that_runs(daemon: Daemon) -> None:
@@ -64,10 +83,15 @@ async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_ol
             await client.process_replace(upgraded(other_binary, "--never-ready"))
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "nothing listens" in (error.value.details() or "")
-        await watch.state("e", "deleted")
+        await watch.until(
+            lambda seen: seen[-2].status.state == "error" and seen[-1].status.uuid == old.status.uuid
+        )
         now = await client.process_get("e")
         assert (now.status.uuid, now.status.state) == (old.status.uuid, "running")
-        assert watch.states(old.status.uuid) == ["starting", "running"]
+        assert watch.states(old.status.uuid) == ["starting", "running", "running"]
+        assert by_name(watch)["e"] == now.status
+        (gone,) = [event for event in (await client.event_history()).events if event.deleted]
+        assert gone.successor_uuid == old.status.uuid
 
 
 async def test_a_replacement_that_cannot_be_executed_leaves_the_old_process_alone(daemon: Daemon) -> None:
@@ -95,7 +119,7 @@ async def test_a_delete_during_a_replace_is_not_undone(daemon: Daemon, other_bin
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await replacing
             assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
-            await stream.until(lambda seen: sum(c.deleted for c in seen) == 2)
+            await stream.until(lambda seen: seen[-1].deleted)
         assert new.status.uuid != old.status.uuid
         assert await client.process_list() == {}
         assert daemon.descendants() == []

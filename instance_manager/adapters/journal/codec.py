@@ -68,14 +68,15 @@ def decode(text: str) -> Process:
         raise ValueError(f"no process: {error!r}") from error
 
 
-def decode_change(row: tuple[int, float, str, int, str]) -> Change:
+def decode_change(row: tuple[int, float, str, int, str, str]) -> Change:
     """Return the change in a row of `events`.
 
     Raises:
         ValueError: if the row is malformed.
     """
-    revision, time, previous, deleted, process = row
-    return Change(revision, time, decode(process), State(previous) if previous else None, bool(deleted))
+    revision, time, previous, deleted, successor, process = row
+    before = State(previous) if previous else None
+    return Change(revision, time, decode(process), before, bool(deleted), successor)
 
 
 def _decode(data: dict[str, Any]) -> Process:

@@ -24,10 +24,11 @@ log = structlog.get_logger(__name__)
 
 _UPSERT_PROCESS = "INSERT OR REPLACE INTO processes (uuid, listed, replaces, process) VALUES (?, ?, ?, ?)"
 _INSERT_EVENT = (
-    "INSERT OR REPLACE INTO events (revision, time, previous, deleted, process) VALUES (?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO events (revision, time, previous, deleted, successor, process) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
 )
 _READ = (
-    "SELECT revision, time, previous, deleted, process FROM events "
+    "SELECT revision, time, previous, deleted, successor, process FROM events "
     "WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
 )
 _CHUNK = 200
@@ -265,5 +266,5 @@ def _process_row(record: JournalRecord, text: str) -> tuple[str, int, str, str]:
     return record.process.uuid, record.listed, record.replaces, text
 
 
-def _event_row(change: Change, text: str) -> tuple[int, float, str, int, str]:
-    return change.revision, change.time, change.previous or "", change.deleted, text
+def _event_row(change: Change, text: str) -> tuple[int, float, str, int, str, str]:
+    return change.revision, change.time, change.previous or "", change.deleted, change.successor, text

@@ -36,5 +36,8 @@ STEPS = (
     DROP TABLE processes;
     ALTER TABLE processes_2 RENAME TO processes;
     """,
+    """
+    ALTER TABLE events ADD COLUMN successor TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Step i leads from version i to version i+1."""

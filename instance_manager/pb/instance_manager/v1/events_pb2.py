@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n instance_manager/v1/events.proto\x12\x13instance_manager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\";\n\x06\x46ilter\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0bname_prefix\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\"\x8c\x01\n\x0cWatchRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.instance_manager.v1.Filter\x12\x1b\n\x0esince_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\x42\x11\n\x0f_since_revision\"\xad\x01\n\rWatchResponse\x12\x31\n\x08instance\x18\x01 \x01(\x0b\x32\x1d.instance_manager.v1.InstanceH\x00\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.instance_manager.v1.EventH\x00\x12\x31\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1d.instance_manager.v1.BookmarkH\x00\x42\t\n\x07message\"F\n\x08\x42ookmark\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x19\n\x11snapshot_complete\x18\x03 \x01(\x08\"\xad\x01\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08instance\x18\x03 \x01(\x0b\x32\x1d.instance_manager.v1.Instance\x12\x16\n\x0eprevious_state\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xcd\x02\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x61ta_engine\x18\x03 \x01(\t\x12\x0c\n\x04uuid\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x11\n\terror_msg\x18\x06 \x01(\t\x12\x12\n\nport_start\x18\x07 \x01(\x05\x12\x10\n\x08port_end\x18\x08 \x01(\x05\x12\x41\n\nconditions\x18\t \x03(\x0b\x32-.instance_manager.v1.Instance.ConditionsEntry\x12\'\n\x04\x65xit\x18\n \x01(\x0b\x32\x19.instance_manager.v1.Exit\x12\x0b\n\x03pid\x18\x0b \x01(\x05\x12\x0e\n\x06\x62inary\x18\x0c \x01(\t\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"7\n\x04\x45xit\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x0f\n\x07unknown\x18\x03 \x01(\x08\"\x94\x01\n\x0eHistoryRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.instance_manager.v1.Filter\x12\x16\n\x0esince_revision\x18\x02 \x01(\x03\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x04 \x01(\x05\"w\n\x0fHistoryResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.instance_manager.v1.Event\x12\x17\n\x0foldest_revision\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\t2\xb6\x01\n\x0c\x45ventService\x12P\n\x05Watch\x12!.instance_manager.v1.WatchRequest\x1a\".instance_manager.v1.WatchResponse0\x01\x12T\n\x07History\x12#.instance_manager.v1.HistoryRequest\x1a$.instance_manager.v1.HistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n instance_manager/v1/events.proto\x12\x13instance_manager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\";\n\x06\x46ilter\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0bname_prefix\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\"\x8c\x01\n\x0cWatchRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.instance_manager.v1.Filter\x12\x1b\n\x0esince_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\x42\x11\n\x0f_since_revision\"\xad\x01\n\rWatchResponse\x12\x31\n\x08instance\x18\x01 \x01(\x0b\x32\x1d.instance_manager.v1.InstanceH\x00\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.instance_manager.v1.EventH\x00\x12\x31\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1d.instance_manager.v1.BookmarkH\x00\x42\t\n\x07message\"F\n\x08\x42ookmark\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x19\n\x11snapshot_complete\x18\x03 \x01(\x08\"\xc5\x01\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08instance\x18\x03 \x01(\x0b\x32\x1d.instance_manager.v1.Instance\x12\x16\n\x0eprevious_state\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x16\n\x0esuccessor_uuid\x18\x07 \x01(\t\"\xcd\x02\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x61ta_engine\x18\x03 \x01(\t\x12\x0c\n\x04uuid\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x11\n\terror_msg\x18\x06 \x01(\t\x12\x12\n\nport_start\x18\x07 \x01(\x05\x12\x10\n\x08port_end\x18\x08 \x01(\x05\x12\x41\n\nconditions\x18\t \x03(\x0b\x32-.instance_manager.v1.Instance.ConditionsEntry\x12\'\n\x04\x65xit\x18\n \x01(\x0b\x32\x19.instance_manager.v1.Exit\x12\x0b\n\x03pid\x18\x0b \x01(\x05\x12\x0e\n\x06\x62inary\x18\x0c \x01(\t\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"7\n\x04\x45xit\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x0f\n\x07unknown\x18\x03 \x01(\x08\"\x94\x01\n\x0eHistoryRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.instance_manager.v1.Filter\x12\x16\n\x0esince_revision\x18\x02 \x01(\x03\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x04 \x01(\x05\"w\n\x0fHistoryResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.instance_manager.v1.Event\x12\x17\n\x0foldest_revision\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\t2\xb6\x01\n\x0c\x45ventService\x12P\n\x05Watch\x12!.instance_manager.v1.WatchRequest\x1a\".instance_manager.v1.WatchResponse0\x01\x12T\n\x07History\x12#.instance_manager.v1.HistoryRequest\x1a$.instance_manager.v1.HistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +43,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOOKMARK']._serialized_start=470
   _globals['_BOOKMARK']._serialized_end=540
   _globals['_EVENT']._serialized_start=543
-  _globals['_EVENT']._serialized_end=716
-  _globals['_INSTANCE']._serialized_start=719
-  _globals['_INSTANCE']._serialized_end=1052
-  _globals['_INSTANCE_CONDITIONSENTRY']._serialized_start=1003
-  _globals['_INSTANCE_CONDITIONSENTRY']._serialized_end=1052
-  _globals['_EXIT']._serialized_start=1054
-  _globals['_EXIT']._serialized_end=1109
-  _globals['_HISTORYREQUEST']._serialized_start=1112
-  _globals['_HISTORYREQUEST']._serialized_end=1260
-  _globals['_HISTORYRESPONSE']._serialized_start=1262
-  _globals['_HISTORYRESPONSE']._serialized_end=1381
-  _globals['_EVENTSERVICE']._serialized_start=1384
-  _globals['_EVENTSERVICE']._serialized_end=1566
+  _globals['_EVENT']._serialized_end=740
+  _globals['_INSTANCE']._serialized_start=743
+  _globals['_INSTANCE']._serialized_end=1076
+  _globals['_INSTANCE_CONDITIONSENTRY']._serialized_start=1027
+  _globals['_INSTANCE_CONDITIONSENTRY']._serialized_end=1076
+  _globals['_EXIT']._serialized_start=1078
+  _globals['_EXIT']._serialized_end=1133
+  _globals['_HISTORYREQUEST']._serialized_start=1136
+  _globals['_HISTORYREQUEST']._serialized_end=1284
+  _globals['_HISTORYRESPONSE']._serialized_start=1286
+  _globals['_HISTORYRESPONSE']._serialized_end=1405
+  _globals['_EVENTSERVICE']._serialized_start=1408
+  _globals['_EVENTSERVICE']._serialized_end=1590
 # @@protoc_insertion_point(module_scope)

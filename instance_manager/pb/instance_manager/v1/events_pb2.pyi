@@ -165,6 +165,7 @@ class Event(_message.Message):
     PREVIOUS_STATE_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_UUID_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Increasing by one from change to change, also across restarts."""
     previous_state: _builtins.str
@@ -173,6 +174,10 @@ class Event(_message.Message):
     """It has left the list; nothing more is reported about this UUID."""
     reason: _builtins.str
     """Why, in words."""
+    successor_uuid: _builtins.str
+    """With deleted: UUID of the instance that has the name now, after a replacement or a failed one; the name is
+    still listed then. Empty if no instance has it.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -188,10 +193,11 @@ class Event(_message.Message):
         previous_state: _builtins.str = ...,
         deleted: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        successor_uuid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "instance", b"instance", "previous_state", b"previous_state", "reason", b"reason", "revision", b"revision", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "instance", b"instance", "previous_state", b"previous_state", "reason", b"reason", "revision", b"revision", "successor_uuid", b"successor_uuid", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
