@@ -100,13 +100,18 @@ def refusal(err: str) -> str:
 
 
 def log_line(raw: bytes) -> dict[str, Any]:
-    """Return a line of a program's log; what is no JSON becomes its event."""
+    """Return a line of a program's log; what is no JSON becomes its event, see `foreign`."""
     text = raw.decode(errors="replace").rstrip("\n")
     try:
         line: dict[str, Any] = json.loads(text)
     except ValueError:
-        return {"event": text}
+        return {"event": text, "foreign": True}
     return line
+
+
+def foreign(lines: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the lines of a program's log that are no JSON; there are to be none."""
+    return [line["event"] for line in lines if "foreign" in line]
 
 
 class Daemon:
@@ -251,6 +256,7 @@ async def running_daemon(
     finally:
         left = await daemon.clean_up()
     assert left == [], f"processes outlived the daemon: {left}"
+    assert foreign(daemon.lines) == []
 
 
 class Watch:

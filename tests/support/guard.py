@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from asyncinotify import Inotify, Mask
 
-from tests.support.daemon import BIN, MARKER, marked
+from tests.support.daemon import BIN, MARKER, foreign, log_line, marked
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("guard_program.py")))
 STUB = ("stub", "replica", "--listen", "127.0.0.1:0")
@@ -78,10 +77,7 @@ class Guard:
                 self._arrived.notify_all()
 
     def _take_stderr(self, text: str) -> None:
-        try:
-            self.lines.append(json.loads(text))
-        except ValueError:
-            self.lines.append({"event": text})
+        self.lines.append(log_line(text.encode()))
 
     @property
     def pid(self) -> int:
@@ -187,6 +183,7 @@ async def guarding(
     finally:
         left = await guard.clean_up()
     assert left == [], f"processes outlived the guard: {left}"
+    assert foreign(guard.lines) == []
 
 
 class Arrivals:

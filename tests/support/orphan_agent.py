@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cli import Result, run, started
-from tests.support.daemon import log_line
+from tests.support.daemon import foreign, log_line
 
 WAIT = "0.2"
 """Seconds from a suspicion to its judgement: short, so that whatever is judged wrongly is seen."""
@@ -86,6 +86,7 @@ async def running_agent(
         assert status == 0, agent.lines
     troubled = [line for line in agent.lines if "exception" in line or "Traceback" in line["event"]]
     assert not troubled, troubled
+    assert foreign(agent.lines) == []
 
 
 async def judged(agent: Agent, create: Callable[[], Any], name: str) -> None:
