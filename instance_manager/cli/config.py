@@ -33,7 +33,9 @@ def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise _refused(file, f"{error.problem}{line}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise _refused(file, "it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise _refused(file, " ".join(str(error).split())) from error
     try:
         return _defaults({} if content is None else content, ctx.command, ctx, ())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -68,6 +69,13 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"instance_manager.cli.{COMMANDS[cmd_name][0]}").cli
         assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not input
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; text that is not UTF-8 cannot be sent, nor stored, nor used as a name."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            raise click.UsageError(f"cannot use {error.object!a}: it is not UTF-8") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table: `--help` imports nothing."""
