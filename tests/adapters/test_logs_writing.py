@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from asyncinotify import Inotify, Mask
+from structlog.testing import capture_logs
 
 from instance_manager.adapters.logs import LogFiles, files, watcher
 from instance_manager.adapters.logs.log import LogFile
@@ -95,7 +96,19 @@ async def test_the_directory_is_created(tmp_path: Path) -> None:
     assert (tmp_path / "not" / "yet" / "there" / "a.log").read_text() == "one\n"
 
 
-@pytest.mark.parametrize("wrong", ["missing", "a file", "read-only", "no room"])
+async def test_a_directory_that_was_removed_is_created_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    async with open_logs(folder) as logs:
+        write_as_a_process(logs, "a", "before")
+        await let_go(logs)
+        (folder / "a.log").unlink()
+        folder.rmdir()
+        write_as_a_process(logs, "a", "after")
+        assert (folder / "a.log").read_text() == "after\n"
+        assert (logs.lost, +logs.failure_counts) == (0, {})
+
+
+@pytest.mark.parametrize("wrong", ["a file", "read-only", "no room"])
 async def test_a_process_starts_without_a_log_if_the_directory_is_of_no_use(
     tmp_path: Path, mount: Callable[[str], Path], wrong: str
 ) -> None:
@@ -109,17 +122,19 @@ async def test_a_process_starts_without_a_log_if_the_directory_is_of_no_use(
             folder = mount("size=64k,nr_inodes=2")
             (folder / "other").touch()
     async with open_logs(folder) as logs:
-        if wrong == "missing":
-            folder.rmdir()
         before = logs.failure_counts["open"]
-        with logs.writer("a") as fd:
+        with capture_logs() as told, logs.writer("a") as fd:
             assert descriptors()[fd] == os.devnull
             echo("lost", fd)
+        lines = [line for line in told if line["event"] == "the logs of a process are lost for its lifetime"]
+        assert [line["name"] for line in lines] == ["a"]
+        assert logs.lost == 1
         assert logs.failure_counts["open"] == before + 1
         assert logs.failure_counts["directory"] == (wrong == "a file")
         with pytest.raises(NotFoundError):
             await anext(logs.read("a", follow=False, tail=None))
         logs.release("a")
+        assert logs.lost == 0
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "named pipe", "directory", "device"])

@@ -20,6 +20,13 @@ _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 DEADLINE = 20.0
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds of which no event tells."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - no event, as it says
+            await asyncio.sleep(0.01)
+
+
 class Output:
     """What processes write to a pipe."""
 
