@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.metrics import EndpointError, Endpoints, MetricsServer, Phase
+from instance_manager.adapters.metrics import EndpointError, MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import (
@@ -23,9 +23,10 @@ from instance_manager.api.server import (
     refuse_exposed,
 )
 from instance_manager.core.process import Process
-from instance_manager.daemon.components import Components, build
+from instance_manager.daemon.components import HEALTH_REPORT, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
+from instance_manager.platform.background import Background
 from instance_manager.platform.linux import boot_id
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,8 @@ JOURNAL_HEALTH = "journal"
 """Name under which the health service reports whether the journal is written."""
 CERTIFICATES_HEALTH = "certificates"
 """Name under which it reports whether the certificates on disk are in use and have not expired."""
+BACKGROUND_HEALTH = "background"
+"""Name under which it reports whether all background work goes on; with a slash and its name, of each."""
 _RPC_GRACE = 2.0
 """Seconds that calls in progress get after the last process has ended."""
 
@@ -70,15 +73,17 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(journal.close)
         components = build(settings, state_dir, journal, reloader)
         server = components.server
-        reporter = _Reporter(server)
+        background = components.background
+        stack.push_async_callback(background.close)
+        reporter = _Reporter(server, background)
         history = components.supervisor.events.history
         journal.follow(components.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
-        journal.start_health_check()
+        journal.start_health_check(background)
         components.lifecycles.adopt(record.process for record in records)
-        components.lag.open()
+        components.lag.open(background)
         stack.callback(components.lag.close)
-        stack.push_async_callback(await _serve_metrics(settings, components.endpoints))
+        stack.push_async_callback(await _serve_metrics(settings, components))
 
         reload = reloader.look_now if reloader else lambda: None
         signals = Signals(components.supervisor.force_shutdown, reload)
@@ -94,18 +99,22 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
-        mounts = MountWatcher(components.supervisor.observe_mounts)
+        mounts = MountWatcher(components.supervisor.observe_mounts, background)
         mounts.open()
         stack.callback(mounts.close)
 
         offsets = (0,) if settings.listen.path else (0, INSTANCE_SERVICE_OFFSET)
         bound = [server.bind(settings.listen.shifted(offset)) for offset in offsets]
         if reloader:
-            reloader.follow(reporter.under(CERTIFICATES_HEALTH))
+            reloader.follow(reporter.under(CERTIFICATES_HEALTH), background)
             stack.callback(reloader.close)
         await server.start()
-        addresses = [address.target for address in bound]
-        log.info("serving", addresses=addresses, pid=os.getpid(), tls=reloader is not None)
+        log.info(
+            "serving",
+            addresses=[address.target for address in bound],
+            pid=os.getpid(),
+            tls=reloader is not None,
+        )
         components.endpoints.phase = Phase.SERVING
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
@@ -135,14 +144,14 @@ def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
 
 
 async def _serve_metrics(
-    settings: DaemonSettings, endpoints: Endpoints
+    settings: DaemonSettings, components: Components
 ) -> Callable[[], Coroutine[Any, Any, None]]:
     """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
 
     Raises:
         EndpointError: if the address was named and cannot be listened on.
     """
-    server = MetricsServer(endpoints.get)
+    server = MetricsServer(components.endpoints.get, components.background)
     if settings.metrics_listen is not None:
         try:
             bound = await server.open(settings.metrics_listen)
@@ -159,20 +168,31 @@ async def _serve_metrics(
 class _Reporter:
     """Reports parts of the daemon to the health service, each under a name of its own."""
 
-    def __init__(self, server: GrpcServer) -> None:
+    def __init__(self, server: GrpcServer, background: Background) -> None:
         self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._reports: set[asyncio.Task[None]] = set()
+        self._background = background
+        self._follow_background()
 
     def under(self, name: str) -> Callable[[bool], None]:
         """Return a function to call with whether the part of this name is healthy."""
 
         def report(healthy: bool) -> None:
-            task = self._loop.create_task(self._server.report(name, healthy=healthy))
-            self._reports.add(task)
-            task.add_done_callback(self._reports.discard)
+            self._background.start(HEALTH_REPORT, self._server.report(name, healthy=healthy))
 
         return report
+
+    def _follow_background(self) -> None:
+        """Report each background work from now on, and all of it together."""
+
+        def report(name: str, healthy: bool) -> None:
+            self.under(f"{BACKGROUND_HEALTH}/{name}")(healthy)
+            self.under(BACKGROUND_HEALTH)(not any(work.error for work in works.values()))
+
+        works = self._background.works
+        for name in works:
+            report(name, healthy=True)
+        self._background.observe(report)
+        asyncio.get_running_loop().set_exception_handler(self._background.on_loop_error)
 
 
 async def _shut_down(components: Components, settings: DaemonSettings) -> int:

@@ -15,6 +15,7 @@ from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
 from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.platform.background import Background
 from tests.support.disks import tmpfs
 
 PROCESS = Process(
@@ -56,7 +57,7 @@ class CheckedJournal:
 @pytest.fixture
 async def checked(path: Path) -> AsyncIterator[CheckedJournal]:
     checked = CheckedJournal(path)
-    checked.journal.start_health_check()
+    checked.journal.start_health_check(Background())
     yield checked
     checked.journal.close()
 
@@ -145,7 +146,7 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
     following = CheckedJournal(state.journal)
     assert following.records == [RECORD]
     assert "cannot write" in following.journal.last_error
-    following.journal.start_health_check()
+    following.journal.start_health_check(Background())
     subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
     async with asyncio.timeout(20):
         await following.recovered.wait()

@@ -262,6 +262,12 @@ class FakeLogs:
         self.lines.setdefault(name, [])
         yield self.DESCRIPTOR
 
+    def adopt(self, name: str, pid: int | None) -> None:
+        """Count the writer of an earlier daemon."""
+        del pid
+        self.writers[name] += 1
+        self.lines.setdefault(name, [])
+
     def release(self, name: str) -> None:
         """Count a writer off; RuntimeError if none is left."""
         if not self.writers[name]:
