@@ -1,7 +1,6 @@
 """Certificates renewed on disk are taken into use if they are good; what is in use stays if they are not."""
 
 import asyncio
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from structlog.testing import capture_logs
 
 from instance_manager.adapters.tls import reloader as reloading
 from instance_manager.adapters.tls.reloader import CertificateReloader
-from instance_manager.core.certificates import PEER_NAME, CertificateError, CertificateSet
+from instance_manager.core.certificates import PEER_NAME, CertificateError
 from instance_manager.platform.background import Background
 from tests.support.certificates import DAY, Authority, expired, fill, not_yet_valid, today
 
@@ -166,14 +165,6 @@ async def test_it_looks_by_itself_and_reports_when_that_changes_whether_all_is_w
     kept.reloader.close()
 
 
-def not_ascii() -> CertificateSet:
-    """Return a set whose certificate has a DNS name that is not ASCII, as it must be."""
-    made = OURS.special(dns=("gruen.example", PEER_NAME))
-    der = ssl.PEM_cert_to_DER_cert(made.certificate.decode())
-    odd = der.replace(b"gruen.example", "gr\u00fcn.example".encode())
-    return CertificateSet(made.ca, ssl.DER_cert_to_PEM_cert(odd).encode(), made.key)
-
-
 @pytest.mark.parametrize("error", [UnicodeError("not ASCII"), KeyError("notAfter"), None])
 async def test_a_renewed_certificate_that_no_library_expects_ends_nothing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, error: Exception | None
@@ -191,7 +182,7 @@ async def test_a_renewed_certificate_that_no_library_expects_ends_nothing(
                     raise error
 
                 patch.setattr(reloading, "load", fail)
-            fill(kept.folder, OURS.signed() if error is not None else not_ascii())
+            fill(kept.folder, OURS.signed() if error is not None else OURS.latin_1())
             assert await reports.get() is False
             assert kept.reloader.current == kept.first
             assert kept.reloader.failures == 1
