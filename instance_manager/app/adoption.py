@@ -76,9 +76,8 @@ class Adoption:
             actions=actions,
             events=events,
         )
-        if entry.child is not None:
-            entry.logs = True
-            self._supervisor.logs.adopt(process.name, alive.pid if alive else None)
+        entry.logs = True
+        self._supervisor.logs.adopt(process.name, alive.pid if alive else None)
         self._supervisor.resume(entry, actions, events)
 
     async def _from_environment(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:

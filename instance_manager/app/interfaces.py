@@ -90,11 +90,16 @@ class Logs(Protocol):
 
         Args:
             name: name of the process.
-            pid: its PID; None if only descendants of it are left.
+            pid: its PID; None if it has ended.
         """
 
-    def release(self, name: str) -> None:
-        """Report that a process that was given a writer, or whose log was adopted, has ended."""
+    def release(self, name: str, *, failed: bool = False) -> None:
+        """Report that a process that was given a writer, or whose log was adopted, is gone.
+
+        Args:
+            name: name of the process.
+            failed: whether it ended in error; its log is kept longer.
+        """
 
     def read(self, name: str, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
         """Stream the lines of a log, without line ends.

@@ -40,6 +40,8 @@ from instance_manager.platform.logging import control as log_control
 
 HEALTH_REPORT = "health-report"
 """Name of the background work that tells the health service what has changed."""
+LOG_HISTORY = "log-history"
+"""Name of the one that reads how the instances ended whose logs are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def build(
         settings.logs_dir,
         max_size=settings.log_max_size,
         echo=1 if settings.echo_logs else None,
+        keep=settings.log_keep,
         background=background,
     )
     rpc_metrics, lifecycles, lag = RpcMetrics(), Lifecycles(), LoopLag()
@@ -140,7 +143,16 @@ def build(
 
 def _works(settings: DaemonSettings) -> list[str]:
     """Return the names of the background work, in metrics from the start."""
-    names = [*LOG_WORKS, MOUNTS, JOURNAL_CHECK, EVENT_LOOP_LAG, METRICS_SERVER, HEALTH_REPORT, EVENT_LOOP]
+    names = [
+        *LOG_WORKS,
+        MOUNTS,
+        JOURNAL_CHECK,
+        EVENT_LOOP_LAG,
+        METRICS_SERVER,
+        HEALTH_REPORT,
+        LOG_HISTORY,
+        EVENT_LOOP,
+    ]
     if settings.spdk:
         names.append(SPDK_WATCH)
     if settings.tls:

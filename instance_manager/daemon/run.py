@@ -22,8 +22,8 @@ from instance_manager.api.server import (
     GrpcServer,
     refuse_exposed,
 )
-from instance_manager.core.process import Process
-from instance_manager.daemon.components import HEALTH_REPORT, Components, build
+from instance_manager.core.process import Process, State
+from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
@@ -99,6 +99,7 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
+        background.start(LOG_HISTORY, _remove_old_logs(components, journal))
         mounts = MountWatcher(components.supervisor.observe_mounts, background)
         mounts.open()
         stack.callback(mounts.close)
@@ -141,6 +142,17 @@ def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
             "plain text: whoever reaches this address can start programs", address=settings.listen.target
         )
     return None
+
+
+async def _remove_old_logs(components: Components, journal: SqliteJournal) -> None:
+    """Remove logs from now on, by how their instances ended under earlier daemons too."""
+    retention = components.logs.retention
+    with components.background.guard(LOG_HISTORY):
+        async for change in journal.changes():
+            if change.deleted:
+                failed = change.process.state is State.ERROR
+                retention.ended(change.process.name, change.time, failed=failed)
+    retention.open(components.background)
 
 
 async def _serve_metrics(

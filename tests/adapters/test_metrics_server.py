@@ -211,6 +211,12 @@ class Journal(FakeJournal):
     last_error = ""
 
 
+class Stock:
+    """Logs that are kept."""
+
+    files, size, removed = 5, 4096, 2
+
+
 class Logs(FakeLogs):
     """Logs without trouble."""
 
@@ -219,6 +225,7 @@ class Logs(FakeLogs):
         self.failure_counts = {"open": 2}
         self.lost = 1
         self.echo_lines_lost = 3
+        self.retention = Stock()
 
 
 @pytest.fixture

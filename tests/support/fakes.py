@@ -268,10 +268,11 @@ class FakeLogs:
         self.writers[name] += 1
         self.lines.setdefault(name, [])
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, *, failed: bool = False) -> None:
         """Count a writer off; RuntimeError if none is left."""
         if not self.writers[name]:
             raise RuntimeError(f"nobody writes the log of {name}")
+        del failed
         self.writers[name] -= 1
         self.notices.post()
 

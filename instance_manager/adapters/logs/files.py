@@ -9,6 +9,7 @@ that logs a little.
 import asyncio
 import errno
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -16,16 +17,18 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.logs import console_echo, probe, trimmer, watcher
+from instance_manager.adapters.logs import console_echo, probe, retention, trimmer, watcher
 from instance_manager.adapters.logs.console_echo import ConsoleEcho
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
 from instance_manager.adapters.logs.output import open_output
 from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
+from instance_manager.adapters.logs.retention import LogRetention
 from instance_manager.adapters.logs.trimmer import Trimmer
 from instance_manager.adapters.logs.watcher import Watcher
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
+from instance_manager.core.log_retention import LogLimits
 from instance_manager.platform.background import Background
 from instance_manager.platform.backoff import exponential_backoff
 from instance_manager.platform.threads import Threads
@@ -33,7 +36,7 @@ from instance_manager.platform.threads import Threads
 log = structlog.get_logger(__name__)
 
 FOLLOW, ADOPT = "log-follow", "log-adopt"
-WORKS = (FOLLOW, ADOPT, console_echo.WORK, probe.WORK, trimmer.WORK, watcher.WORK)
+WORKS = (FOLLOW, ADOPT, console_echo.WORK, probe.WORK, retention.WORK, trimmer.WORK, watcher.WORK)
 """Names of the background work here."""
 _INTERVAL = 0.05
 """Seconds between looks at a file that is being written."""
@@ -67,9 +70,18 @@ class LogFiles:
         *,
         max_size: int,
         echo: int | None = None,
+        keep: LogLimits | None = None,
         background: Background | None = None,
     ) -> None:
-        """Follow no file yet; `echo` is the descriptor on which lines are repeated, if any."""
+        """Follow no file yet.
+
+        Args:
+            directory: where the files are.
+            max_size: largest size of a file in bytes.
+            echo: descriptor on which lines are repeated; None for none.
+            keep: how long to keep the logs of instances that are gone; None for the default.
+            background: runs the work on them.
+        """
         self._directory = directory
         self._max_size = max_size
         self._background = background or Background(*WORKS)
@@ -98,6 +110,10 @@ class LogFiles:
             on_end=self._look_again,
         )
         self._watcher = Watcher(self._look_later, self._background)
+        self.retention = LogRetention(
+            directory, keep or LogLimits(), threads=self._threads, living=lambda: self._writers
+        )
+        """Removes nothing before it is opened, which must not be before all processes are adopted."""
         self._devnull = -1
         self._closing = False
         self.failure_counts = Counter(dict.fromkeys(FAILURES, 0))
@@ -132,6 +148,7 @@ class LogFiles:
         """Echo the last lines and stop following; a file system that hangs is left alone."""
         self._closing = True
         self._watcher.close()
+        self.retention.close()
         answers = not self._probe.late
         await self._probe.close()
         answers = await self._trimmer.close(_END_PATIENCE) and answers
@@ -180,12 +197,13 @@ class LogFiles:
         self._adoptions[name] = adoption
         adoption.add_done_callback(lambda _: self._adoptions.pop(name, None))
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, *, failed: bool = False) -> None:
         """Report that a process that was given a writer, or whose log was adopted, has ended."""
         self._writers[name] -= 1
         if self._writers[name] <= 0:
             del self._writers[name]
             self._lost.discard(name)
+            self.retention.ended(name, time.time(), failed=failed)
             if each := self._logs.get(name):
                 self._look_later(each)
 
@@ -249,7 +267,8 @@ class LogFiles:
                 fd = await self._threads.run(open_output, pid, path)
                 break
             except FileNotFoundError:
-                self._lose(name, "its log was neither found at its path nor as its output")
+                if pid is not None:
+                    self._lose(name, "its log was neither found at its path nor as its output")
                 return
             except OSError as error:
                 self._failed("open", str(path), error)

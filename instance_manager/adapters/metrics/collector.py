@@ -34,6 +34,22 @@ class JournalHealth(Protocol):
         """What is wrong with it now; empty if nothing is."""
 
 
+class LogStock(Protocol):
+    """What the metrics need to know about the log files that are kept."""
+
+    @property
+    def files(self) -> int:
+        """Number of log files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take on the disk."""
+
+    @property
+    def removed(self) -> int:
+        """Number of logs removed."""
+
+
 class LogHealth(Protocol):
     """What the metrics need to know about the log files."""
 
@@ -48,6 +64,10 @@ class LogHealth(Protocol):
     @property
     def echo_lines_lost(self) -> int:
         """Number of lines that the echo could not write."""
+
+    @property
+    def retention(self) -> LogStock:
+        """The log files that are kept."""
 
 
 class WorkHealth(Protocol):
@@ -207,6 +227,20 @@ class DaemonCollector:
             "instance_manager_log_echo_lines_lost",
             "Lines that could not be written to stdout with --echo-logs.",
             value=self._sources.logs.echo_lines_lost,
+        )
+        stock = self._sources.logs.retention
+        yield GaugeMetricFamily(
+            "instance_manager_log_files",
+            "Log files, those of instances that are gone included; counted some seconds after deletes.",
+            value=stock.files,
+        )
+        yield GaugeMetricFamily(
+            "instance_manager_log_bytes", "Bytes that these log files take on the disk.", value=stock.size
+        )
+        yield CounterMetricFamily(
+            "instance_manager_log_files_removed",
+            "Log files of instances that are gone, removed by --log-keep-age and --log-keep-size.",
+            value=stock.removed,
         )
 
     def _background(self) -> Iterator[Metric]:
