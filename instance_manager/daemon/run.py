@@ -27,6 +27,7 @@ from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Compo
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
+from instance_manager.platform.contract import BACKGROUND_HEALTH
 from instance_manager.platform.linux import boot_id
 
 log = structlog.get_logger(__name__)
@@ -35,8 +36,6 @@ JOURNAL_HEALTH = "journal"
 """Name under which the health service reports whether the journal is written."""
 CERTIFICATES_HEALTH = "certificates"
 """Name under which it reports whether the certificates on disk are in use and have not expired."""
-BACKGROUND_HEALTH = "background"
-"""Name under which it reports whether all background work goes on; with a slash and its name, of each."""
 _RPC_GRACE = 2.0
 """Seconds that calls in progress get after the last process has ended."""
 
