@@ -169,6 +169,20 @@ async def test_when_there_are_more_callers_than_room_the_oldest_is_hung_up_on_an
     assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
 
 
+async def test_an_error_that_nobody_foresaw_ends_one_connection_and_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    background = Background()
+    serving = MetricsServer(get, background)
+    (bound,) = await serving.open(LOOPBACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(serving, "_answer", None)
+        assert await ask(bound, b"GET / HTTP/1.1\r\n\r\n") == b""
+        assert background.works["metrics-server"].failures == 1
+    assert status(await ask(bound, b"GET / HTTP/1.1\r\n\r\n")) == 200
+    await serving.close()
+
+
 async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
     before, tasks = open_sockets(), asyncio.all_tasks()
     serving = MetricsServer(get, Background())

@@ -296,6 +296,26 @@ async def test_a_stream_that_the_service_does_not_have_is_hardly_ever_asked_for(
     assert calls.count("ShardWatch") == 1
 
 
+async def test_a_stream_is_opened_again_after_an_error_that_nobody_foresaw(
+    channel: SpdkChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [LookupError("odd") for _ in InstanceType]
+    background, opened = Background(first_delay=0.01), Pings()
+    stream = channel.stream
+
+    def failing(*call: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return stream(*call)
+
+    monkeypatch.setattr(channel, "stream", failing)
+    watch = SpdkWatch(channel, opened.ping, background)
+    watch.open()
+    await opened.more(len(InstanceType) - 1)
+    await watch.close()
+    assert background.works["spdk-watch"].failures == len(InstanceType)
+
+
 async def test_a_closed_watch_leaves_no_stream_behind(spdk: SpdkProcess, channel: SpdkChannel) -> None:
     opened = Pings()
     watch = SpdkWatch(channel, opened.ping, Background())
