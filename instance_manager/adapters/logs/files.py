@@ -7,7 +7,6 @@ that logs a little.
 """
 
 import asyncio
-import errno
 import os
 import time
 from collections import Counter
@@ -20,8 +19,8 @@ import structlog
 from instance_manager.adapters.logs import console_echo, probe, retention, trimmer, watcher
 from instance_manager.adapters.logs.console_echo import ConsoleEcho
 from instance_manager.adapters.logs.log import LogFile
-from instance_manager.adapters.logs.opening import open_again, open_for_reader, open_for_writer
-from instance_manager.adapters.logs.output import open_output
+from instance_manager.adapters.logs.opening import NO_DESCRIPTOR, open_again, open_for_reader
+from instance_manager.adapters.logs.outputs import Outputs
 from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
 from instance_manager.adapters.logs.retention import LogRetention
@@ -30,7 +29,6 @@ from instance_manager.adapters.logs.watcher import Watcher
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.platform.background import Background
-from instance_manager.platform.backoff import exponential_backoff
 from instance_manager.platform.threads import Threads
 
 log = structlog.get_logger(__name__)
@@ -53,7 +51,6 @@ _ECHO_GRACE = 1.0
 _END_PATIENCE = 1.0
 """Seconds that the file system gets at the end for what is in progress."""
 _THREADS = 4
-_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 FAILURES = ("directory", "echo", "inotify", "look", "open", "trim", "watch")
 """Kinds of failures."""
 
@@ -91,8 +88,7 @@ class LogFiles:
             self._echo = ConsoleEcho(echo, self._close_if_unused, self._echo_failed, self._background)
         self._writers: Counter[str] = Counter()
         """Number of processes by name that have not been released."""
-        self._lost: set[str] = set()
-        """Names of processes that write to /dev/null."""
+        self._outputs = Outputs(directory, self._threads, self._failed)
         self._adoptions: dict[str, asyncio.Task[None]] = {}
         """By name, until the log of an adopted process is found."""
         self._logs: dict[str, LogFile] = {}
@@ -114,16 +110,17 @@ class LogFiles:
             directory, keep or LogLimits(), threads=self._threads, living=lambda: self._writers
         )
         """Removes nothing before it is opened, which must not be before all processes are adopted."""
-        self._devnull = -1
         self._closing = False
         self.failure_counts = Counter(dict.fromkeys(FAILURES, 0))
         """Number of failures since the start, by kind."""
-        self._probe = DirectoryProbe(directory, self.failure_counts, self._threads, lambda: self._lost)
+        self._probe = DirectoryProbe(
+            directory, self.failure_counts, self._threads, lambda: self._outputs.lost
+        )
 
     @property
     def lost(self) -> int:
         """Number of names of living processes whose output is lost, as their log could not be opened."""
-        return len(self._lost)
+        return len(self._outputs.lost)
 
     @property
     def echo_lines_lost(self) -> int:
@@ -132,7 +129,7 @@ class LogFiles:
 
     def open(self) -> None:
         """Create the directory and start following."""
-        self._devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._outputs.open()
         try:
             self._watcher.open()
         except OSError as error:
@@ -172,7 +169,7 @@ class LogFiles:
             await self._echo.close(_ECHO_GRACE)
         for each in tuple(self._logs.values()):
             self._drop(each)
-        os.close(self._devnull)
+        self._outputs.close()
 
     # --- for the supervisor ---
 
@@ -195,14 +192,14 @@ class LogFiles:
         self._writers[name] += 1
         adoption = self._background.start(ADOPT, self._adopt(name, pid))
         self._adoptions[name] = adoption
-        adoption.add_done_callback(lambda _: self._adoptions.pop(name, None))
+        adoption.add_done_callback(lambda done: self._found(name, done))
 
     def release(self, name: str, *, failed: bool = False) -> None:
         """Report that a process that was given a writer, or whose log was adopted, has ended."""
         self._writers[name] -= 1
         if self._writers[name] <= 0:
             del self._writers[name]
-            self._lost.discard(name)
+            self._outputs.lost.discard(name)
             self.retention.ended(name, time.time(), failed=failed)
             if each := self._logs.get(name):
                 self._look_later(each)
@@ -222,65 +219,36 @@ class LogFiles:
             reader.close()
             self._close_if_unused(each)
 
-    # --- opening and closing ---
-
-    def _path(self, name: str) -> Path:
-        return self._directory / f"{name}.log"
-
-    def _open(self, name: str) -> int:
-        path = self._path(name)
-        with _needing_descriptors(name):
-            try:
-                fd = self._open_or_create(path)
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTOR:
-                    raise
-                self._failed("open", str(path), error)
-                fd = os.dup(self._devnull)
-                self._lose(name, error.strerror or str(error))
-                return fd
-            try:
-                self._begin(name, fd)
-            except OSError:
-                os.close(fd)
-                raise
-        return fd
-
-    def _open_or_create(self, path: Path) -> int:
-        try:
-            return open_for_writer(path)
-        except FileNotFoundError:  # somebody has removed the directory
-            self._directory.mkdir(parents=True, exist_ok=True)
-            return open_for_writer(path)
-
-    def _lose(self, name: str, reason: str) -> None:
-        """Note that a process writes to /dev/null: nobody but itself could change that."""
-        self._lost.add(name)
-        log.error("the logs of a process are lost for its lifetime", name=name, reason=reason)
+    def _found(self, name: str, adoption: asyncio.Task[None]) -> None:
+        # During a replace, two processes have one name.
+        if self._adoptions.get(name) is adoption:
+            del self._adoptions[name]
 
     async def _adopt(self, name: str, pid: int | None) -> None:
-        path = self._path(name)
-        for delay in exponential_backoff(_LOOK_RETRY, _LOOK_RETRY * 32):
-            if not self._writers[name]:
-                return
-            try:
-                fd = await self._threads.run(open_output, pid, path)
-                break
-            except FileNotFoundError:
-                if pid is not None:
-                    self._lose(name, "its log was neither found at its path nor as its output")
-                return
-            except OSError as error:
-                self._failed("open", str(path), error)
-            await asyncio.sleep(delay)
+        fd = await self._outputs.find(name, pid, lambda: self._writers[name] > 0)
         if fd is None:
-            self._lose(name, "it could not be opened when the process was started")
             return
         try:
             if self._writers[name]:
                 self._begin(name, fd)
         finally:
             os.close(fd)
+
+    # --- opening and closing ---
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def _open(self, name: str) -> int:
+        with _needing_descriptors(name):
+            fd, is_log = self._outputs.open_for(name)
+            try:
+                if is_log:
+                    self._begin(name, fd)
+            except OSError:
+                os.close(fd)
+                raise
+        return fd
 
     def _begin(self, name: str, fd: int) -> None:
         """Start following what a process writes to a descriptor."""
@@ -301,7 +269,7 @@ class LogFiles:
                 try:
                     fd = open_for_reader(self._path(name))
                 except OSError as error:
-                    if error.errno in _NO_DESCRIPTOR:
+                    if error.errno in NO_DESCRIPTOR:
                         raise
                     raise NotFoundError(f"cannot read the log of {name}: {error.strerror}") from error
                 each = self._logs[name] = LogFile(name, fd, self._threads)
@@ -408,7 +376,7 @@ def _needing_descriptors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_DESCRIPTOR:
+        if error.errno not in NO_DESCRIPTOR:
             raise
         raise ResourceExhaustedError(
             f"cannot open the log of {name}: {error.strerror}; raise the limit of open files"
