@@ -10,9 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from instance_manager.platform.background import Background
+
 log = structlog.get_logger(__name__)
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+WORK = "mounts"
+"""Name of this background work."""
 
 _GLOBAL_MOUNT = re.compile(r".*/plugins/kubernetes\.io/csi/driver\.longhorn\.io/([0-9a-f]{64})/globalmount")
 _DRIVER = "/driver.longhorn.io/"
@@ -47,8 +51,14 @@ def read_only_volumes(lines: Iterable[str]) -> frozenset[str]:
 class MountWatcher:
     """Calls back with the read-only volumes, once at the start and whenever they have changed."""
 
-    def __init__(self, on_change: Callable[[frozenset[str]], None], path: Path = MOUNTINFO) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[frozenset[str]], None],
+        background: Background,
+        path: Path = MOUNTINFO,
+    ) -> None:
         self._on_change = on_change
+        self._background = background
         self._path = path
         self._last: frozenset[str] | None = None
         self._looked = 0.0
@@ -93,12 +103,14 @@ class MountWatcher:
     def _look(self) -> None:
         self._timer = None
         self._looked = self._loop.time()
-        now = self._last
-        # There may be no descriptor left; there will be another look.
-        with suppress(OSError), self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
-            now = read_only_volumes(lines)
-        log.debug("mounts read", read_only=sorted(now or ()), changed=now != self._last)
-        if now is not None and now != self._last:
-            self._last = now
-            self._on_change(now)
+        with self._background.guard(WORK):
+            self._compare()
         self._look_after(_INTERVAL)
+
+    def _compare(self) -> None:
+        with self._path.open(encoding="utf-8", errors="surrogateescape") as lines:
+            now = read_only_volumes(lines)
+        log.debug("mounts read", read_only=sorted(now), changed=now != self._last)
+        if now != self._last:
+            self._on_change(now)
+            self._last = now

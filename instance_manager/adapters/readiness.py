@@ -7,7 +7,7 @@ import socket
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 
 from instance_manager.platform.backoff import exponential_backoff
@@ -33,9 +33,12 @@ _CHANNEL_OPTIONS = (
     # How long a connection waits for the start of HTTP/2, even if its channel has been closed.
     ("grpc.min_reconnect_backoff_ms", 2000),
 )
+_LONGEST_ERROR = 200
+"""Characters of what an instance says that are shown."""
+_NAMES = {number: name for name, number in health_pb2.HealthCheckResponse.ServingStatus.items()}
 _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 
-Check = grpc.aio.UnaryUnaryMultiCallable[Message, health_pb2.HealthCheckResponse]
+Check = grpc.aio.UnaryUnaryMultiCallable[Message, bytes]
 
 
 class HealthProbe:
@@ -48,8 +51,7 @@ class HealthProbe:
             async with asyncio.timeout(None) as limit:
                 budget = _Budget(within, limit)
                 try:
-                    target = await attempt.connect()
-                    await attempt.serving(target)
+                    await attempt.ready()
                 finally:
                     budget.close()
         except TimeoutError:
@@ -96,6 +98,19 @@ class _Attempt:
         self._unanswered = f"localhost:{port} accepts connections but answers no health check"
         self.missing = f"nothing listens on localhost:{port}"
 
+    async def ready(self) -> None:
+        """Return as soon as the instance serves; whatever goes wrong before that, it does not serve yet."""
+        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
+        while True:
+            try:
+                await self.serving(await self.connect())
+            except Exception as error:
+                log.exception("readiness check failed", port=self._port)
+                self.missing = f"the health check on localhost:{self._port} failed: {_short(repr(error))}"
+            else:
+                return
+            await asyncio.sleep(next(delays))
+
     async def connect(self) -> str:
         """Return the gRPC target of the port as soon as something listens on it."""
         delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
@@ -111,10 +126,11 @@ class _Attempt:
         """Return as soon as the health service there says SERVING."""
         self.missing = self._unanswered
         async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
-            check = channel.unary_unary(
+            check: Check = channel.unary_unary(
                 f"/{health.SERVICE_NAME}/Check",
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+                # Decoded here: gRPC would log a traceback for each answer that it cannot read.
+                response_deserializer=None,
             )
             delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
             while (missing := await self._ask(check)) is not None:
@@ -130,12 +146,25 @@ class _Attempt:
         except grpc.aio.AioRpcError as error:
             if error.code() in _NO_ANSWER:
                 return self._unanswered
-            says = f"{error.code().name}: {error.details()}"
+            says = f"{error.code().name}: {_short(error.details() or '')}"
         else:
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            status = _status(answer)
+            if status == health_pb2.HealthCheckResponse.SERVING:
                 return None
-            says = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+            says = _NAMES.get(status, f"what is no health status: {_short(repr(answer))}")
         return f"the health check on localhost:{self._port} says {says}"
+
+
+def _status(answer: bytes) -> int:
+    """Return the status in an answer, -1 if it is none."""
+    try:
+        return int(health_pb2.HealthCheckResponse.FromString(answer).status)
+    except DecodeError:
+        return -1
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…"
 
 
 async def _accepts(family: socket.AddressFamily, host: str, port: int) -> bool:

@@ -76,6 +76,8 @@ class Adoption:
             actions=actions,
             events=events,
         )
+        entry.logs = True
+        self._supervisor.logs.adopt(process.name, alive.pid if alive else None)
         self._supervisor.resume(entry, actions, events)
 
     async def _from_environment(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:
@@ -121,7 +123,12 @@ class Adoption:
         """
         if process.ports is None or not asked:
             return State.RUNNING
-        missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
+        try:
+            missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
+        except Exception:
+            # What one instance causes must not keep the daemon from taking over the others.
+            log.exception("readiness check failed", name=process.name, uuid=process.uuid)
+            return State.STARTING
         return State.STARTING if missing else State.RUNNING
 
     def _resume_replacements(self) -> None:

@@ -93,7 +93,7 @@ class History:
 
     async def _fetch(self) -> None:
         """Load the changes of earlier daemons, once for all callers."""
-        if self._fetching is None:
+        if self._fetching is None or _has_failed(self._fetching):
             self._fetching = asyncio.get_running_loop().create_task(self._fetch_past())
         await asyncio.shield(self._fetching)
 
@@ -105,3 +105,7 @@ class History:
             past.append(change)
         if past and past[-1].revision == self._first - 1:
             self._changes = deque([*past, *self._changes], maxlen=self._memory)
+
+
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

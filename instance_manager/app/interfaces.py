@@ -85,8 +85,21 @@ class Logs(Protocol):
     def writer(self, name: str) -> AbstractContextManager[int]:
         """Open the log of a process for appending; the descriptor is of /dev/null if that is impossible."""
 
-    def release(self, name: str) -> None:
-        """Report that a process that was given a writer has ended."""
+    def adopt(self, name: str, pid: int | None) -> None:
+        """Go on with the log of a process of an earlier daemon, as if it had been given a writer.
+
+        Args:
+            name: name of the process.
+            pid: its PID; None if it has ended.
+        """
+
+    def release(self, name: str, *, failed: bool = False) -> None:
+        """Report that a process that was given a writer, or whose log was adopted, is gone.
+
+        Args:
+            name: name of the process.
+            failed: whether it ended in error; its log is kept longer.
+        """
 
     def read(self, name: str, *, follow: bool, tail: int | None) -> AsyncGenerator[str, None]:
         """Stream the lines of a log, without line ends.

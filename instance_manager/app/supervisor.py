@@ -29,7 +29,7 @@ from instance_manager.core.errors import (
 from instance_manager.core.events import ConditionObserved, Event, SpawnFailed, StopRequested
 from instance_manager.core.lifecycle import begin, step
 from instance_manager.core.ports import PortRange
-from instance_manager.core.process import Body, Process
+from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec, validate_spec
 from instance_manager.platform.clock import Cancellable, Clock
 
@@ -328,7 +328,7 @@ class Supervisor:
         process = entry.process
         self.registry.remove(entry)
         if entry.logs:
-            self.logs.release(process.name)
+            self.logs.release(process.name, failed=process.state is State.ERROR)
         log.info("process deleted", name=process.name, uuid=process.uuid)
         if not self.registry.entries():
             self._ended.set()

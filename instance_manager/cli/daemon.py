@@ -11,7 +11,7 @@ from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
 from instance_manager.cli.spdk import spdk_options, spdk_target
 from instance_manager.cli.tls import TlsChoice, is_required, tls_options
-from instance_manager.cli.units import Seconds
+from instance_manager.cli.units import Seconds, parse_duration, parse_size
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.platform import contract
 
@@ -80,6 +80,23 @@ Examples:
     show_default=True,
     metavar="MIB",
     help="Largest size of a log file; the oldest part of a larger one is dropped.",
+)
+@click.option(
+    "--log-keep-age",
+    type=parse_duration,
+    default="7d",
+    show_default=True,
+    metavar="DURATION",
+    help="Remove the log of an instance so long after it is gone, such as 12h or 7d; 0 for never.",
+)
+@click.option(
+    "--log-keep-size",
+    type=parse_size,
+    default="1Gi",
+    show_default=True,
+    metavar="SIZE",
+    help="Remove the oldest logs of instances that are gone when all of these are larger, such as 500Mi; "
+    "0 for never. Those of the last 10 that ended in error go last.",
 )
 @click.option(
     "--echo-logs/--no-echo-logs",
@@ -151,6 +168,8 @@ def cli(
     ready_timeout: float,
     shutdown_grace: float,
     log_max_size: int,
+    log_keep_age: int,
+    log_keep_size: int,
     echo_logs: bool,
     state_dir: Path,
     on_stop: str,
@@ -179,6 +198,7 @@ def cli(
     from instance_manager.api.server import AddressError, listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
+    from instance_manager.core.log_retention import LogLimits
     from instance_manager.core.ports import parse_port_range
     from instance_manager.platform import logging
 
@@ -196,6 +216,7 @@ def cli(
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
+            log_keep=LogLimits(log_keep_age, log_keep_size),
             echo_logs=echo_logs,
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),

@@ -10,6 +10,7 @@ from instance_manager.cli.connection import call
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import on_terminal
 from instance_manager.cli.root import Globals
+from instance_manager.platform import contract
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
@@ -76,13 +77,14 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
     tls = options.tls
-    listed, reason = _listed()
+    listed, failing, reason = _listed()
     findings = examine(
         gather(
             state_dir,
             logs_dir,
             span,
             listed=listed,
+            failing=failing,
             daemon=reason,
             tls_dir=None if tls.absent else tls.folder,
             peer_name=tls.peer_name,
@@ -93,17 +95,35 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _listed() -> tuple[dict[str, tuple[int, int]] | None, str]:
-    """Return the ports of each listed process by UUID, or None and why the daemon did not answer."""
+def _listed() -> tuple[dict[str, tuple[int, int]] | None, list[str], str]:
+    """Ask the daemon.
 
-    async def ask(client: "Client") -> dict[str, tuple[int, int]]:
+    Returns:
+        The ports of each listed process by UUID, None if it did not answer; the names of its background work
+        that fails; why it did not answer.
+    """
+
+    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str]]:
         statuses = [process.status for process in (await client.process_list()).values()]
-        return {status.uuid: (status.port_start, status.port_end) for status in statuses}
+        listed = {status.uuid: (status.port_start, status.port_end) for status in statuses}
+        return listed, [name for name in contract.BACKGROUND_WORKS if await _fails(client, name)]
 
     try:
-        return call(ask), ""
+        return *call(ask), ""
     except Failure as failure:
-        return None, str(failure)
+        return None, [], str(failure)
+
+
+async def _fails(client: "Client", work: str) -> bool:
+    import grpc
+    import grpc.aio
+
+    try:
+        return await client.health(f"{contract.BACKGROUND_HEALTH}/{work}") != "SERVING"
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:  # this daemon does no such work
+            return False
+        raise
 
 
 def _show(findings: list["Finding"], form: str) -> None:

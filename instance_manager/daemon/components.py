@@ -5,11 +5,18 @@ import uuid
 from dataclasses import dataclass
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
+from instance_manager.adapters.journal.journal import WORK as JOURNAL_CHECK
 from instance_manager.adapters.logs import LogFiles
+from instance_manager.adapters.logs.files import WORKS as LOG_WORKS
 from instance_manager.adapters.metrics import Endpoints, Lifecycles, LoopLag, MetricsSources, RpcMetrics
+from instance_manager.adapters.metrics.lag import WORK as EVENT_LOOP_LAG
+from instance_manager.adapters.metrics.server import WORK as METRICS_SERVER
+from instance_manager.adapters.mounts import WORK as MOUNTS
 from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
+from instance_manager.adapters.spdk.watch import WORK as SPDK_WATCH
+from instance_manager.adapters.tls.reloader import WORK as CERTIFICATES
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.audit_service import AuditService
 from instance_manager.api.event_service import EventService
@@ -26,15 +33,22 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
+from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
 from instance_manager.platform.contract import GUARD_VARIABLE
 from instance_manager.platform.logging import control as log_control
+
+HEALTH_REPORT = "health-report"
+"""Name of the background work that tells the health service what has changed."""
+LOG_HISTORY = "log-history"
+"""Name of the one that reads how the instances ended whose logs are there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
     """The components of the daemon, not opened yet."""
 
+    background: Background
     spawner: ProcessSpawner
     adopter: OsProcessAdopter
     logs: LogFiles
@@ -56,10 +70,17 @@ def build(
 ) -> Components:
     """Put the components together; nothing is opened yet."""
     clock = LoopClock()
+    background = Background(*_works(settings))
     readiness = HealthProbe()
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
     adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
-    logs = LogFiles(settings.logs_dir, max_size=settings.log_max_size, echo=1 if settings.echo_logs else None)
+    logs = LogFiles(
+        settings.logs_dir,
+        max_size=settings.log_max_size,
+        echo=1 if settings.echo_logs else None,
+        keep=settings.log_keep,
+        background=background,
+    )
     rpc_metrics, lifecycles, lag = RpcMetrics(), Lifecycles(), LoopLag()
     events = EventLog(clock.now, store=journal)
     events.observe(lifecycles.on_change)
@@ -77,7 +98,7 @@ def build(
     trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.changed.observe(lambda _: pings.ping())
-    v2 = SpdkConnection(settings.spdk, pings.ping) if settings.spdk else None
+    v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
     instance_v2 = InstanceV2(v2.instances if v2 else None)
     services: list[Service] = [
         ProcessService(supervisor, replacer),
@@ -93,6 +114,7 @@ def build(
         no_sockets=lambda: spawner.descriptors() | adopter.descriptors(),
     )
     return Components(
+        background=background,
         spawner=spawner,
         adopter=adopter,
         logs=logs,
@@ -104,12 +126,38 @@ def build(
         lifecycles=lifecycles,
         lag=lag,
         endpoints=Endpoints(
-            MetricsSources(supervisor, journal, logs, reloader, pings_merged=lambda: pings.overflows),
+            MetricsSources(
+                supervisor,
+                journal,
+                logs,
+                reloader,
+                works=background.works,
+                pings_merged=lambda: pings.overflows,
+            ),
             rpc=rpc_metrics,
             lifecycles=lifecycles,
             lag=lag,
         ),
     )
+
+
+def _works(settings: DaemonSettings) -> list[str]:
+    """Return the names of the background work, in metrics from the start."""
+    names = [
+        *LOG_WORKS,
+        MOUNTS,
+        JOURNAL_CHECK,
+        EVENT_LOOP_LAG,
+        METRICS_SERVER,
+        HEALTH_REPORT,
+        LOG_HISTORY,
+        EVENT_LOOP,
+    ]
+    if settings.spdk:
+        names.append(SPDK_WATCH)
+    if settings.tls:
+        names.append(CERTIFICATES)
+    return names
 
 
 def _guard() -> int | None:

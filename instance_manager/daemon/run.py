@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.metrics import EndpointError, Endpoints, MetricsServer, Phase
+from instance_manager.adapters.metrics import EndpointError, MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import (
@@ -22,10 +22,12 @@ from instance_manager.api.server import (
     GrpcServer,
     refuse_exposed,
 )
-from instance_manager.core.process import Process
-from instance_manager.daemon.components import Components, build
+from instance_manager.core.process import Process, State
+from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
+from instance_manager.platform.background import Background
+from instance_manager.platform.contract import BACKGROUND_HEALTH
 from instance_manager.platform.linux import boot_id
 
 log = structlog.get_logger(__name__)
@@ -72,15 +74,17 @@ async def serve(settings: DaemonSettings) -> int:
         stack.callback(journal.close)
         components = build(settings, state_dir, journal, reloader)
         server = components.server
-        reporter = _Reporter(server)
+        background = components.background
+        stack.push_async_callback(background.close)
+        reporter = _Reporter(server, background)
         history = components.supervisor.events.history
         journal.follow(components.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
-        journal.start_health_check()
+        journal.start_health_check(background)
         components.lifecycles.adopt(record.process for record in records)
-        components.lag.open()
+        components.lag.open(background)
         stack.callback(components.lag.close)
-        stack.push_async_callback(await _serve_metrics(settings, components.endpoints))
+        stack.push_async_callback(await _serve_metrics(settings, components))
 
         reload = reloader.look_now if reloader else lambda: None
         signals = Signals(components.supervisor.force_shutdown, reload)
@@ -96,18 +100,23 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
-        mounts = MountWatcher(components.supervisor.observe_mounts)
+        background.start(LOG_HISTORY, _remove_old_logs(components, journal))
+        mounts = MountWatcher(components.supervisor.observe_mounts, background)
         mounts.open()
         stack.callback(mounts.close)
 
         offsets = (0,) if settings.listen.path else (0, INSTANCE_SERVICE_OFFSET)
         bound = [server.bind(settings.listen.shifted(offset)) for offset in offsets]
         if reloader:
-            reloader.follow(reporter.under(CERTIFICATES_HEALTH))
+            reloader.follow(reporter.under(CERTIFICATES_HEALTH), background)
             stack.callback(reloader.close)
         await server.start()
-        addresses = [address.target for address in bound]
-        log.info("serving", addresses=addresses, pid=os.getpid(), tls=reloader is not None)
+        log.info(
+            "serving",
+            addresses=[address.target for address in bound],
+            pid=os.getpid(),
+            tls=reloader is not None,
+        )
         components.endpoints.phase = Phase.SERVING
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
@@ -136,15 +145,26 @@ def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
     return None
 
 
+async def _remove_old_logs(components: Components, journal: SqliteJournal) -> None:
+    """Remove logs from now on, by how their instances ended under earlier daemons too."""
+    retention = components.logs.retention
+    with components.background.guard(LOG_HISTORY):
+        async for change in journal.changes():
+            if change.deleted:
+                failed = change.process.state is State.ERROR
+                retention.ended(change.process.name, change.time, failed=failed)
+    retention.open(components.background)
+
+
 async def _serve_metrics(
-    settings: DaemonSettings, endpoints: Endpoints
+    settings: DaemonSettings, components: Components
 ) -> Callable[[], Coroutine[Any, Any, None]]:
     """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
 
     Raises:
         EndpointError: if the address was named and cannot be listened on.
     """
-    server = MetricsServer(endpoints.get)
+    server = MetricsServer(components.endpoints.get, components.background)
     if settings.metrics_listen is not None:
         try:
             bound = await server.open(settings.metrics_listen)
@@ -161,20 +181,31 @@ async def _serve_metrics(
 class _Reporter:
     """Reports parts of the daemon to the health service, each under a name of its own."""
 
-    def __init__(self, server: GrpcServer) -> None:
+    def __init__(self, server: GrpcServer, background: Background) -> None:
         self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._reports: set[asyncio.Task[None]] = set()
+        self._background = background
+        self._follow_background()
 
     def under(self, name: str) -> Callable[[bool], None]:
         """Return a function to call with whether the part of this name is healthy."""
 
         def report(healthy: bool) -> None:
-            task = self._loop.create_task(self._server.report(name, healthy=healthy))
-            self._reports.add(task)
-            task.add_done_callback(self._reports.discard)
+            self._background.start(HEALTH_REPORT, self._server.report(name, healthy=healthy))
 
         return report
+
+    def _follow_background(self) -> None:
+        """Report each background work from now on, and all of it together."""
+
+        def report(name: str, healthy: bool) -> None:
+            self.under(f"{BACKGROUND_HEALTH}/{name}")(healthy)
+            self.under(BACKGROUND_HEALTH)(not any(work.error for work in works.values()))
+
+        works = self._background.works
+        for name in works:
+            report(name, healthy=True)
+        self._background.observe(report)
+        asyncio.get_running_loop().set_exception_handler(self._background.on_loop_error)
 
 
 async def _shut_down(components: Components, settings: DaemonSettings) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from instance_manager.app.supervisor import Settings
 from instance_manager.core.addresses import Address
+from instance_manager.core.log_retention import LogLimits
 
 
 class OnStop(StrEnum):
@@ -38,6 +39,8 @@ class DaemonSettings:
     """Seconds from the start of a shutdown to SIGKILL."""
     log_max_size: int
     """Largest size of a log file in bytes."""
+    log_keep: LogLimits
+    """How long the logs of instances that are gone are kept."""
     echo_logs: bool
     state_dir: Path
     """Where the journal and the guard's records are; used by one daemon at a time."""

@@ -38,10 +38,12 @@ def examine(facts: Facts) -> list[Finding]:
     """Run all checks."""
     checks: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
         _daemon,
+        _background,
         _certificates,
         _state_dir,
         _journal,
         _logs_dir,
+        _outputs,
         _ephemeral_ports,
         _listeners,
         _limits,
@@ -56,6 +58,16 @@ def _daemon(facts: Facts) -> Iterator[Finding]:
         yield Finding("daemon", Severity.ERROR, f"does not answer: {facts.daemon}", hint)
     else:
         yield Finding("daemon", Severity.OK, f"answers and lists {len(facts.listed)} processes")
+
+
+def _background(facts: Facts) -> Iterable[Finding]:
+    if facts.listed is None:
+        return
+    for name in facts.failing:
+        hint = "it is tried again; for the reason, search the daemon's log for: background work failed"
+        yield Finding("background work", Severity.ERROR, f"{name} of the daemon fails", hint)
+    if not facts.failing:
+        yield Finding("background work", Severity.OK, "all of the daemon's goes on")
 
 
 def _certificates(facts: Facts) -> Iterator[Finding]:
@@ -131,15 +143,41 @@ def _logs_dir(facts: Facts) -> Iterator[Finding]:
         yield Finding("log directory", Severity.ERROR, f"{path} cannot be written", hint)
     elif found.free_bytes < _LITTLE_SPACE or (found.free_files is not None and found.free_files < _FEW):
         files = "" if found.free_files is None else f" and {found.free_files} files"
-        message = f"{path} is nearly full: {found.free_bytes >> 20} MiB{files} left"
-        yield Finding("log directory", Severity.ERROR, message, "remove old logs")
+        message = f"{path} is nearly full: {found.free_bytes >> 20} MiB{files} left; {_stock(found)}"
+        hint = (
+            "lower --log-keep-age or --log-keep-size; do not remove the log of a living process, which "
+            "goes on to fill it, but shorten it: truncate -s 0 NAME.log"
+        )
+        yield Finding("log directory", Severity.ERROR, message, hint)
     elif found.file_system in logs.TRIMS_IN_PLACE:
-        message = f"{path}: {found.file_system}, {found.free_bytes >> 20} MiB free"
+        message = f"{path}: {found.file_system}, {found.free_bytes >> 20} MiB free, {_stock(found)}"
         yield Finding("log directory", Severity.OK, message)
     else:
         hint = f"use {' or '.join(logs.TRIMS_IN_PLACE)}: there old lines are cut off without copying the rest"
-        message = f"{path} is on {found.file_system or 'an unknown file system'}"
+        message = f"{path} is on {found.file_system or 'an unknown file system'}; {_stock(found)}"
         yield Finding("log directory", Severity.WARNING, message, hint)
+
+
+def _stock(found: logs.LogDirInspection) -> str:
+    return f"{found.files} logs take {found.size >> 20} MiB"
+
+
+def _outputs(facts: Facts) -> Iterable[Finding]:
+    wrong = False
+    for pid, name, _ in facts.living:
+        found = logs.inspect_output(pid)
+        if found is None:
+            continue
+        if found.lost:
+            hint = "its log could not be opened when it was started; only a new process gets one"
+            yield Finding("logs", Severity.WARNING, f"logs of {name} are lost for its lifetime", hint)
+        elif found.removed:
+            hint = f"it still takes space and grows; shorten it: truncate -s 0 /proc/{pid}/fd/1"
+            message = f"the log of {name} was removed, but process {pid} goes on to write it"
+            yield Finding("logs", Severity.WARNING, message, hint)
+        wrong = wrong or found.lost or found.removed
+    if not wrong:
+        yield Finding("logs", Severity.OK, "every living instance writes its log")
 
 
 def _ephemeral_ports(facts: Facts) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ class Facts:
     """PID, name and UUID of each living process that daemons with this state directory have started."""
     certificates: tls.CertificateInspection | None = None
     """None for plain text."""
+    failing: Collection[str] = ()
+    """Names of the daemon's background work that fails."""
 
 
 def gather(
@@ -33,6 +35,7 @@ def gather(
     port_range: PortRange,
     *,
     listed: dict[str, tuple[int, int]] | None,
+    failing: Collection[str],
     daemon: str,
     tls_dir: Path | None,
     peer_name: str,
@@ -48,4 +51,5 @@ def gather(
         daemon,
         [(each.identity.pid, each.name, each.uuid) for each in living],
         None if tls_dir is None else tls.inspect(tls_dir, peer_name),
+        failing,
     )

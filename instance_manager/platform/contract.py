@@ -29,6 +29,28 @@ FOLLOW_METADATA = "instance-manager-follow"
 TAIL_METADATA = "instance-manager-tail"
 """Metadata of the same: the number of lines to start with."""
 
+BACKGROUND_HEALTH = "background"
+"""Name under which the health service tells of all background work; with a slash and its name, of each."""
+BACKGROUND_WORKS = (
+    "certificates",
+    "event-loop",
+    "event-loop-lag",
+    "health-report",
+    "journal-check",
+    "log-adopt",
+    "log-echo",
+    "log-follow",
+    "log-history",
+    "log-probe",
+    "log-retention",
+    "log-trim",
+    "log-watch",
+    "metrics-server",
+    "mounts",
+    "spdk-watch",
+)
+"""Names of the daemon's background work."""
+
 
 def exit_record_name(pid: int, start_time: int | str) -> str:
     """Return the file name of an exit record; a reused PID has another start time (in ticks since boot)."""

@@ -1,10 +1,13 @@
 """Writing to a descriptor without ever waiting for its reader. The guard and the stub load this too."""
 
+import errno
 import os
 import select
 import stat
 import time
 from collections import deque
+
+_NO_READER = (errno.EPIPE, errno.EBADF)
 
 
 class NonBlockingWriter:
@@ -19,8 +22,10 @@ class NonBlockingWriter:
         self.fd = _open_nonblocking(fd)
         self.lost = 0
         """Number of lines dropped since the last one that was accepted."""
-        self.broken = False
-        """Whether the last attempt to write failed."""
+        self.lost_in_all = 0
+        """Number of lines dropped since the start."""
+        self.error = 0
+        """Error number of the last attempt to write; 0 if it did not fail."""
         self.pending = 0
         """Bytes that wait to be written."""
         self._is_shared = self.fd == fd
@@ -31,6 +36,16 @@ class NonBlockingWriter:
         """Lines to write; of the first one, perhaps only the rest."""
         self._torn = False
         """Whether the last byte written is in the middle of a line."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self.error != 0
+
+    @property
+    def has_no_reader(self) -> bool:
+        """Whether no attempt will succeed any more; any other failure may pass."""
+        return self.error in _NO_READER
 
     def write(self, lines: bytes) -> None:
         """Write one or several whole lines, now or later, or drop them."""
@@ -43,8 +58,8 @@ class NonBlockingWriter:
         if not self.flush():
             return
         if self._lines and self.pending > self._room and self._lines[-1] is lines:
-            self.pending -= len(self._lines.pop())
-            self.lost += 1
+            self.pending -= len(lines)
+            self._lose(self._lines.pop())
         else:
             self.lost = 0
 
@@ -54,7 +69,7 @@ class NonBlockingWriter:
             while self._lines:
                 line = self._lines[0]
                 written = self._write(line)
-                self.broken = False
+                self.error = 0
                 self._torn = not line.endswith(b"\n", 0, written)
                 self.pending -= written
                 if written == len(line):
@@ -63,9 +78,9 @@ class NonBlockingWriter:
                     self._lines[0] = line[written:]
         except BlockingIOError:
             pass
-        except OSError:
-            self.broken = True
-            self.lost += len(self._lines)
+        except OSError as error:
+            self.error = error.errno or errno.EIO
+            self._lose(*self._lines)
             self._lines.clear()
             self.pending = 0
             return False
@@ -82,6 +97,12 @@ class NonBlockingWriter:
         """Close the descriptor, unless it is the one that was given."""
         if not self._is_shared:
             os.close(self.fd)
+
+    def _lose(self, *dropped: bytes) -> None:
+        # A line end at the start belongs to the torn line before.
+        count = sum(max(1, lines.count(b"\n", 1)) for lines in dropped)
+        self.lost += count
+        self.lost_in_all += count
 
     def _write(self, data: bytes) -> int:
         if not self._is_shared:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError
+from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, journal
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
 from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.platform.background import Background
 from tests.support.disks import tmpfs
 
 PROCESS = Process(
@@ -56,7 +58,7 @@ class CheckedJournal:
 @pytest.fixture
 async def checked(path: Path) -> AsyncIterator[CheckedJournal]:
     checked = CheckedJournal(path)
-    checked.journal.start_health_check()
+    checked.journal.start_health_check(Background())
     yield checked
     checked.journal.close()
 
@@ -145,7 +147,7 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
     following = CheckedJournal(state.journal)
     assert following.records == [RECORD]
     assert "cannot write" in following.journal.last_error
-    following.journal.start_health_check()
+    following.journal.start_health_check(Background())
     subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
     async with asyncio.timeout(20):
         await following.recovered.wait()
@@ -164,3 +166,24 @@ async def test_what_can_be_read_but_not_written_at_the_start_is_believed_and_not
         assert "cannot write" in following.last_error
     assert [file.name for file in path.parent.glob("*.unusable*")] == []
     following.close()
+
+
+async def test_an_error_in_the_check_that_nobody_foresaw_does_not_end_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = CheckedJournal(path)
+    background = Background(first_delay=0.01)
+    errors = [LookupError("odd")]
+    catch_up = checked.journal._catch_up
+
+    def failing() -> bool:
+        if errors:
+            raise errors.pop()
+        return catch_up()
+
+    monkeypatch.setattr(checked.journal, "_catch_up", failing)
+    checked.journal.start_health_check(background)
+    os.unlink(path)  # noqa: PTH108 - pathlib would be another thing to await
+    await checked.well_again()
+    assert background.works[journal.WORK].failures == 1
+    checked.journal.close()

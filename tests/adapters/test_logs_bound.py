@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.logs import files, trim
+from instance_manager.adapters.logs import trim, trimmer
 from instance_manager.adapters.logs.trim import Cut, drop_head
 from tests.support.processes import LagMeter, StartWild, ended, open_logs
 
@@ -63,7 +63,7 @@ class Cuts:
         self._enough = asyncio.Event()
         self.all: list[Cut] = []
         self.threads: set[str] = set()
-        monkeypatch.setattr(files, "drop_head", self._drop_head)
+        monkeypatch.setattr(trimmer, "drop_head", self._drop_head)
 
     def _drop_head(self, fd: int, count: int, most: int) -> Cut:
         cut = drop_head(fd, count, most)
@@ -128,7 +128,7 @@ async def test_a_wild_writer_stays_under_the_bound_and_no_recent_line_is_lost_or
     assert len(numbered) * 100 > 12 * MIB
     assert 24 * MIB < sampler.largest <= 32 * MIB
     assert +logs.failure_counts == {}
-    assert all(name.startswith("log-trim") for name in cuts.threads)
+    assert all(name.startswith("logs-") for name in cuts.threads)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < wall / 2, f"{cpu:.2f} s of {wall:.2f} s"
     assert lag.longest < 0.1
@@ -163,8 +163,8 @@ async def test_a_file_that_cannot_be_cut_is_tried_again_later_and_counted(
             loop.call_soon_threadsafe(again.set)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(files, "drop_head", fail)
-    monkeypatch.setattr(files, "_TRIM_RETRY", 0.2)
+    monkeypatch.setattr(trimmer, "drop_head", fail)
+    monkeypatch.setattr(trimmer, "_RETRY", 0.2)
     async with open_logs(tmp_path, max_size=MIB) as logs:
         begun = time.monotonic()
         with logs.writer("a") as fd:

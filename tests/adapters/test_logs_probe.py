@@ -113,6 +113,25 @@ async def test_a_full_disk_is_counted_and_told_once_and_so_is_its_end(
     assert [event["event"] for event in told.events] == ["log trouble", "logs can be written again"]
 
 
+async def test_when_logs_can_be_written_again_those_that_are_lost_all_the_same_are_named(
+    logs: LogFiles, disk: Path, told: Told
+) -> None:
+    filling = disk / "filling"
+    filling.write_bytes(b"x" * (64 << 10))
+    await told.event("log trouble")
+    (disk / "a.log").symlink_to("elsewhere")  # which is no log
+    with logs.writer("a"):
+        pass
+    assert (await told.event("the logs of a process are lost for its lifetime"))["name"] == "a"
+    filling.unlink()
+    again = await told.event(
+        "logs can be written again, but not those of the processes that were started without one"
+    )
+    assert again["lost"] == ["a"]
+    logs.release("a")
+    assert "logs can be written again" not in [event["event"] for event in told.events]
+
+
 async def test_a_directory_that_has_become_read_only_is_told(
     logs: LogFiles, disk: Path, told: Told, attempts: Attempts
 ) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from asyncinotify import Inotify, Mask
+from structlog.testing import capture_logs
 
-from instance_manager.adapters.logs import LogFiles, files, watcher
+from instance_manager.adapters.logs import LogFiles, outputs, watcher
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from tests.support.disks import tmpfs
@@ -95,7 +96,19 @@ async def test_the_directory_is_created(tmp_path: Path) -> None:
     assert (tmp_path / "not" / "yet" / "there" / "a.log").read_text() == "one\n"
 
 
-@pytest.mark.parametrize("wrong", ["missing", "a file", "read-only", "no room"])
+async def test_a_directory_that_was_removed_is_created_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    async with open_logs(folder) as logs:
+        write_as_a_process(logs, "a", "before")
+        await let_go(logs)
+        (folder / "a.log").unlink()
+        folder.rmdir()
+        write_as_a_process(logs, "a", "after")
+        assert (folder / "a.log").read_text() == "after\n"
+        assert (logs.lost, +logs.failure_counts) == (0, {})
+
+
+@pytest.mark.parametrize("wrong", ["a file", "read-only", "no room"])
 async def test_a_process_starts_without_a_log_if_the_directory_is_of_no_use(
     tmp_path: Path, mount: Callable[[str], Path], wrong: str
 ) -> None:
@@ -109,17 +122,19 @@ async def test_a_process_starts_without_a_log_if_the_directory_is_of_no_use(
             folder = mount("size=64k,nr_inodes=2")
             (folder / "other").touch()
     async with open_logs(folder) as logs:
-        if wrong == "missing":
-            folder.rmdir()
         before = logs.failure_counts["open"]
-        with logs.writer("a") as fd:
+        with capture_logs() as told, logs.writer("a") as fd:
             assert descriptors()[fd] == os.devnull
             echo("lost", fd)
+        lines = [line for line in told if line["event"] == "the logs of a process are lost for its lifetime"]
+        assert [line["name"] for line in lines] == ["a"]
+        assert logs.lost == 1
         assert logs.failure_counts["open"] == before + 1
         assert logs.failure_counts["directory"] == (wrong == "a file")
         with pytest.raises(NotFoundError):
             await anext(logs.read("a", follow=False, tail=None))
         logs.release("a")
+        assert logs.lost == 0
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "named pipe", "directory", "device"])
@@ -212,7 +227,7 @@ async def test_a_writer_that_failed_does_not_end_the_log_of_another_process_of_t
             def fail(_: Path) -> int:
                 raise OSError(errno.EMFILE, "Too many open files")
 
-            patch.setattr(files, "open_for_writer", fail)
+            patch.setattr(outputs, "open_for_writer", fail)
             with pytest.raises(ResourceExhaustedError), logs.writer("a"):
                 pass
         logs.release("a")
@@ -367,3 +382,47 @@ async def test_an_overflow_of_inotify_loses_no_file(logs: LogFiles, monkeypatch:
         async with asyncio.timeout(20):
             await each.changed(version)
         logs.release("a")
+
+
+async def test_a_process_is_followed_though_another_of_its_name_has_no_log(tmp_path: Path) -> None:
+    """As in a replace."""
+    async with open_logs(tmp_path) as logs:
+        (tmp_path / "a.log").mkdir()
+        with logs.writer("a"):
+            (tmp_path / "a.log").rmdir()
+            with logs.writer("a") as fd:
+                os.write(fd, b"one\n")
+                lines = logs.read("a", follow=True, tail=None)
+                async with asyncio.timeout(20):
+                    assert await anext(lines) == "one"
+                    os.write(fd, b"two\n")
+                    assert await anext(lines) == "two"
+                await lines.aclose()
+        logs.release("a")
+        logs.release("a")
+        assert logs.lost == 0
+
+
+@pytest.mark.parametrize("taken", ["stdout", "stderr", "neither"])
+def test_only_a_log_is_taken_for_the_log_of_a_process(tmp_path: Path, taken: str) -> None:
+    path, foreign = tmp_path / "logs" / "a.log", tmp_path / "data"
+    path.parent.mkdir()
+    with path.open("wb") as log, foreign.open("wb") as other:
+        process = subprocess.Popen(
+            ["/bin/sleep", "1000"],
+            stdout=log if taken == "stdout" else other,
+            stderr=log if taken == "stderr" else other,
+        )
+    path.rename(path.with_name("a.log.1"))
+    try:
+        if taken == "neither":
+            with pytest.raises(FileNotFoundError):
+                outputs.open_output(process.pid, path)
+        else:
+            fd = outputs.open_output(process.pid, path)
+            assert fd is not None
+            assert os.path.samestat(os.fstat(fd), path.with_name("a.log.1").stat())
+            os.close(fd)
+    finally:
+        process.kill()
+        process.wait()

@@ -17,6 +17,7 @@ from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.platform.background import Background
 
 NEW = Process(spec=ProcessSpec(name="r", binary="/bin/r"), uuid="u")
 ALIVE = replace(NEW, identity=Identity(1, 1), body=Body.ALIVE)
@@ -182,7 +183,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_loop_that_was_kept_from_running_is_told_and_warned_of() -> None:
     lag = LoopLag(interval=0.05)
     with capture_logs() as logged:
-        lag.open()
+        lag.open(Background())
         time.sleep(1.2)  # noqa: ASYNC251 - this is what is to be found out
         await until(lambda: lag.stalls == 1)
         longest = lag.longest
@@ -200,12 +201,12 @@ async def test_a_loop_that_was_kept_from_running_is_told_and_warned_of() -> None
 
 async def test_a_loop_that_is_looked_at_no_more_leaves_no_timer() -> None:
     lag = LoopLag(interval=0.01)
-    lag.open()
+    lag.open(Background())
     await until(lambda: figures(lag)["event_loop_lag_seconds_count"] >= 1)
     lag.close()
     count = figures(lag)["event_loop_lag_seconds_count"]
     other = LoopLag(interval=0.01)
-    other.open()
+    other.open(Background())
     await until(lambda: figures(other)["event_loop_lag_seconds_count"] >= 5)
     other.close()
     assert figures(lag)["event_loop_lag_seconds_count"] == count

@@ -27,6 +27,7 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.addresses import Address
 from instance_manager.core.ports import PortRange
+from instance_manager.platform.background import Background
 from tests.support.fakes import (
     FakeClock,
     FakeJournal,
@@ -50,7 +51,7 @@ def get(path: str) -> Response:
 @pytest.fixture
 async def address() -> AsyncIterator[Address]:
     """Where pages are served."""
-    serving = MetricsServer(get)
+    serving = MetricsServer(get, Background())
     (bound,) = await serving.open(LOOPBACK)
     yield bound
     await serving.close()
@@ -168,9 +169,23 @@ async def test_when_there_are_more_callers_than_room_the_oldest_is_hung_up_on_an
     assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
 
 
+async def test_an_error_that_nobody_foresaw_ends_one_connection_and_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    background = Background()
+    serving = MetricsServer(get, background)
+    (bound,) = await serving.open(LOOPBACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(serving, "_answer", None)
+        assert await ask(bound, b"GET / HTTP/1.1\r\n\r\n") == b""
+        assert background.works["metrics-server"].failures == 1
+    assert status(await ask(bound, b"GET / HTTP/1.1\r\n\r\n")) == 200
+    await serving.close()
+
+
 async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
     before, tasks = open_sockets(), asyncio.all_tasks()
-    serving = MetricsServer(get)
+    serving = MetricsServer(get, Background())
     (bound,) = await serving.open(LOOPBACK)
     reader, writer = await asyncio.open_connection(bound.host, bound.port)
     writer.write(b"GET /")
@@ -184,14 +199,14 @@ async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
 
 async def test_an_address_in_use_is_refused_and_says_what_to_do(address: Address) -> None:
     with pytest.raises(EndpointError, match=r"^cannot serve metrics on 127.0.0.1:\d+: .*--metrics-listen"):
-        await MetricsServer(get).open(address)
+        await MetricsServer(get, Background()).open(address)
     with pytest.raises(EndpointError, match=r"^cannot serve metrics on nowhere\.invalid:1: "):
-        await MetricsServer(get).open(Address("nowhere.invalid", 1))
+        await MetricsServer(get, Background()).open(Address("nowhere.invalid", 1))
 
 
 async def test_it_listens_on_ipv6_and_on_every_address() -> None:
     for host in ("::1", ""):
-        serving = MetricsServer(get)
+        serving = MetricsServer(get, Background())
         try:
             bound = await serving.open(Address(host, 0))
         except EndpointError as error:
@@ -210,12 +225,21 @@ class Journal(FakeJournal):
     last_error = ""
 
 
+class Stock:
+    """Logs that are kept."""
+
+    files, size, removed = 5, 4096, 2
+
+
 class Logs(FakeLogs):
     """Logs without trouble."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failure_counts = {"open": 2}
+        self.lost = 1
+        self.echo_lines_lost = 3
+        self.retention = Stock()
 
 
 @pytest.fixture
@@ -260,6 +284,7 @@ class Certificates:
     expires_at = 1.9e9
     healthy = False
     renewals = 2
+    failures = 3
 
 
 async def test_certificates_are_told_of_where_there_are_any(pages: Callable[..., Endpoints]) -> None:
@@ -267,6 +292,7 @@ async def test_certificates_are_told_of_where_there_are_any(pages: Callable[...,
         b"\ninstance_manager_certificate_expiry_timestamp_seconds 1.9e+09\n",
         b"\ninstance_manager_certificates_up 0.0\n",
         b"\ninstance_manager_certificate_renewals_total 2.0\n",
+        b"\ninstance_manager_certificate_renewal_failures_total 3.0\n",
     )
     without, body = pages().get("/metrics").body, pages(certificates=Certificates()).get("/metrics").body
     for line in expected:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters import mounts
 from instance_manager.adapters.mounts import MountWatcher, read_only_volumes
 from instance_manager.core.conditions import volume_key
+from instance_manager.platform.background import Background
 from tests.support.processes import LagMeter, descriptors
 
 KEY, OTHER = volume_key("vol"), volume_key("other")
@@ -107,13 +108,40 @@ class Seen:
 async def watching(key: str, path: Path = mounts.MOUNTINFO) -> AsyncIterator[Seen]:
     before = descriptors()
     seen = Seen(key)
-    watcher = MountWatcher(seen, path)
+    watcher = MountWatcher(seen, Background(), path)
     watcher.open()
     try:
         yield seen
     finally:
         watcher.close()
     assert descriptors().items() <= before.items()
+
+
+async def test_an_error_of_whoever_is_told_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "_INTERVAL", 0.01)
+    path = tmp_path / "mountinfo"
+    path.write_text(line(options="ro"))
+    background = Background()
+    told: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+    errors = [RuntimeError("nobody foresaw it")]
+
+    def on_change(found: frozenset[str]) -> None:
+        if errors:
+            raise errors.pop()
+        told.put_nowait(found)
+
+    watcher = MountWatcher(on_change, background, path)
+    watcher.open()
+    try:
+        async with asyncio.timeout(20):
+            assert await told.get() == {KEY}
+            path.write_text(line())
+            assert await told.get() == frozenset()
+    finally:
+        watcher.close()
+    assert background.works[mounts.WORK].failures == 1
 
 
 Mount = Callable[..., None]

@@ -179,6 +179,70 @@ async def test_an_instance_that_says_so_later_is_ready_then(port: Port) -> None:
         assert await ready is None
 
 
+class Answering(grpc.GenericRpcHandler):
+    """Answers health checks with given bytes, the last ones for good."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        del handler_call_details
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _answer(self, request: bytes, context: object) -> bytes:
+        del request, context
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+@asynccontextmanager
+async def answering(port: Port, *answers: bytes) -> AsyncIterator[None]:
+    running = grpc.aio.server(handlers=[Answering(*answers)])
+    running.add_insecure_port(port.address)
+    await running.start()
+    yield
+    await running.stop(0)
+
+
+UNKNOWN_STATUS = Serving(status=77).SerializeToString()
+
+
+@pytest.mark.parametrize("odd", [UNKNOWN_STATUS, b"\xff garbage", b"\x08"])
+async def test_an_odd_answer_means_not_yet_and_is_told_when_the_time_is_over(port: Port, odd: bytes) -> None:
+    async with answering(port, odd):
+        missing = await HealthProbe().wait(port.number, 2)
+    assert missing == (
+        f"not ready within 2 s: the health check on localhost:{port.number} says what is no health status: "
+        f"{odd!r}"
+    )
+
+
+async def test_an_instance_that_answers_oddly_at_first_is_ready_later(port: Port) -> None:
+    serving = Serving(status=Serving.SERVING).SerializeToString()
+    async with answering(port, UNKNOWN_STATUS, b"\xff garbage", serving), asyncio.timeout(20):
+        assert await HealthProbe().wait(port.number, 20) is None
+
+
+async def test_an_error_that_nobody_foresaw_means_not_yet(
+    port: Port, stub: StartStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [LookupError("odd"), MemoryError()]
+    accepts = readiness._accepts
+
+    async def failing(family: socket.AddressFamily, host: str, number: int) -> bool:
+        if errors:
+            raise errors.pop()
+        return await accepts(family, host, number)
+
+    monkeypatch.setattr(readiness, "_accepts", failing)
+    process = stub(port)
+    await logged(process, "listening")
+    assert await HealthProbe().wait(port.number, 20) is None
+    monkeypatch.setattr(readiness, "_accepts", None)
+    missing = await HealthProbe().wait(port.number, 0.1)
+    assert missing is not None
+    assert "failed: TypeError" in missing
+
+
 async def test_an_instance_that_listens_on_ipv6_only_is_found(stub: StartStub) -> None:
     try:
         port = Port("::1")

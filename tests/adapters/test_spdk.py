@@ -14,6 +14,7 @@ from instance_manager.adapters.spdk import SpdkChannel, SpdkService, SpdkWatch, 
 from instance_manager.core.errors import UpstreamError
 from instance_manager.core.instance import InstanceType
 from instance_manager.core.spdk import ShardGroupSpec, SpdkSpec
+from instance_manager.platform.background import Background
 from tests.support.spdk.process import SpdkProcess
 
 WITHIN = 30.0
@@ -64,7 +65,7 @@ async def service(channel: SpdkChannel) -> SpdkService:
 async def pings(channel: SpdkChannel) -> AsyncIterator[Pings]:
     """Pings of a watch whose five streams are open."""
     pings = Pings()
-    watch = SpdkWatch(channel, pings.ping)
+    watch = SpdkWatch(channel, pings.ping, Background())
     watch.open()
     await pings.more(len(InstanceType) - 1)
     yield pings
@@ -270,7 +271,7 @@ async def test_streams_that_keep_failing_are_tried_less_and_less_often(
     spdk: SpdkProcess, channel: SpdkChannel
 ) -> None:
     await spdk.tell(fail="EngineWatch", code="INTERNAL")
-    watch = SpdkWatch(channel, lambda: None)
+    watch = SpdkWatch(channel, lambda: None, Background())
     begun = time.monotonic()
     watch.open()
     for _ in range(5):
@@ -285,7 +286,7 @@ async def test_a_stream_that_the_service_does_not_have_is_hardly_ever_asked_for(
 ) -> None:
     await spdk.tell(fail="EngineWatch", code="INTERNAL")
     await spdk.tell(fail="ShardWatch", code="UNIMPLEMENTED")
-    watch = SpdkWatch(channel, lambda: None)
+    watch = SpdkWatch(channel, lambda: None, Background())
     watch.open()
     calls: list[str] = []
     async with asyncio.timeout(WITHIN / 2):  # half the pause of a stream that is not there
@@ -295,9 +296,29 @@ async def test_a_stream_that_the_service_does_not_have_is_hardly_ever_asked_for(
     assert calls.count("ShardWatch") == 1
 
 
+async def test_a_stream_is_opened_again_after_an_error_that_nobody_foresaw(
+    channel: SpdkChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [LookupError("odd") for _ in InstanceType]
+    background, opened = Background(first_delay=0.01), Pings()
+    stream = channel.stream
+
+    def failing(*call: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return stream(*call)
+
+    monkeypatch.setattr(channel, "stream", failing)
+    watch = SpdkWatch(channel, opened.ping, background)
+    watch.open()
+    await opened.more(len(InstanceType) - 1)
+    await watch.close()
+    assert background.works["spdk-watch"].failures == len(InstanceType)
+
+
 async def test_a_closed_watch_leaves_no_stream_behind(spdk: SpdkProcess, channel: SpdkChannel) -> None:
     opened = Pings()
-    watch = SpdkWatch(channel, opened.ping)
+    watch = SpdkWatch(channel, opened.ping, Background())
     watch.open()
     await opened.more(len(InstanceType) - 1)
     await watch.close()

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from instance_manager.adapters.tls import reloader as reloading
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.core.certificates import PEER_NAME, CertificateError
+from instance_manager.platform.background import Background
 from tests.support.certificates import DAY, Authority, expired, fill, not_yet_valid, today
 
 OURS = Authority()
@@ -154,7 +155,7 @@ async def test_it_looks_by_itself_and_reports_when_that_changes_whether_all_is_w
 ) -> None:
     monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
     reports: asyncio.Queue[bool] = asyncio.Queue()
-    kept.reloader.follow(reports.put_nowait)
+    kept.reloader.follow(reports.put_nowait, Background())
     async with asyncio.timeout(20):
         assert await reports.get() is True
         (kept.folder / "ca.crt").write_bytes(b"")
@@ -162,3 +163,33 @@ async def test_it_looks_by_itself_and_reports_when_that_changes_whether_all_is_w
         fill(kept.folder, kept.first)
         assert await reports.get() is True
     kept.reloader.close()
+
+
+@pytest.mark.parametrize("error", [UnicodeError("not ASCII"), KeyError("notAfter"), None])
+async def test_a_renewed_certificate_that_no_library_expects_ends_nothing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
+    background = Background()
+    reports: asyncio.Queue[bool] = asyncio.Queue()
+    kept.reloader.follow(reports.put_nowait, background)
+    async with asyncio.timeout(20):
+        assert await reports.get() is True
+        with monkeypatch.context() as patch:
+            if error is not None:
+
+                def fail(*_: object) -> None:
+                    raise error
+
+                patch.setattr(reloading, "load", fail)
+            fill(kept.folder, OURS.signed() if error is not None else OURS.latin_1())
+            assert await reports.get() is False
+            assert kept.reloader.current == kept.first
+            assert kept.reloader.failures == 1
+            assert "cannot use" in kept.reloader.last_error
+        newer = OURS.signed()
+        fill(kept.folder, newer)
+        assert await reports.get() is True
+    assert kept.reloader.current == newer
+    assert background.works[reloading.WORK].error == ""
+    await background.close()

@@ -170,6 +170,47 @@ def test_a_full_log_directory_is_an_error(healthy: dict[str, Any], tmp_path: Pat
         assert "nearly full" in worst(healthy | {"logs_dir": tiny}, "log directory").message
 
 
+def test_the_hint_at_a_full_disk_removes_no_log_that_is_still_written(
+    healthy: dict[str, Any], tmp_path: Path
+) -> None:
+    with tmpfs(tmp_path / "tiny", "size=1m") as tiny:
+        (tiny / "a.log").write_bytes(b"x" * (512 << 10))
+        found = worst(healthy | {"logs_dir": tiny}, "log directory")
+    assert "1 logs take 0 MiB" in found.message
+    assert "truncate -s 0" in found.hint
+    assert "--log-keep-size" in found.hint
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "lost", "removed"])
+def test_a_process_whose_log_is_lost_or_removed_is_named(
+    healthy: dict[str, Any], tmp_path: Path, wrong: str
+) -> None:
+    path = tmp_path / "r1.log"
+    with path.open("wb") as log:
+        output = subprocess.DEVNULL if wrong == "lost" else log
+        process = subprocess.Popen(["/bin/sleep", "1000"], stdout=output)
+    try:
+        if wrong == "removed":
+            path.unlink()
+        found = worst(healthy | {"living": [(process.pid, "r1", UUID)]}, "logs")
+    finally:
+        process.kill()
+        process.wait()
+    match wrong:
+        case "nothing":
+            assert found.severity is Severity.OK
+        case "lost":
+            assert found.message == "logs of r1 are lost for its lifetime"
+        case _:
+            assert f"truncate -s 0 /proc/{process.pid}/fd/1" in found.hint
+
+
+def test_background_work_that_fails_is_named(healthy: dict[str, Any]) -> None:
+    assert worst(healthy, "background work").severity is Severity.OK
+    found = worst(healthy | {"failing": ["log-trim"]}, "background work")
+    assert (found.severity, found.message) == (Severity.ERROR, "log-trim of the daemon fails")
+
+
 def test_a_port_range_that_overlaps_the_ephemeral_ports_is_a_warning(healthy: dict[str, Any]) -> None:
     assert worst(healthy, "port range").severity is Severity.OK
     found = worst(healthy | {"port_range": PortRange(10_000, 60_000)}, "port range")

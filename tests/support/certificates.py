@@ -1,6 +1,7 @@
 """Certificates made on the fly: TLS directories of every kind, good and bad."""
 
 import datetime as dt
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,20 @@ class Authority:
             ),
         )
 
+    def latin_1(self) -> CertificateSet:
+        """Return a certificate with a DNS name in Latin-1, where only ASCII may be, beside the peer name."""
+        made = self.special(dns=("gruen.example", PEER_NAME))
+        plain = x509.load_pem_x509_certificate(made.certificate).tbs_certificate_bytes
+        content = plain.replace(b"gruen.example", "gr\u00fcnn.example".encode("latin-1"))
+        signer: Any = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), None)
+        signature = b"\0" + signer.sign(content, ec.ECDSA(hashes.SHA256()))
+        whole = content + _ECDSA_WITH_SHA256 + bytes([3, len(signature)]) + signature
+        der = b"\x30\x82" + len(whole).to_bytes(2, "big") + whole
+        return CertificateSet(made.ca, ssl.DER_cert_to_PEM_cert(der).encode(), made.key)
 
+
+_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+"""The algorithm of a signature, in DER."""
 SERVER_ONLY = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_ONLY = ExtendedKeyUsageOID.CLIENT_AUTH
 

@@ -262,10 +262,17 @@ class FakeLogs:
         self.lines.setdefault(name, [])
         yield self.DESCRIPTOR
 
-    def release(self, name: str) -> None:
+    def adopt(self, name: str, pid: int | None) -> None:
+        """Count the writer of an earlier daemon."""
+        del pid
+        self.writers[name] += 1
+        self.lines.setdefault(name, [])
+
+    def release(self, name: str, *, failed: bool = False) -> None:
         """Count a writer off; RuntimeError if none is left."""
         if not self.writers[name]:
             raise RuntimeError(f"nobody writes the log of {name}")
+        del failed
         self.writers[name] -= 1
         self.notices.post()
 

@@ -13,11 +13,19 @@ from pathlib import Path
 from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.process import ProcessSpawner, proc
 from instance_manager.app.interfaces import Child, SpawnRequest
+from instance_manager.core.log_retention import LogLimits
 from instance_manager.core.process import ExitStatus
 from tests.support.daemon import MARKER, marked
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 DEADLINE = 20.0
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds of which no event tells."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - no event, as it says
+            await asyncio.sleep(0.01)
 
 
 class Output:
@@ -235,11 +243,11 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
 
 @contextlib.asynccontextmanager
 async def open_logs(
-    directory: Path, *, max_size: int = 8 << 20, echo: int | None = None
+    directory: Path, *, max_size: int = 8 << 20, echo: int | None = None, keep: LogLimits | None = None
 ) -> AsyncIterator[LogFiles]:
     """Follow the logs in a directory for the time of the block; no descriptor may be left."""
     before = descriptors()
-    logs = LogFiles(directory, max_size=max_size, echo=echo)
+    logs = LogFiles(directory, max_size=max_size, echo=echo, keep=keep)
     logs.open()
     try:
         yield logs

@@ -18,6 +18,7 @@ from instance_manager.adapters.journal import codec
 from instance_manager.adapters.journal.schema import STEPS
 from instance_manager.app.interfaces import JournalRecord
 from instance_manager.core.change import Change
+from instance_manager.platform.background import Background
 from instance_manager.platform.sqlite import FAILURES, SqliteFile, is_damage, is_transient
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ _CHUNK = 200
 _PRUNE_EVERY = 256
 """Number of changes that may be kept beyond the limit."""
 
+WORK = "journal-check"
+"""Name of this background work."""
 _CANNOT_WRITE = "cannot write the journal; a daemon that dies now may lose track of a process"
 
 
@@ -60,7 +63,7 @@ class SqliteJournal:
         self._on_health: Callable[[bool], object] = lambda _: None
         self._retry_interval = retry_interval
         self._next_attempt = 0.0
-        self._health_check: asyncio.TimerHandle | None = None
+        self._health_check: asyncio.Task[None] | None = None
         self._of_another_boot = False
         self._pruned = 0
         self.revision = 0
@@ -115,10 +118,9 @@ class SqliteJournal:
         self._recent = recent
         self._on_health = on_health
 
-    def start_health_check(self) -> None:
+    def start_health_check(self, background: Background) -> None:
         """Start the periodic check: retry failed writes; recreate a file that was unlinked."""
-        loop = asyncio.get_running_loop()
-        self._health_check = loop.call_later(self._retry_interval, self._check_health)
+        self._health_check = background.every(WORK, self._retry_interval, self._check_health)
 
     def close(self) -> None:
         """Stop writing."""
@@ -132,7 +134,6 @@ class SqliteJournal:
             self._failed(_CANNOT_WRITE, FileNotFoundError("somebody has removed or replaced the file"))
         elif self.last_error and time.monotonic() >= self._next_attempt:
             self._catch_up()
-        self.start_health_check()
 
     def record(self, record: JournalRecord, changes: Sequence[Change] = ()) -> None:
         """Write a process as it is now, and the changes that are about to be published."""

@@ -2,13 +2,18 @@
 
 import asyncio
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.adapters.logs.page_cache import fetch
 from instance_manager.adapters.logs.position import PIECE
+from instance_manager.platform.background import Background
 from instance_manager.platform.writer import NonBlockingWriter
+
+WORK = "log-echo"
+"""Name of this background work."""
 
 _INTERVAL = 0.05
 """Seconds between rounds."""
@@ -28,6 +33,7 @@ class ConsoleEcho:
         descriptor: int,
         on_done: Callable[[LogFile], None],
         on_failure: Callable[[str, OSError], None],
+        background: Background,
     ) -> None:
         self._writer = NonBlockingWriter(descriptor, room=sys.maxsize)
         self._on_done = on_done
@@ -37,11 +43,19 @@ class ConsoleEcho:
         self._queue: dict[LogFile, None] = {}
         """Files with something new; the one that has waited longest comes first."""
         self._timer: asyncio.TimerHandle | None = None
+        self._background = background
         self._fetches: set[asyncio.Task[None]] = set()
+        self._over = False
+        """Whether nobody reads the echo any more."""
+
+    @property
+    def lines_lost(self) -> int:
+        """Number of lines that could not be written."""
+        return self._writer.lost_in_all
 
     def add(self, log: LogFile) -> None:
         """Note that there is something new in a file, or that its process has ended."""
-        if not self._writer.broken:
+        if not self._over:
             self._queue.setdefault(log)
             self._schedule()
 
@@ -66,7 +80,8 @@ class ConsoleEcho:
         if self._timer is not None:
             self._timer.cancel()
         self._queue.clear()
-        await asyncio.gather(*self._fetches)
+        for fetching in self._fetches:
+            fetching.cancel()
         self._writer.close()
 
     def _schedule(self) -> None:
@@ -75,22 +90,25 @@ class ConsoleEcho:
 
     def _on_time(self) -> None:
         self._timer = None
-        self._round()
-        if self._queue or self._writer.pending:
-            self._schedule()
+        try:
+            self._round()
+        finally:
+            if self._queue or self._writer.pending:
+                self._schedule()
 
     def _round(self) -> None:
-        self._writer.flush()
-        if self._writer.broken:
-            self._give_up(tuple(self._queue), OSError(errno.EPIPE, "nobody reads the echo"))
+        if self._over:
             return
+        self._writer.flush()
         left = _ROUND_MOST
         for log in tuple(self._queue):
             if left <= 0 or self._is_stuck():
                 break
             if not log.trimming:
                 left -= self._echo(log)
-        if self._is_stuck():
+        if self._writer.has_no_reader:
+            self._end()
+        elif self._is_stuck():
             slow = OSError(errno.EAGAIN, "the reader of the echo is too slow")
             self._give_up([log for log in self._queue if log.ended][:-_ENDED_MOST], slow)
 
@@ -102,24 +120,45 @@ class ConsoleEcho:
         del self._queue[log]
         try:
             data = log.echo.next_lines(log.fd, log.size, last=log.ended)
-        except OSError as error:  # a broken disk
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with this file, there are others
             data = b""
-            self._on_failure(log.name, error)
+            if isinstance(error, OSError):  # a broken disk
+                self._on_failure(log.name, error)
+            else:
+                self._background.failed(WORK, error)
             log.echo.skip_to_end(log.size)
         if data is None:
             self._fetch(log)
             data = b""
-        if data and not self._writer.broken:
-            self._writer.write(data)
+        if data:
+            self._write(log, data)
         if not log.echo.caught_up(log.size, last=log.ended):
             self._queue[log] = None
         elif log.ended:
             self._on_done(log)
         return len(data)
 
+    def _write(self, log: LogFile, data: bytes) -> None:
+        lost = self._writer.lost_in_all
+        self._writer.write(data)
+        if self._writer.lost_in_all > lost and not self._writer.has_no_reader:
+            # Full or broken, which passes: what does not fit is counted, and the next lines are tried.
+            self._on_failure(log.name, OSError(self._writer.error, os.strerror(self._writer.error)))
+
+    def _end(self) -> None:
+        """Echo nothing any more: the reader is gone for good."""
+        self._over = True
+        self._background.failed(
+            WORK, OSError(self._writer.error, "nobody reads the echo of the logs any more")
+        )
+        ended = [log for log in self._queue if log.ended]
+        self._queue.clear()
+        for log in ended:
+            self._on_done(log)
+
     def _fetch(self, log: LogFile) -> None:
         """Fetch the next part into the page cache for a later round."""
-        task = asyncio.get_running_loop().create_task(fetch(log.fd, PIECE, log.echo.offset))
+        task = self._background.start(WORK, fetch(log.threads, log.fd, PIECE, log.echo.offset))
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)
 

@@ -2,20 +2,21 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from instance_manager.adapters.logs.opening import open_again
 from instance_manager.adapters.logs.position import EchoPosition
 from instance_manager.adapters.logs.reader import LogReader
 from instance_manager.adapters.logs.trim import Cut
+from instance_manager.platform.threads import Threads
 
 
 class LogFile:
     """A log file, kept open: if it is moved or removed by hand, it is still the one being written."""
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, threads: Threads) -> None:
         self.name = name
+        self.threads = threads
+        """For what may have to wait for the disk."""
         self.fd = fd
         self.size = os.fstat(fd).st_size
         """Size at the last look."""
@@ -34,14 +35,13 @@ class LogFile:
         """Return whether a descriptor is of the same file."""
         return os.path.sameopenfile(self.fd, fd)
 
-    @contextmanager
-    def open_to_cut(self) -> Iterator[int]:
-        """Provide a descriptor for cutting the file."""
-        fd = open_again(self.fd, os.O_RDWR)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def open_to_cut(self) -> int:
+        """Return a descriptor for cutting the file.
+
+        Raises:
+            OSError: if the file cannot be opened for writing.
+        """
+        return open_again(self.fd, os.O_RDWR)
 
     def close(self) -> None:
         """Close the file; readers have descriptors of their own."""

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe must not make the daemon wait
 
 

@@ -3,10 +3,11 @@
 What was just written is in the page cache, except after a cut, when the file system has to read it again.
 """
 
-import asyncio
 import errno
 import os
 from contextlib import suppress
+
+from instance_manager.platform.threads import Threads
 
 ATTEMPTS = 3
 """How often to fetch a part into the page cache before reading it blockingly: memory must be short then."""
@@ -29,7 +30,8 @@ def read_cached(fd: int, size: int, offset: int) -> bytes | None:
     return bytes(memoryview(buffer)[:count])
 
 
-async def fetch(fd: int, size: int, offset: int) -> None:
+async def fetch(threads: Threads, fd: int, size: int, offset: int) -> None:
     """Bring a part of a file into the page cache, in a thread."""
-    with suppress(OSError):  # the reader will see it
-        await asyncio.get_running_loop().run_in_executor(None, os.pread, fd, size, offset)
+    # An error of the disk is seen by the reader, who also does without a thread if there is none.
+    with suppress(OSError):
+        await threads.run(os.pread, fd, size, offset)

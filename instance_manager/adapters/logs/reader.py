@@ -8,6 +8,7 @@ from typing import Protocol
 from instance_manager.adapters.logs.lines import CHUNK, LineSplitter
 from instance_manager.adapters.logs.page_cache import ATTEMPTS, fetch, read_cached
 from instance_manager.adapters.logs.trim import Cut
+from instance_manager.platform.threads import Threads
 
 
 class LogSource(Protocol):
@@ -16,6 +17,7 @@ class LogSource(Protocol):
     fd: int
     version: int
     ended: bool
+    threads: Threads
 
     async def changed(self, seen: int) -> None:
         """Wait until the version is no longer `seen`, or the last writer has ended."""
@@ -85,7 +87,7 @@ class LogReader:
             data = read_cached(self._fd, size, self._offset)
             if data is not None and (len(data) == size or not whole):
                 return data
-            await fetch(self._fd, size, self._offset)
+            await fetch(self._source.threads, self._fd, size, self._offset)
         await self._source.wait_trimmed()
         return os.pread(self._fd, size, self._offset)
 

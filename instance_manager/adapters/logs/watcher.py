@@ -7,13 +7,18 @@ from contextlib import suppress
 from asyncinotify import Inotify, Mask, Watch
 
 from instance_manager.adapters.logs.log import LogFile
+from instance_manager.platform.background import Background
+
+WORK = "log-watch"
+"""Name of this background work."""
 
 
 class Watcher:
     """Calls back once when a watched file is written."""
 
-    def __init__(self, on_written: Callable[[LogFile], None]) -> None:
+    def __init__(self, on_written: Callable[[LogFile], None], background: Background) -> None:
         self._on_written = on_written
+        self._background = background
         self._inotify: Inotify | None = None
         self._watches: dict[LogFile, Watch] = {}
         self._logs: dict[int, LogFile] = {}
@@ -60,11 +65,18 @@ class Watcher:
 
     def _read(self) -> None:
         assert self._inotify is not None  # noqa: S101 - or this would not be called
-        for event in self._inotify:
-            if Mask.Q_OVERFLOW in event.mask:
-                for log in tuple(self._watches):
-                    self.forget(log)
-                    self._on_written(log)
-            elif event.watch is not None and (found := self._logs.pop(event.watch.wd, None)):
-                del self._watches[found]
-                self._on_written(found)
+        try:
+            for event in self._inotify:
+                if Mask.Q_OVERFLOW in event.mask:
+                    self._look_at_all()
+                elif event.watch is not None and (found := self._logs.pop(event.watch.wd, None)):
+                    del self._watches[found]
+                    self._on_written(found)
+        except Exception as error:  # noqa: BLE001 - nobody foresaw it
+            self._background.failed(WORK, error)
+            self._look_at_all()  # some events may be lost
+
+    def _look_at_all(self) -> None:
+        for log in tuple(self._watches):
+            self.forget(log)
+            self._on_written(log)

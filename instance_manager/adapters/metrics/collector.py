@@ -4,7 +4,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
 
@@ -34,12 +34,52 @@ class JournalHealth(Protocol):
         """What is wrong with it now; empty if nothing is."""
 
 
+class LogStock(Protocol):
+    """What the metrics need to know about the log files that are kept."""
+
+    @property
+    def files(self) -> int:
+        """Number of log files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take on the disk."""
+
+    @property
+    def removed(self) -> int:
+        """Number of logs removed."""
+
+
 class LogHealth(Protocol):
     """What the metrics need to know about the log files."""
 
     @property
     def failure_counts(self) -> Mapping[str, int]:
         """What went wrong, by kind."""
+
+    @property
+    def lost(self) -> int:
+        """Number of living processes whose output is lost."""
+
+    @property
+    def echo_lines_lost(self) -> int:
+        """Number of lines that the echo could not write."""
+
+    @property
+    def retention(self) -> LogStock:
+        """The log files that are kept."""
+
+
+class WorkHealth(Protocol):
+    """What the metrics need to know of one kind of background work."""
+
+    @property
+    def failures(self) -> int:
+        """How often it has failed unexpectedly."""
+
+    @property
+    def error(self) -> str:
+        """Why it is failing now; empty if it is not."""
 
 
 class CertificateHealth(Protocol):
@@ -57,6 +97,10 @@ class CertificateHealth(Protocol):
     def renewals(self) -> int:
         """How often newer ones were loaded."""
 
+    @property
+    def failures(self) -> int:
+        """How often newer ones could not be used."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsSources:
@@ -67,6 +111,8 @@ class MetricsSources:
     logs: LogHealth
     certificates: CertificateHealth | None = None
     """None without TLS."""
+    works: Mapping[str, WorkHealth] = field(default_factory=dict)
+    """The background work by name."""
     pings_merged: Callable[[], int] = lambda: 0
     """Returns the number of pings of InstanceWatch that were merged into an unread one."""
 
@@ -86,7 +132,8 @@ class DaemonCollector:
         yield self._ports()
         yield from self._events()
         yield from self._journal()
-        yield self._logs()
+        yield from self._logs()
+        yield from self._background()
         yield from self._certificates()
 
     def _processes(self) -> Iterator[Metric]:
@@ -162,7 +209,7 @@ class DaemonCollector:
             value=journal.failures,
         )
 
-    def _logs(self) -> Metric:
+    def _logs(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
             "instance_manager_log_failures",
             "Failures with the log files of the processes, by kind.",
@@ -170,7 +217,47 @@ class DaemonCollector:
         )
         for kind, count in sorted(self._sources.logs.failure_counts.items()):
             family.add_metric((kind,), count)
-        return family
+        yield family
+        yield GaugeMetricFamily(
+            "instance_manager_logs_lost",
+            "Living processes whose output is lost: their log could not be opened when they were started.",
+            value=self._sources.logs.lost,
+        )
+        yield CounterMetricFamily(
+            "instance_manager_log_echo_lines_lost",
+            "Lines that could not be written to stdout with --echo-logs.",
+            value=self._sources.logs.echo_lines_lost,
+        )
+        stock = self._sources.logs.retention
+        yield GaugeMetricFamily(
+            "instance_manager_log_files",
+            "Log files, those of instances that are gone included; counted some seconds after deletes.",
+            value=stock.files,
+        )
+        yield GaugeMetricFamily(
+            "instance_manager_log_bytes", "Bytes that these log files take on the disk.", value=stock.size
+        )
+        yield CounterMetricFamily(
+            "instance_manager_log_files_removed",
+            "Log files of instances that are gone, removed by --log-keep-age and --log-keep-size.",
+            value=stock.removed,
+        )
+
+    def _background(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "instance_manager_background_up",
+            "Whether a background work of the daemon goes on (1), or fails and is tried again (0).",
+            labels=("work",),
+        )
+        failures = CounterMetricFamily(
+            "instance_manager_background_failures",
+            "Unexpected errors in the background work of the daemon.",
+            labels=("work",),
+        )
+        for name, work in sorted(self._sources.works.items()):
+            up.add_metric((name,), not work.error)
+            failures.add_metric((name,), work.failures)
+        yield from (up, failures)
 
     def _certificates(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(
@@ -185,12 +272,17 @@ class DaemonCollector:
             "instance_manager_certificate_renewals",
             "How often renewed certificates were loaded; absent without TLS.",
         )
+        failures = CounterMetricFamily(
+            "instance_manager_certificate_renewal_failures",
+            "How often renewed certificates could not be used; absent without TLS.",
+        )
         certificates = self._sources.certificates
         if certificates is not None:
             expiry.add_metric((), certificates.expires_at)
             up.add_metric((), certificates.healthy)
             renewals.add_metric((), certificates.renewals)
-        yield from (expiry, up, renewals)
+            failures.add_metric((), certificates.failures)
+        yield from (expiry, up, renewals, failures)
 
 
 def _type(process: Process) -> str:

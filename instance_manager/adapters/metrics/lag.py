@@ -13,9 +13,12 @@ from prometheus_client.metrics_core import (
 )
 
 from instance_manager.adapters.metrics.histogram import Histogram
+from instance_manager.platform.background import Background
 
 log = structlog.get_logger(__name__)
 
+WORK = "event-loop-lag"
+"""Name of this background work."""
 _INTERVAL = 0.5
 """Seconds between measurements: the cost of two wake-ups per second cannot be measured."""
 _STALL = 1.0
@@ -28,7 +31,7 @@ class LoopLag:
 
     def __init__(self, interval: float = _INTERVAL) -> None:
         self._interval = interval
-        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
         self._due = 0.0
         self._cpu = 0.0
         self._late = Histogram(_SECONDS)
@@ -39,17 +42,20 @@ class LoopLag:
         self.longest = 0.0
         """Longest delay in seconds since the start."""
 
-    def open(self) -> None:
+    def open(self, background: Background) -> None:
         """Start measuring."""
-        self._due = time.monotonic() + self._interval
-        self._cpu = time.thread_time()
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+        self._begin()
+        self._task = background.every(WORK, self._interval, self._look)
 
     def close(self) -> None:
         """Stop measuring."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _begin(self) -> None:
+        self._due = time.monotonic() + self._interval
+        self._cpu = time.thread_time()
 
     def _look(self) -> None:
         late = max(0.0, time.monotonic() - self._due)
@@ -64,7 +70,7 @@ class LoopLag:
                 # If about the same, the daemon itself was busy; if little, it was stopped or got no CPU.
                 cpu_seconds=round(time.thread_time() - self._cpu, 3),
             )
-        self.open()
+        self._begin()
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""

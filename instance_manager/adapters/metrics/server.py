@@ -10,9 +10,12 @@ import structlog
 from instance_manager.adapters.metrics.endpoints import Response
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.platform.background import Background
 
 log = structlog.get_logger(__name__)
 
+WORK = "metrics-server"
+"""Name of this background work."""
 _MAX_REQUEST = 8192
 """Largest size of a request in bytes."""
 _MAX_CONNECTIONS = 32
@@ -44,13 +47,15 @@ def metrics_address(text: str) -> Address:
 class MetricsServer:
     """Serves endpoints over HTTP."""
 
-    def __init__(self, get: Callable[[str], Response]) -> None:
+    def __init__(self, get: Callable[[str], Response], background: Background) -> None:
         """Serve nothing yet.
 
         Args:
             get: returns the response at a path.
+            background: where unexpected errors are told and counted.
         """
         self._get = get
+        self._background = background
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], None] = {}
         """The oldest first."""
@@ -99,6 +104,10 @@ class MetricsServer:
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client has disconnected, is too slow, or the daemon is shutting down
+        except Exception as error:  # noqa: BLE001 - one client's connection ends, and nothing else
+            self._background.failed(WORK, error)
+        else:
+            self._background.succeeded(WORK)
         finally:
             writer.transport.abort()
             self._open.pop(task, None)

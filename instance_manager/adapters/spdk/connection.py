@@ -6,14 +6,21 @@ from instance_manager.adapters.spdk.channel import SpdkChannel, Timeouts
 from instance_manager.adapters.spdk.service import SpdkService
 from instance_manager.adapters.spdk.watch import SpdkWatch
 from instance_manager.app.spdk import SpdkInstances
+from instance_manager.platform.background import Background
 
 
 class SpdkConnection:
     """A connection to the SPDK service, the instances in it, and the watch over them."""
 
-    def __init__(self, target: str, ping: Callable[[], None], timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        ping: Callable[[], None],
+        background: Background,
+        timeouts: Timeouts | None = None,
+    ) -> None:
         self._channel = SpdkChannel(target)
-        self._watch = SpdkWatch(self._channel, ping)
+        self._watch = SpdkWatch(self._channel, ping, background)
         self.instances = SpdkInstances(SpdkService(self._channel, timeouts))
 
     def open(self) -> None:

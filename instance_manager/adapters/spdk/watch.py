@@ -1,6 +1,7 @@
 """The watch streams of the SPDK service, one for each type of instance, which are reopened when they end."""
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from google.protobuf import empty_pb2
 from instance_manager.adapters.spdk.channel import SpdkChannel
 from instance_manager.adapters.spdk.wire import KINDS
 from instance_manager.core.instance import InstanceType
+from instance_manager.platform.background import Background
 from instance_manager.platform.backoff import exponential_backoff
 
 log = structlog.get_logger(__name__)
 
+WORK = "spdk-watch"
+"""Name of this background work."""
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 """Seconds between attempts to open a stream; the delay doubles from the first to the longest."""
@@ -31,8 +35,9 @@ SETTLED = 1.0
 class SpdkWatch:
     """Calls a function whenever an instance of the SPDK service may have changed."""
 
-    def __init__(self, channel: SpdkChannel, ping: Callable[[], None]) -> None:
+    def __init__(self, channel: SpdkChannel, ping: Callable[[], None], background: Background) -> None:
         self._channel = channel
+        self._background = background
         self._ping = ping
         self._tasks: list[asyncio.Task[None]] = []
         self.opened = dict.fromkeys(InstanceType, 0)
@@ -40,8 +45,9 @@ class SpdkWatch:
 
     def open(self) -> None:
         """Start watching."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._watch(kind)) for kind in InstanceType]
+        self._tasks = [
+            self._background.run(WORK, functools.partial(self._watch, kind)) for kind in InstanceType
+        ]
 
     async def close(self) -> None:
         """Stop watching."""
@@ -68,7 +74,7 @@ class SpdkWatch:
     async def _stream(self, kind: InstanceType) -> grpc.StatusCode:
         """Read a stream to its end and return how it ended."""
         call = self._channel.stream(f"{KINDS[kind].prefix}Watch", empty_pb2.Empty())
-        settled = asyncio.create_task(self._settle(kind, call))
+        settled = self._background.start(WORK, self._settle(kind, call))
         try:
             async for _ in call:
                 self._ping()

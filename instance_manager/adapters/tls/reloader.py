@@ -17,9 +17,12 @@ from instance_manager.core.certificates import (
     format_utc,
     urgency,
 )
+from instance_manager.platform.background import Background
 
 log = structlog.get_logger(__name__)
 
+WORK = "certificates"
+"""Name of this background work."""
 LOOK_SECONDS = 5.0
 """Between two looks at the files."""
 
@@ -37,12 +40,14 @@ class CertificateReloader:
         self._suspect: files.Fingerprint = ()
         self._logged = False
         self._warned: tuple[Urgency, float] = (Urgency.NONE, 0.0)
-        self._timer: asyncio.TimerHandle | None = None
+        self._following: asyncio.Task[None] | None = None
         self._report: Callable[[bool], None] = lambda _: None
         self.last_error = ""
         """Why the set on disk is not in use; empty while it is."""
         self.renewals = 0
         """How often a newer set was loaded."""
+        self.failures = 0
+        """How often a newer set could not be used."""
 
     @property
     def current(self) -> CertificateSet:
@@ -69,16 +74,16 @@ class CertificateReloader:
         self._loaded = self._load()
         self._warn()
 
-    def follow(self, report: Callable[[bool], None]) -> None:
+    def follow(self, report: Callable[[bool], None], background: Background) -> None:
         """Look for newer files from now on; `report` gets `healthy` at once, and whenever it changes."""
         self._report = report
         report(self.healthy)
-        self._later()
+        self._following = background.every(WORK, LOOK_SECONDS, self.look_now)
 
     def close(self) -> None:
         """Stop looking."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._following is not None:
+            self._following.cancel()
 
     def look(self) -> None:
         """Load newer files if they are good; otherwise keep the certificates in use, and log why.
@@ -114,10 +119,20 @@ class CertificateReloader:
         self.last_error = why
         if not self._logged:
             self._logged = True
+            self.failures += 1
             log.error("the renewed certificates are not used, those before are", reason=why)
 
     def _load(self) -> Loaded:
-        return load(self._folder, Side.SERVER, self.peer_name, self._now())
+        try:
+            return load(self._folder, Side.SERVER, self.peer_name, self._now())
+        except (CertificateError, OSError):
+            raise
+        except Exception as error:
+            # Certificates are others' work, and libraries fail on them in more ways than they document.
+            raise CertificateError(
+                f"cannot use the certificates in {self._folder}: they cannot be parsed ({error!r}); "
+                "issue new ones"
+            ) from error
 
     def _warn(self) -> None:
         """Log that renewal is due: when it becomes more urgent, then once a day."""
@@ -134,17 +149,12 @@ class CertificateReloader:
             days = int((self.expires_at - now) / DAY)
             log.warning("the certificates expire soon; renew them", expires=expires, days=days)
 
-    def _later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.look_now)
-
     def look_now(self) -> None:
         """Look at once, once followed, and report a change of `healthy`."""
-        if self._timer is None:
+        if self._following is None:
             return
-        self._timer.cancel()
         before = self.healthy
         with contextlib.suppress(OSError):  # no descriptor is left: look again later
             self.look()
         if self.healthy != before:
             self._report(self.healthy)
-        self._later()

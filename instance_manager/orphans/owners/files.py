@@ -1,6 +1,5 @@
 """Owners from a file, or from all files of a directory."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,14 @@ from instance_manager.orphans.model import Owner, OwnerKind
 from instance_manager.orphans.owners.parse import InvalidOwnersError, parse
 from instance_manager.orphans.owners.path_watcher import PathWatcher
 from instance_manager.orphans.owners.snapshot import Content, UnreadableFilesError, read
+from instance_manager.platform.threads import NoThreadError, Threads
 
 _MERGE, _MERGE_AT_MOST = 0.05, 1.0
 """Changes are merged until there are none for the first number of seconds, or for the second one at most."""
 _SETTLE, _SETTLE_AT_MOST = 1.0, 10.0
 """The same for malformed files, which may just be being written."""
+_threads = Threads("owners", most=4)
+"""What hangs in them does not keep the agent from ending."""
 
 
 class FileOwners:
@@ -84,11 +86,11 @@ class FileOwners:
         """Return all owners by name, from the present content of the files."""
         try:
             # In a thread: a file system may be slow, and a large file takes time.
-            content = await asyncio.to_thread(read, self._path)
+            content = await _threads.run(read, self._path)
             if content != self._content:
-                self._owners = await asyncio.to_thread(_parse, content)
+                self._owners = await _threads.run(_parse, content)
                 self._content = content
-        except (UnreadableFilesError, InvalidOwnersError) as error:
+        except (UnreadableFilesError, InvalidOwnersError, NoThreadError) as error:
             raise CannotReadError(str(error)) from error
         return self._owners
 
