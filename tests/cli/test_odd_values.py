@@ -28,7 +28,8 @@ from tests.support.daemon import BIN
 WORDS = """
 - -- -1 0 1 1e309 nan inf -inf 0x10 1_0 ٣ ½ ² é 🦆 %s {} '"`$( / . .. ~ : :: [::] [::1]:0 [::1 host: :99999
 a:b:c /dev/null /dev/full /dev/zero /proc/self/mem /no/such localhost:-1 1-2-3 2-1 0-0 1-99999999 unix: unix://
-unix:///no/such tcp:// tcp://[ tcp://localhost:٣ http://x a= =b a=tcp:// 0d 1w 1h-1 99999999999999d 1Ki1 7Pi a,b ,
+unix:///no/such tcp:// tcp://[ tcp://localhost:٣ http://x a= =b a=tcp:// 0d 1w 1h-1 99999999999999d
+1Ki1 7Pi a,b ,
 """
 CHARACTERS = ["", " ", "\n", "a\nb", "\t", "\r\x1b[31m", "\u202eabc", "\udcff\udc80", "tcp://\udcff:1"]
 NASTY = [*WORDS.split(), *CHARACTERS, "9" * 5000, "x" * 5000, "unix://" + "/x" * 200]
