@@ -19,6 +19,7 @@ from instance_manager.api.tls import Certificates, credentials
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.ports import MAX_PORT
+from instance_manager.platform.listening import AddressError, AddressInUseError, address_of, reserve
 from instance_manager.platform.loopback import is_loopback
 
 INSTANCE_SERVICE_OFFSET = 3
@@ -31,6 +32,7 @@ MAX_CALLS_PER_CONNECTION = 256
 MAX_CALLS = 10_000
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
 
+_EVERY_HOST = "::"
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
@@ -46,10 +48,6 @@ _OPTIONS = (
     # It also counts calls that are answered but not yet cleaned up, and so resets well-behaved clients.
     ("grpc.http.overload_protection", 0),
 )
-
-
-class AddressError(Exception):
-    """The address cannot be listened on; the message says why."""
 
 
 def listen_address(text: str) -> Address:
@@ -97,27 +95,43 @@ class GrpcServer:
     def bind(self, address: Address) -> Address:
         """Listen on an address and return it; port 0 is replaced by the port that was chosen.
 
-        Only the owner may use a Unix socket.
+        A host is listened on at every address it has on this machine. Only the owner may use a Unix socket.
 
         Raises:
-            AddressError: if the address is in use, or not one of this machine.
+            AddressInUseError: if another program listens on one of them.
+            AddressError: if the address is not one of this machine, or cannot be used otherwise.
         """
         if address.path:
             _refuse_taken_path(address.path)
-        try:
             with _owner_only():
-                if self._certificates is None:
-                    port = self._server.add_insecure_port(address.target)
-                else:
-                    port = self._server.add_secure_port(address.target, credentials(self._certificates))
-        except RuntimeError as error:
-            reason = (
-                "no socket can be made there; let this user write to its directory"
-                if address.path
-                else "it is in use or not an address of this machine; choose another with --listen"
-            )
-            raise AddressError(f"cannot listen on {address.target}: {reason}") from error
-        return address if address.path else Address(address.host, port)
+                if not self._listen(address):
+                    raise AddressError(
+                        f"cannot listen on {address.target}: no socket can be made there; let this user "
+                        "write to its directory"
+                    )
+            return address
+        # gRPC is content with one of several addresses, so it gets them one by one.
+        with reserve(address, "--listen") as reserved:
+            addresses = [address_of(each) for each in reserved]
+            if any(each.host == _EVERY_HOST for each in addresses):
+                # One socket for both families.
+                addresses = [each for each in addresses if each.host == _EVERY_HOST]
+            for each in addresses:
+                if self._listen(each) != each.port:
+                    raise AddressInUseError(
+                        f"cannot listen on {address}: {each} has just been taken by another program; "
+                        "end it, or choose another address with --listen"
+                    )
+        return Address(address.host, addresses[0].port)
+
+    def _listen(self, address: Address) -> int:
+        """Let gRPC listen on a single address; return the port, 0 if that is impossible."""
+        try:
+            if self._certificates is None:
+                return self._server.add_insecure_port(address.target)
+            return self._server.add_secure_port(address.target, credentials(self._certificates))
+        except RuntimeError:
+            return 0
 
     async def start(self) -> None:
         """Start serving."""

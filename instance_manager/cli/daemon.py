@@ -175,12 +175,13 @@ def cli(
 
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
-    from instance_manager.adapters.metrics import EndpointError, metrics_address
-    from instance_manager.api.server import AddressError, listen_address
+    from instance_manager.adapters.metrics import metrics_address
+    from instance_manager.api.server import listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.ports import parse_port_range
     from instance_manager.platform import logging
+    from instance_manager.platform.listening import AddressError
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
@@ -210,7 +211,7 @@ def cli(
         )
         logging.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
+    except (AddressError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
     except CertificateError as error:
         # Not a usage error: they can be repaired while the guard keeps restarting the daemon.

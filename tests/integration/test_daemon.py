@@ -69,6 +69,31 @@ async def test_an_address_in_use_is_one_clear_line_and_exit_code_2(offset: int) 
     assert "in use" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["localhost", "[::]", ""])
+@pytest.mark.parametrize("offset", [0, 3])
+async def test_half_of_a_host_in_use_refuses_the_start(
+    tmp_path: Path, offset: int, host: str, taken: str
+) -> None:
+    port = port_span()[1] - 10
+    with socket.create_server(
+        (taken, port + offset), family=socket.AF_INET6 if ":" in taken else socket.AF_INET
+    ):
+        state = ("--state-dir", str(tmp_path), "--logs-dir", str(tmp_path))
+        status, err = await refused("--listen", f"{host}:{port}", "--insecure", *state)
+    assert status == 2
+    assert f":{port + offset} is in use by another program; " in err.splitlines()[-1]
+
+
+async def test_localhost_is_served_on_both_loopbacks_on_both_ports(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--listen", "localhost:0") as daemon:
+        for address in daemon.serving[-1]["addresses"]:
+            port = address.rpartition(":")[2]
+            for host in ("127.0.0.1", "[::1]"):
+                async with Client(f"tcp://{host}:{port}") as client:
+                    assert await client.health() == "SERVING"
+
+
 async def test_a_unix_socket_on_which_another_daemon_answers_is_not_taken(daemon: Daemon) -> None:
     status, err = await refused("--listen", daemon.url)
     assert status == 2
