@@ -28,6 +28,7 @@ from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.clock import LoopClock
 from instance_manager.platform.contract import GUARD_VARIABLE
+from instance_manager.platform.listening import port_is_free
 from instance_manager.platform.logging import control as log_control
 
 
@@ -72,6 +73,7 @@ def build(
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
+        port_is_free=port_is_free,
     )
     replacer = Replacer(supervisor)
     trail = AuditTrail(clock.now)
