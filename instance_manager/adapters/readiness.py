@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -38,10 +39,18 @@ _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 Check = grpc.aio.UnaryUnaryMultiCallable[Message, health_pb2.HealthCheckResponse]
 
 
+Stranger = Callable[[int, int], Awaitable[str]]
+"""Takes a port and the PID of an instance; returns who else listens there, empty if nobody else does."""
+
+
 class HealthProbe:
     """Implements `app.interfaces.Readiness`."""
 
-    async def wait(self, port: int, within: float) -> str | None:
+    def __init__(self, stranger: Stranger | None = None) -> None:
+        """Without `stranger`, whoever listens on a port is taken for the instance."""
+        self._stranger = stranger
+
+    async def wait(self, port: int, within: float, leader: int = 0) -> str | None:
         """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
         attempt = _Attempt(port)
         try:
@@ -49,6 +58,8 @@ class HealthProbe:
                 budget = _Budget(within, limit)
                 try:
                     target = await attempt.connect()
+                    if self._stranger is not None:
+                        await attempt.own_listener(self._stranger, leader)
                     await attempt.serving(target)
                 finally:
                     budget.close()
@@ -104,6 +115,14 @@ class _Attempt:
                 if await _accepts(family, host, self._port):
                     log.debug("readiness attempt", port=self._port, outcome=f"connected to {host}")
                     return target.format(self._port)
+            log.debug("readiness attempt", port=self._port, outcome=self.missing)
+            await asyncio.sleep(next(delays))
+
+    async def own_listener(self, stranger: Stranger, leader: int) -> None:
+        """Return as soon as nobody else listens on the port."""
+        delays = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
+        while who := await stranger(self._port, leader):
+            self.missing = f"another program listens on localhost:{self._port}: {who}"
             log.debug("readiness attempt", port=self._port, outcome=self.missing)
             await asyncio.sleep(next(delays))
 

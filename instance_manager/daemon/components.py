@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.metrics import Endpoints, Lifecycles, LoopLag, MetricsSources, RpcMetrics
-from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
+from instance_manager.adapters.process import ListenerCheck, OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.tls.reloader import CertificateReloader
@@ -57,9 +57,15 @@ def build(
 ) -> Components:
     """Put the components together; nothing is opened yet."""
     clock = LoopClock()
-    readiness = HealthProbe()
+    guard = _guard()
+
+    def leaders() -> set[int]:
+        entries = supervisor.registry.entries()
+        return {entry.process.identity.pid for entry in entries if entry.process.identity}
+
+    readiness = HealthProbe(ListenerCheck(leaders, guard).stranger)
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
-    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
+    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, guard)
     logs = LogFiles(settings.logs_dir, max_size=settings.log_max_size, echo=1 if settings.echo_logs else None)
     rpc_metrics, lifecycles, lag = RpcMetrics(), Lifecycles(), LoopLag()
     events = EventLog(clock.now, store=journal)
