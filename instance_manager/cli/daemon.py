@@ -1,5 +1,6 @@
 """`instance-manager daemon`: run the daemon."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,6 +172,8 @@ def cli(
     """
     # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon needs.
     sys.modules["rich"] = None  # type: ignore[assignment]
+    # gRPC writes every failed handshake to stderr itself, and waits for whoever should read it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from instance_manager import daemon
 
     options: Globals = ctx.obj

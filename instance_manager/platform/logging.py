@@ -191,6 +191,18 @@ def configure(*, debug: bool) -> None:
         logger_factory=lambda name="": _Logger(sink, name),
         cache_logger_on_first_use=True,
     )
+    # What libraries log would be written to stderr directly, and wait for its reader.
+    logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+class _LibraryLines(logging.Handler):
+    """Writes what libraries log with Python's `logging` as lines of this log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        method = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(structlog.get_logger(record.name), method)(record.getMessage(), exc_info=record.exc_info)
 
 
 def _add_lines_lost(

@@ -20,7 +20,7 @@ from instance_manager.client import Client
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.certificates import Authority, expired, fill, not_yet_valid
-from tests.support.daemon import BIN, Daemon, Watch, running_daemon, sleeper
+from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, sleeper
 
 OURS = Authority()
 FOREIGN = Authority()
@@ -350,6 +350,51 @@ async def test_a_unix_socket_is_no_way_around(tmp_path: Path) -> None:
                 await client.process_list()
         async with Client(daemon.url, OURS.signed()) as client:
             assert await client.process_list() == {}
+
+
+async def handshakes_that_fail(host: str, port: int, count: int) -> None:
+    """Connect, and say something else than TLS."""
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+
+
+@pytest.mark.timeout(180)
+async def test_failed_handshakes_do_not_stop_a_daemon_whose_stderr_nobody_reads(tmp_path: Path) -> None:
+    tls = fill(tmp_path / "tls", OURS.signed())
+    port = port_span()[1] - 30
+    folders = ("--state-dir", str(tmp_path / "state"), "--logs-dir", str(tmp_path / "logs"))
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"x" * 4096)
+    os.set_blocking(full, True)
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", "--listen", f"127.0.0.1:{port}", "--tls-dir", str(tls), *folders),
+        *("--metrics-listen", ""),
+        stderr=full,
+    )
+    try:
+        async with Client(f"tcp://127.0.0.1:{port}", OURS.signed()) as client:
+            check: Any = client._channel.unary_unary("/grpc.health.v1.Health/Check")
+            await check(b"", timeout=30, wait_for_ready=True)
+            await handshakes_that_fail("127.0.0.1", port, 2000)
+            await client.process_create(sleeper("a"))
+            await client.process_delete("a")
+        process.terminate()
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(unread)
+        os.close(full)
 
 
 # --- renewal ---
