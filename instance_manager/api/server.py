@@ -37,12 +37,18 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
+KEEPALIVE_INTERVAL_MS = 30_000
+"""Time without anything from a client after which the server pings it."""
+KEEPALIVE_TIMEOUT_MS = 20_000
+"""Time in which the client answers; then its connection is closed, and its streams end."""
 _OPTIONS = (
     # Two daemons must never share a port unknowingly.
     ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, even between calls; one second is left for jitter.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # By default only two pings are sent on a connection without data.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     # It also counts calls that are answered but not yet cleaned up, and so resets well-behaved clients.
@@ -82,7 +88,7 @@ class GrpcServer:
             self._names.append(service.descriptor.full_name)
         self._certificates = certificates
         self._server = grpc.aio.server(
-            options=_OPTIONS, interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
+            options=(*_OPTIONS, *_keepalive()), interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -151,6 +157,14 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Accept no more calls, give those in progress `grace` seconds to end, then cancel them."""
         await self._server.stop(grace)
+
+
+def _keepalive() -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    )
 
 
 def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
