@@ -1,5 +1,6 @@
 """The gRPC server: addresses, health, reflection and shutdown."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -25,11 +26,17 @@ from instance_manager.platform.loopback import is_loopback
 INSTANCE_SERVICE_OFFSET = 3
 """Clients expect InstanceService on the port of ProcessManagerService plus this."""
 
-MAX_REQUEST_BYTES = 4 << 20
-"""A longer request is RESOURCE_EXHAUSTED."""
+MAX_REQUEST_BYTES = 256 << 10
+"""A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
+_WINDOW_BYTES = 16 << 10
+"""Bytes of a request that a client may send before its call is accepted."""
+MAX_CONNECTIONS = 1024
+"""Largest number of connections to a port; one more is closed at once."""
+_HANDSHAKE_TIMEOUT_MS = 10_000
+"""Time in which a client must have completed the TLS handshake and the start of HTTP/2."""
 MAX_CALLS_PER_CONNECTION = 256
 """Largest number of concurrent calls on a connection; its client holds further ones back."""
-MAX_CALLS = 10_000
+MAX_CALLS = 4096
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
 
 _EVERY_HOST = "::"
@@ -51,6 +58,11 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+    # Otherwise the window grows with the speed of the connection.
+    ("grpc.http2.bdp_probe", 0),
     # It also counts calls that are answered but not yet cleaned up, and so resets well-behaved clients.
     ("grpc.http.overload_protection", 0),
 )
@@ -70,6 +82,14 @@ def listen_address(text: str) -> Address:
             f"{INSTANCE_SERVICE_OFFSET} above; write a port up to {highest}"
         )
     return address
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of gRPC's own says more than that a client has disconnected before its answer."""
+    return "ExecuteBatchError raised in core" not in record.getMessage()
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
 class GrpcServer:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from instance_manager.core.process import Process, State
 
+_OVERHEAD = 1000
+"""What a change takes beside the words of its process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -19,6 +22,12 @@ class Change:
     """The state before; None for the first change of a process."""
     deleted: bool = False
     """Whether it has left the list; this is the last change with its UUID."""
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes, in memory or in a message."""
+        spec = self.process.spec
+        return _OVERHEAD + len(spec.binary) + sum(map(len, spec.args)) + sum(map(len, spec.port_args))
 
     @property
     def reason(self) -> str:

@@ -1,11 +1,5 @@
 """The check of client certificates: a client calls only if its certificate carries the peer name."""
 
-import contextlib
-import functools
-import inspect
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
-
 import grpc
 import grpc.aio
 
@@ -14,11 +8,6 @@ from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Context, Method
 from instance_manager.core.certificates import join_names, matches_name
-
-if TYPE_CHECKING:
-    GrpcHandler = grpc.RpcMethodHandler[Any, Any]
-else:
-    GrpcHandler = grpc.RpcMethodHandler  # has no type parameters when the program runs
 
 
 class PeerNameInterceptor:
@@ -49,33 +38,3 @@ class PeerNameInterceptor:
             f"cannot serve a client whose certificate names {join_names(names)} and not {self._peer_name}; "
             "use one with that name, or start the daemon with another --tls-peer-name",
         )
-
-    def wrap_foreign(self, handler: GrpcHandler) -> GrpcHandler:
-        """Check the callers of a method that comes with gRPC, such as health and reflection, of any kind."""
-        streaming = (handler.request_streaming, handler.response_streaming)
-        kind = "_".join("stream" if each else "unary" for each in streaming)
-        function = self._checked(getattr(handler, kind))
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        made: GrpcHandler = make(function, handler.request_deserializer, handler.response_serializer)
-        return made
-
-    def _checked(self, function: Any) -> Any:
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def generating(request: Any, context: Context) -> AsyncIterator[Any]:
-                await self.check(context)
-                async with contextlib.aclosing(function(request, context)) as answers:
-                    async for answer in answers:
-                        yield answer
-
-            return generating
-
-        @functools.wraps(function)
-        async def answering(request: Any, context: Context) -> Any:
-            await self.check(context)
-            answer = function(request, context)
-            # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
-            return await answer if inspect.isawaitable(answer) else answer
-
-        return answering
