@@ -66,6 +66,7 @@ def address_of(url: str) -> Address:
 def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
     if tls is None:
         return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    tls = tls.normalized()
     presented = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
     override = ("grpc.ssl_target_name_override", peer_name)
     return grpc.aio.secure_channel(target, presented, options=(*_OPTIONS, override))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,13 +14,14 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
+from grpc.experimental import session_cache
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from instance_manager.client import Client
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.support.certificates import Authority, expired, fill, not_yet_valid
+from tests.support.certificates import Authority, expired, fill, not_yet_valid, today, with_mark
 from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, sleeper
 
 OURS = Authority()
@@ -289,6 +291,51 @@ async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> N
             assert told in (caught.value.details() or "")
 
 
+@pytest.mark.parametrize("odd", ["\0", "\n"])
+@pytest.mark.parametrize("where", ["SAN", "CN"])
+async def test_a_name_that_begins_like_the_right_one_is_refused(
+    tls_daemon: Daemon, where: str, odd: str
+) -> None:
+    """gRPC tells names as C strings: what follows the NUL is not in them."""
+    name = f"{PEER_NAME}{odd}.evil.example"
+    shown = OURS.special(dns=(name,)) if where == "SAN" else OURS.special(common_name=name)
+    for address in addresses(tls_daemon):
+        async with channel(address, shown) as connection:
+            for path in ("/ProcessManagerService/ProcessList", "/grpc.health.v1.Health/Check"):
+                call: Any = connection.unary_unary(path)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(b"", timeout=20)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert f"names {PEER_NAME}{repr(odd)[1:-1]}.evil.example" in (caught.value.details() or "")
+
+
+async def test_a_certificate_that_has_expired_is_not_resumed(tls_daemon: Daemon) -> None:
+    """The session was begun while it was valid; what is open then stays open."""
+    end = today().replace(microsecond=0) + dt.timedelta(seconds=4)
+    shown = OURS.special(common_name=PEER_NAME, until=end)
+    credentials = grpc.ssl_channel_credentials(shown.ca, shown.key, shown.certificate)
+    sessions: Any = session_cache.ssl_session_cache_lru(8)  # type: ignore[no-untyped-call]
+    options = (
+        ("grpc.ssl_target_name_override", PEER_NAME),
+        ("grpc.ssl_session_cache", sessions),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+
+    def connect() -> grpc.Channel:
+        return grpc.secure_channel(addresses(tls_daemon)[0], credentials, options)
+
+    def ask(connection: grpc.Channel) -> bytes:
+        call: Any = connection.unary_unary("/ProcessManagerService/ProcessList")
+        return bytes(call(b"", timeout=20))
+
+    with connect() as before:
+        await asyncio.to_thread(ask, before)
+        await asyncio.sleep((end - today()).total_seconds() + 1.1)  # until it has expired
+        await asyncio.to_thread(ask, before)
+        with connect() as after, pytest.raises(grpc.RpcError, match=r"PERMISSION_DENIED(.|\n)*expired on"):
+            await asyncio.to_thread(ask, after)
+
+
 @pytest.mark.parametrize("kind", BAD_CLIENTS)
 async def test_a_client_without_a_good_certificate_is_refused_on_every_port(
     tls_daemon: Daemon, kind: str
@@ -435,6 +482,32 @@ async def test_renewed_certificates_are_used_within_a_minute_and_streams_stay_up
             # What was open before is open still.
             await watch.state(f"after-{address.rpartition(':')[2]}", "running")
         assert len(await client.process_list()) == 3
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("marked", ["tls.crt", "ca.crt", "tls.key"])
+async def test_a_renewal_with_a_byte_order_mark_is_served(tls_daemon: Daemon, marked: str) -> None:
+    newer = Authority()
+    made = newer.signed()
+    files = {"ca.crt": made.ca, "tls.crt": made.certificate, "tls.key": made.key}
+    files[marked] = with_mark(files[marked])
+    fill(tls_daemon.folder / "tls", CertificateSet(*files.values()))
+    await tls_daemon.logged(lambda line: line["event"] == "certificates renewed", within=60)
+    for address in addresses(tls_daemon):
+        async with Client(f"tcp://{address}", newer.signed()) as client:
+            assert await client.health() == "SERVING"
+        async with Client(f"tcp://{address}", OURS.signed()) as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await client.health()
+
+
+async def test_files_with_a_byte_order_mark_are_served_from_the_start(tmp_path: Path) -> None:
+    made = OURS.signed()
+    marked = CertificateSet(*map(with_mark, (made.ca, made.certificate, made.key)))
+    async with secured(tmp_path, marked) as daemon, daemon.client() as client:
+        assert await client.health() == "SERVING"
+        async with Client(daemon.url, marked) as another:
+            assert await another.health() == "SERVING"
 
 
 @pytest.mark.timeout(180)
