@@ -97,7 +97,7 @@ def not_yet_valid() -> dict[str, Any]:
 
 def with_mark(content: bytes) -> bytes:
     """Return PEM as an editor on Windows leaves it: with a byte order mark, other line ends and a comment."""
-    return b"\xef\xbb\xbfIssued for \xc3\xbcs\r\n" + content.replace(b"\n", b"\r\n") + b"\r\nend \x00"
+    return b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\nIssued for \xc3\xbcs \x00"
 
 
 def fill(folder: Path, certificates: CertificateSet) -> Path:
