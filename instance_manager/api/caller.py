@@ -58,7 +58,10 @@ class Callers:
     def _connected(self) -> str:
         now = time.monotonic()
         if now >= self._fresh_until:
-            self._peers = _describe(sorted(set(unix_peers(self._no_sockets()))))
+            try:
+                self._peers = _describe(sorted(set(unix_peers(self._no_sockets()))))
+            except OSError:  # no descriptor is left to look with; a call is audited all the same
+                return UNKNOWN
             # With 1,000 descriptors a look takes some 3 ms.
             self._fresh_until = time.monotonic() + _FRESH_SECONDS
         return self._peers

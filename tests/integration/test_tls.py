@@ -279,6 +279,17 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
     assert "grpc.health" not in metrics
 
 
+async def test_a_change_that_is_refused_for_the_certificate_is_audited(tls_daemon: Daemon) -> None:
+    async with channel(addresses(tls_daemon)[0], OURS.signed("other.example")) as connection:
+        call: Any = connection.unary_unary("/ProcessManagerService/ProcessDelete")
+        with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
+            await call(b"", timeout=20)
+    async with tls_daemon.client() as client:
+        (entry,) = (await client.audit()).entries
+    assert (entry.method, entry.code) == ("ProcessManagerService/ProcessDelete", "PERMISSION_DENIED")
+    assert entry.caller.startswith("other.example at 127.0.0.1:")
+
+
 async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> None:
     for wrong, told in (
         (OURS.signed("other.example"), "names other.example and"),

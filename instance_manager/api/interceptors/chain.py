@@ -57,9 +57,9 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         # The outermost first: what one of them rejects, those before it see.
         self._interceptors: list[Interceptor] = [
             MetricsInterceptor(observer),
-            *([self._peer_name] if self._peer_name else []),
-            _Parser(),
             AuditInterceptor(trail, Callers(no_sockets)),
+            *([self._peer_name] if self._peer_name else []),
+            _Receiver(self._arrivals, self._scheduler),
             ErrorInterceptor(),
             self._streams,
             FairnessInterceptor(self._scheduler, rejections),
@@ -116,10 +116,12 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         """Return a handler that receives the request itself; to gRPC, it is a stream of requests."""
 
         async def answer(_: Any, context: Context) -> bytes:
-            raw = await self._arrivals.receive(context)
-            self._scheduler.on_arrived()
-            call = Call(raw, context)
-            await handler(call)
+            call = Call(context)
+            try:
+                await handler(call)
+            finally:
+                if not call.arrived:
+                    self._scheduler.on_arrived()  # the scheduler need not wait for it
             # Of no meaning for a stream, which has written its messages.
             return call.reply
 
@@ -128,13 +130,20 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(answer)
 
 
-class _Parser:
-    """Parses the request, once for all that follow."""
+class _Receiver:
+    """Receives the request, and parses it once for all that follow."""
+
+    def __init__(self, arrivals: Arrivals, scheduler: FairScheduler) -> None:
+        self._arrivals = arrivals
+        self._scheduler = scheduler
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         parse = GetMessageClass(method.descriptor.input_type).FromString
 
-        async def parsed(call: Call) -> None:
+        async def received(call: Call) -> None:
+            call.raw = await self._arrivals.receive(call.context)
+            call.arrived = True
+            self._scheduler.on_arrived()
             try:
                 call.request = parse(call.raw)
             except DecodeError as error:
@@ -142,7 +151,7 @@ class _Parser:
                 call.malformed = str(error)
             await handler(call)
 
-        return parsed
+        return received
 
 
 def _invoke(method: Method) -> Handler:
