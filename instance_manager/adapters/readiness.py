@@ -29,6 +29,9 @@ _CHANNEL_OPTIONS = (
     # A connection of its own that is closed with the probe, and no proxy on the way to this machine.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
+    # An answer has two bytes. Whatever listens there costs no more than this.
+    ("grpc.max_receive_message_length", 1024),
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # How long a connection waits for the start of HTTP/2, even if its channel has been closed.

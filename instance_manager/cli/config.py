@@ -17,6 +17,9 @@ import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 
+_LARGEST = 1 << 20
+"""Largest size of the file in bytes."""
+
 
 def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     """Return the defaults in a file for the command of a context and its subcommands.
@@ -27,7 +30,11 @@ def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(file).read_bytes())
+        with Path(file).open("rb") as opened:
+            text = opened.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise _refused(file, f"it has more than {_LARGEST >> 10} KiB")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise _refused(file, error.strerror or str(error)) from error
     except yaml.MarkedYAMLError as error:

@@ -13,13 +13,14 @@ from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.interceptors import InterceptorChain, answer_budget, arrivals
 from instance_manager.api.interceptors.answer_budget import AnswerBudget
 from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, FairScheduler
-from instance_manager.api.server import GrpcServer
+from instance_manager.api.server import MAX_REQUEST_BYTES, GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.registry import MAX_LIST_BYTES
 from instance_manager.core.addresses import Address
 from instance_manager.core.errors import ResourceExhaustedError
-from instance_manager.core.spec import ProcessSpec
+from instance_manager.core.spec import MAX_COMMAND_BYTES, ProcessSpec
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc import instance_pb2
 from tests.support.http2 import Http2Client
 from tests.support.small_service import SmallService
 from tests.support.world import World
@@ -198,6 +199,23 @@ async def test_a_call_without_a_request_is_refused() -> None:
 
         with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
             await call(nothing(), timeout=30)
+
+
+def test_the_largest_request_of_a_longhorn_manager_fits_ten_times_over() -> None:
+    """An engine with far more replicas, and longer names and addresses, than there are."""
+    address = "tcp://[2001:0db8:85a3:0000:0000:8a2e:0370:7334]:30000"
+    replicas = {f"pvc-{number:0200d}": address for number in range(20)}
+    spec = instance_pb2.InstanceSpec(name="p" * 251, volume_name="v" * 251, engine_name="e" * 251)
+    spec.spdk_instance_spec.replica_address_map.update(replicas)
+    v2 = instance_pb2.InstanceCreateRequest(spec=spec)
+    words = [word for each in replicas.values() for word in ("--replica", each)]
+    v1 = pb.ProcessCreateRequest(
+        spec=pb.ProcessSpec(name="p" * 251, binary="/" * 1000, args=[*words, *(["--option=value"] * 100)])
+    )
+    for request in (v1, v2):
+        assert 10 * request.ByteSize() <= MAX_REQUEST_BYTES
+    longest = pb.ProcessSpec(name="p" * 251, binary="/b", args=["x" * 128] * 1023)
+    assert MAX_COMMAND_BYTES < pb.ProcessCreateRequest(spec=longest).ByteSize() < MAX_REQUEST_BYTES
 
 
 # --- what else is counted ---

@@ -68,6 +68,11 @@ def test_a_file_that_cannot_be_used_is_refused(content: bytes | None, complaint:
     assert "\n" not in message
 
 
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(Failure, match="it has more than 1024 KiB"):
+        read_defaults("/dev/zero", click.Context(root))
+
+
 async def test_a_file_that_is_missing_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = await run("--config", f"{tmp_path}/none.yaml", "process", "list")
     assert result.code == 2
