@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -28,6 +29,9 @@ _CHANNEL_OPTIONS = (
     # A connection of its own that is closed with the probe, and no proxy on the way to this machine.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
+    # An answer has two bytes. Whatever listens there costs no more than this.
+    ("grpc.max_receive_message_length", 1024),
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # How long a connection waits for the start of HTTP/2, even if its channel has been closed.
@@ -41,17 +45,25 @@ _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 Check = grpc.aio.UnaryUnaryMultiCallable[Message, bytes]
 
 
+Stranger = Callable[[int, int], Awaitable[str]]
+"""Takes a port and the PID of an instance; returns who else listens there, empty if nobody else does."""
+
+
 class HealthProbe:
     """Implements `app.interfaces.Readiness`."""
 
-    async def wait(self, port: int, within: float) -> str | None:
+    def __init__(self, stranger: Stranger | None = None) -> None:
+        """Without `stranger`, whoever listens on a port is taken for the instance."""
+        self._stranger = stranger
+
+    async def wait(self, port: int, within: float, leader: int = 0) -> str | None:
         """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
         attempt = _Attempt(port)
         try:
             async with asyncio.timeout(None) as limit:
                 budget = _Budget(within, limit)
                 try:
-                    await attempt.ready()
+                    await attempt.ready(self._stranger, leader)
                 finally:
                     budget.close()
         except TimeoutError:
@@ -98,12 +110,15 @@ class _Attempt:
         self._unanswered = f"localhost:{port} accepts connections but answers no health check"
         self.missing = f"nothing listens on localhost:{port}"
 
-    async def ready(self) -> None:
+    async def ready(self, stranger: Stranger | None, leader: int) -> None:
         """Return as soon as the instance serves; whatever goes wrong before that, it does not serve yet."""
         delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
         while True:
             try:
-                await self.serving(await self.connect())
+                target = await self.connect()
+                if stranger is not None:
+                    await self.own_listener(stranger, leader)
+                await self.serving(target)
             except Exception as error:
                 log.exception("readiness check failed", port=self._port)
                 self.missing = f"the health check on localhost:{self._port} failed: {_short(repr(error))}"
@@ -119,6 +134,14 @@ class _Attempt:
                 if await _accepts(family, host, self._port):
                     log.debug("readiness attempt", port=self._port, outcome=f"connected to {host}")
                     return target.format(self._port)
+            log.debug("readiness attempt", port=self._port, outcome=self.missing)
+            await asyncio.sleep(next(delays))
+
+    async def own_listener(self, stranger: Stranger, leader: int) -> None:
+        """Return as soon as nobody else listens on the port."""
+        delays = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
+        while who := await stranger(self._port, leader):
+            self.missing = f"another program listens on localhost:{self._port}: {who}"
             log.debug("readiness attempt", port=self._port, outcome=self.missing)
             await asyncio.sleep(next(delays))
 

@@ -1,5 +1,6 @@
 """Who makes a call: the name in the certificate, the address, or the processes behind a Unix socket."""
 
+import functools
 import os
 import socket
 import stat
@@ -12,10 +13,13 @@ from urllib.parse import unquote
 
 import grpc.aio
 
+from instance_manager.core.x509 import Holder, holder_of
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CREDENTIALS = struct.Struct("3i")
 _FRESH_SECONDS = 0.1
+_LONGEST_NAME = 253
 UNKNOWN = "unix socket, unknown process"
 
 
@@ -49,12 +53,15 @@ class Callers:
         kind, _, address = unquote(context.peer()).partition(":")
         names = certificate_names(context)
         peer = self._connected() if kind == "unix" else address
-        return f"{names[0]} at {peer}" if names else peer
+        return f"{printable(names[0])} at {peer}" if names else peer
 
     def _connected(self) -> str:
         now = time.monotonic()
         if now >= self._fresh_until:
-            self._peers = _describe(sorted(set(unix_peers(self._no_sockets()))))
+            try:
+                self._peers = _describe(sorted(set(unix_peers(self._no_sockets()))))
+            except OSError:  # no descriptor is left to look with; a call is audited all the same
+                return UNKNOWN
             # With 1,000 descriptors a look takes some 3 ms.
             self._fresh_until = time.monotonic() + _FRESH_SECONDS
         return self._peers
@@ -62,10 +69,22 @@ class Callers:
 
 def certificate_names(context: Context) -> list[str]:
     """Return the names in the client's certificate, DNS names first; none without a certificate."""
-    presented = context.auth_context()
-    found = [*presented.get("peer_dns", ()), *presented.get("x509_common_name", ())]
-    # gRPC reports an empty common name where there is none.
-    return list(dict.fromkeys(name.decode(errors="replace") for name in found if name))
+    holder = certificate_holder(context)
+    return list(holder.names) if holder else []
+
+
+def certificate_holder(context: Context) -> Holder | None:
+    """Return who the client's certificate is about; None without one, or if it cannot be read."""
+    (pem,) = context.auth_context().get("x509_pem_cert", ()) or (b"",)
+    return _holder(pem) if pem else None
+
+
+@functools.lru_cache(maxsize=256)
+def _holder(pem: bytes) -> Holder | None:
+    try:
+        return holder_of(pem)
+    except ValueError:
+        return None
 
 
 def unix_peers(no_sockets: Container[int] = ()) -> Iterator[Peer]:
@@ -96,6 +115,11 @@ def _peer(fd: int) -> Peer | None:
     finally:
         # The descriptor is gRPC's, and stays open.
         view.detach()
+
+
+def printable(name: str) -> str:
+    """Return a name with escapes for what is not printable, and at most 253 characters of it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name[:_LONGEST_NAME])
 
 
 def _describe(peers: list[Peer]) -> str:

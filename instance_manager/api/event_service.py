@@ -11,7 +11,7 @@ from instance_manager.api.events_wire import (
 )
 from instance_manager.api.serialized import SerializedChanges
 from instance_manager.api.service import Context, Service, rpc
-from instance_manager.api.watching import watching
+from instance_manager.api.watching import accept, watching
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError, OutOfRangeError
@@ -50,8 +50,7 @@ class EventService(Service):
             revision, processes = self._events.revision, self._supervisor.processes()
             stream = _Stream(context, wanted, self._messages, self._events.history.epoch)
             missed = await self._missed(request)
-            # Headers mean to the client that it misses nothing from here on.
-            await context.send_initial_metadata(())
+            await accept(context, changes)
             if missed is not None:
                 await stream.bookmark(request.since_revision)
                 for change in missed:

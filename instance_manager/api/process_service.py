@@ -6,7 +6,7 @@ from instance_manager.api.logs import stream_log
 from instance_manager.api.serialized import SerializedChanges, SerializedList, SerializedProcesses
 from instance_manager.api.service import Context, Service, rpc
 from instance_manager.api.version import version_response
-from instance_manager.api.watching import watching
+from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import (
     process_spec_from_wire,
     process_to_wire,
@@ -76,8 +76,7 @@ class ProcessService(Service):
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
-            # Headers mean to the client that it misses nothing from here on.
-            await context.send_initial_metadata(())
+            await accept(context, changes)
             async for change in changes:
                 if not change.successor:
                     await context.write(self._changes.get(change))

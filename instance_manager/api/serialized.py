@@ -7,6 +7,7 @@ from instance_manager.core.change import Change
 from instance_manager.core.process import Process
 
 _CHANGES_KEPT = 1024
+_BYTES_KEPT = 4 << 20
 _FEW = 1024
 """Number of changed names that a list remembers before it drops those of processes that are gone."""
 
@@ -17,14 +18,16 @@ class SerializedChanges:
     def __init__(self, serialize: Callable[[Change], bytes]) -> None:
         self._serialize = serialize
         self._known: dict[int, bytes] = {}
+        self._bytes = 0
 
     def get(self, change: Change) -> bytes:
         """Return the serialized message for a change."""
         known = self._known.get(change.revision)
         if known is None:
             known = self._known[change.revision] = self._serialize(change)
-            if len(self._known) > _CHANGES_KEPT:
-                del self._known[next(iter(self._known))]
+            self._bytes += len(known)
+            while len(self._known) > _CHANGES_KEPT or self._bytes > _BYTES_KEPT:
+                self._bytes -= len(self._known.pop(next(iter(self._known))))
         return known
 
 

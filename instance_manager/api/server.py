@@ -1,5 +1,6 @@
 """The gRPC server: addresses, health, reflection and shutdown."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -19,37 +20,52 @@ from instance_manager.api.tls import Certificates, credentials
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.ports import MAX_PORT
+from instance_manager.platform.listening import AddressError, AddressInUseError, address_of, reserve
 from instance_manager.platform.loopback import is_loopback
 
 INSTANCE_SERVICE_OFFSET = 3
 """Clients expect InstanceService on the port of ProcessManagerService plus this."""
 
-MAX_REQUEST_BYTES = 4 << 20
-"""A longer request is RESOURCE_EXHAUSTED."""
+MAX_REQUEST_BYTES = 256 << 10
+"""A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
+_WINDOW_BYTES = 16 << 10
+"""Bytes of a request that a client may send before its call is accepted."""
+MAX_CONNECTIONS = 1024
+"""Largest number of connections to a port; one more is closed at once."""
+_HANDSHAKE_TIMEOUT_MS = 10_000
+"""Time in which a client must have completed the TLS handshake and the start of HTTP/2."""
 MAX_CALLS_PER_CONNECTION = 256
 """Largest number of concurrent calls on a connection; its client holds further ones back."""
-MAX_CALLS = 10_000
+MAX_CALLS = 4096
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
 
+_EVERY_HOST = "::"
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
+KEEPALIVE_INTERVAL_MS = 30_000
+"""Time without anything from a client after which the server pings it."""
+KEEPALIVE_TIMEOUT_MS = 20_000
+"""Time in which the client answers; then its connection is closed, and its streams end."""
 _OPTIONS = (
     # Two daemons must never share a port unknowingly.
     ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, even between calls; one second is left for jitter.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # By default only two pings are sent on a connection without data.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+    # Otherwise the window grows with the speed of the connection.
+    ("grpc.http2.bdp_probe", 0),
     # It also counts calls that are answered but not yet cleaned up, and so resets well-behaved clients.
     ("grpc.http.overload_protection", 0),
 )
-
-
-class AddressError(Exception):
-    """The address cannot be listened on; the message says why."""
 
 
 def listen_address(text: str) -> Address:
@@ -68,6 +84,14 @@ def listen_address(text: str) -> Address:
     return address
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of gRPC's own says more than that a client has disconnected before its answer."""
+    return "ExecuteBatchError raised in core" not in record.getMessage()
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
+
+
 class GrpcServer:
     """Serves the given services, health and reflection on every address."""
 
@@ -84,7 +108,7 @@ class GrpcServer:
             self._names.append(service.descriptor.full_name)
         self._certificates = certificates
         self._server = grpc.aio.server(
-            options=_OPTIONS, interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
+            options=(*_OPTIONS, *_keepalive()), interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -97,27 +121,43 @@ class GrpcServer:
     def bind(self, address: Address) -> Address:
         """Listen on an address and return it; port 0 is replaced by the port that was chosen.
 
-        Only the owner may use a Unix socket.
+        A host is listened on at every address it has on this machine. Only the owner may use a Unix socket.
 
         Raises:
-            AddressError: if the address is in use, or not one of this machine.
+            AddressInUseError: if another program listens on one of them.
+            AddressError: if the address is not one of this machine, or cannot be used otherwise.
         """
         if address.path:
             _refuse_taken_path(address.path)
-        try:
             with _owner_only():
-                if self._certificates is None:
-                    port = self._server.add_insecure_port(address.target)
-                else:
-                    port = self._server.add_secure_port(address.target, credentials(self._certificates))
-        except RuntimeError as error:
-            reason = (
-                "no socket can be made there; let this user write to its directory"
-                if address.path
-                else "it is in use or not an address of this machine; choose another with --listen"
-            )
-            raise AddressError(f"cannot listen on {address.target}: {reason}") from error
-        return address if address.path else Address(address.host, port)
+                if not self._listen(address):
+                    raise AddressError(
+                        f"cannot listen on {address.target}: no socket can be made there; let this user "
+                        "write to its directory"
+                    )
+            return address
+        # gRPC is content with one of several addresses, so it gets them one by one.
+        with reserve(address, "--listen") as reserved:
+            addresses = [address_of(each) for each in reserved]
+            if any(each.host == _EVERY_HOST for each in addresses):
+                # One socket for both families.
+                addresses = [each for each in addresses if each.host == _EVERY_HOST]
+            for each in addresses:
+                if self._listen(each) != each.port:
+                    raise AddressInUseError(
+                        f"cannot listen on {address}: {each} has just been taken by another program; "
+                        "end it, or choose another address with --listen"
+                    )
+        return Address(address.host, addresses[0].port)
+
+    def _listen(self, address: Address) -> int:
+        """Let gRPC listen on a single address; return the port, 0 if that is impossible."""
+        try:
+            if self._certificates is None:
+                return self._server.add_insecure_port(address.target)
+            return self._server.add_secure_port(address.target, credentials(self._certificates))
+        except RuntimeError:
+            return 0
 
     async def start(self) -> None:
         """Start serving."""
@@ -137,6 +177,14 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Accept no more calls, give those in progress `grace` seconds to end, then cancel them."""
         await self._server.stop(grace)
+
+
+def _keepalive() -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    )
 
 
 def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 
@@ -21,17 +22,26 @@ async def watching(events: EventLog, context: Context, advice: str) -> AsyncIter
         context: the context of the call.
         advice: what a watcher that was cut off should do next.
     """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a handler always runs in one
     with events.subscribe() as changes:
-        # If the watcher does not read, this task is blocked in a write.
-        changes.on_lag = task.cancel
         try:
             yield changes
         except (LaggedError, asyncio.CancelledError):
             if not changes.lagged:
                 raise
-            task.uncancel()
+            _task().uncancel()
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"too many changes were left unread: {advice}"
             )
+
+
+async def accept(context: Context, changes: Subscription[Change]) -> None:
+    """Send the headers, which mean to the client that it misses nothing from here on."""
+    await context.send_initial_metadata(())
+    # If the watcher does not read, this task is blocked in a write. Not before: headers cannot be sent twice.
+    changes.on_lag = _task().cancel
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a handler always runs in one
+    return task

@@ -97,15 +97,15 @@ class ActionRunner:
         self._report(entry, events.Spawned(entry.child.identity))
 
     def _await_ready(self, entry: SupervisedProcess) -> None:
-        ports = entry.process.ports
-        if ports is None:
+        ports, identity = entry.process.ports, entry.process.identity
+        if ports is None or identity is None:
             entry.readiness = self._clock.call_later(0, lambda: self._report(entry, events.Ready()))
         else:
-            entry.readiness = self._run(self._probe(entry, ports.start))
+            entry.readiness = self._run(self._probe(entry, ports.start, identity.pid))
 
-    async def _probe(self, entry: SupervisedProcess, port: int) -> None:
+    async def _probe(self, entry: SupervisedProcess, port: int, leader: int) -> None:
         try:
-            reason = await self._readiness.wait(port, self._ready_timeout)
+            reason = await self._readiness.wait(port, self._ready_timeout, leader)
         except Exception as error:
             log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
             reason = f"readiness check failed: {error}"

@@ -121,10 +121,10 @@ class Adoption:
         A process older than the ready timeout is not asked: it may be busy, and if it did not answer in time
         it would be stopped as one that never became ready.
         """
-        if process.ports is None or not asked:
+        if process.ports is None or process.identity is None or not asked:
             return State.RUNNING
         try:
-            missing = await self._readiness.wait(process.ports.start, _SERVES_NOW)
+            missing = await self._readiness.wait(process.ports.start, _SERVES_NOW, process.identity.pid)
         except Exception:
             # What one instance causes must not keep the daemon from taking over the others.
             log.exception("readiness check failed", name=process.name, uuid=process.uuid)

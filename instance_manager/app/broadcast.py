@@ -10,6 +10,10 @@ from typing import Generic, Self, TypeVar
 Item = TypeVar("Item")
 
 
+MAX_BACKLOG_BYTES = 16 << 20
+"""Largest weight of the unread items of a subscriber; those who lag share the items."""
+
+
 class Overflow(Enum):
     """What happens to a subscriber with a full backlog of unread items."""
 
@@ -29,6 +33,7 @@ class Subscription(Generic[Item]):
     def __init__(self, broadcaster: "Broadcaster[Item]") -> None:
         self._broadcaster = broadcaster
         self._pending: deque[Item] = deque()
+        self._weight = 0
         self._arrived = asyncio.Event()
         self._closed = False
         self.lagged = False
@@ -46,9 +51,13 @@ class Subscription(Generic[Item]):
 
     def offer(self, item: Item) -> bool:
         """Queue an item; return False if the backlog is full."""
-        if len(self._pending) >= self._broadcaster.backlog:
+        weight = self._broadcaster.weigh(item)
+        if len(self._pending) >= self._broadcaster.backlog or (
+            self._pending and self._weight + weight > MAX_BACKLOG_BYTES
+        ):
             return False
         self._pending.append(item)
+        self._weight += weight
         self._arrived.set()
         return True
 
@@ -56,6 +65,7 @@ class Subscription(Generic[Item]):
         """End the iteration with an error, and drop the unread items."""
         self.lagged = True
         self._pending.clear()
+        self._weight = 0
         self._arrived.set()
         self.on_lag()
 
@@ -72,7 +82,9 @@ class Subscription(Generic[Item]):
         """
         while True:
             while self._pending:
-                yield self._pending.popleft()
+                item = self._pending.popleft()
+                self._weight -= self._broadcaster.weigh(item)
+                yield item
             if self.lagged:
                 raise LaggedError
             if self._closed:
@@ -84,14 +96,21 @@ class Subscription(Generic[Item]):
 class Broadcaster(Generic[Item]):
     """Offers each item to every subscriber."""
 
-    def __init__(self, backlog: int = 1, overflow: Overflow = Overflow.MERGE) -> None:
+    def __init__(
+        self,
+        backlog: int = 1,
+        overflow: Overflow = Overflow.MERGE,
+        weigh: Callable[[Item], int] = lambda _: 0,
+    ) -> None:
         """Start without subscribers.
 
         Args:
             backlog: largest number of unread items of a subscriber; with 1 and `MERGE`, items are pings.
-            overflow: what happens when there would be more.
+            overflow: what happens when there would be more, or more than `MAX_BACKLOG_BYTES`.
+            weigh: returns how many bytes an item takes.
         """
         self.backlog = backlog
+        self.weigh = weigh
         self._overflow = overflow
         self._subscriptions: set[Subscription[Item]] = set()
         self._observers: list[Callable[[Item], object]] = []

@@ -13,7 +13,7 @@ from instance_manager.core.change import Change
 from instance_manager.core.process import Process, State
 
 DEFAULT_BACKLOG = 8192
-"""Changes a subscriber may lag behind; about 8 MiB, shared by all that lag."""
+"""Changes a subscriber may lag behind, if they are not too long; all that lag share them."""
 
 
 class EventLog(Broadcaster[Change]):
@@ -35,7 +35,7 @@ class EventLog(Broadcaster[Change]):
             memory: how many changes are remembered.
             store: the changes of earlier daemons.
         """
-        super().__init__(backlog, Overflow.CUT_OFF)
+        super().__init__(backlog, Overflow.CUT_OFF, lambda change: change.weight)
         self._now = now
         self.history = History(store or EmptyEventStore(), memory)
 

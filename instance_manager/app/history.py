@@ -13,6 +13,10 @@ DEFAULT_MEMORY = 5000
 """Number of changes kept: about 1,000 processes from start to end, 3 MiB."""
 
 
+MAX_BYTES = 16 << 20
+"""Largest weight of the changes kept; fewer are kept if the processes have long command lines."""
+
+
 class EmptyEventStore:
     """The past of the very first daemon; implements `interfaces.EventStore`."""
 
@@ -32,7 +36,8 @@ class History:
     def __init__(self, past: EventStore, memory: int) -> None:
         self._past = past
         self._memory = memory
-        self._changes: deque[Change] = deque(maxlen=memory)
+        self._changes: deque[Change] = deque()
+        self._bytes = 0
         self._fetching: asyncio.Task[None] | None = None
         self.revision = past.revision
         """Revision of the latest change."""
@@ -43,9 +48,15 @@ class History:
         return self._past.epoch
 
     def add(self, change: Change) -> None:
-        """Append a change, and drop the oldest one if there are too many."""
+        """Append a change, and drop the oldest ones if there are too many."""
         self._changes.append(change)
+        self._bytes += change.weight
         self.revision = change.revision
+        self._drop()
+
+    def _drop(self) -> None:
+        while len(self._changes) > self._memory or self._bytes > MAX_BYTES:
+            self._bytes -= self._changes.popleft().weight
 
     def recent(self) -> list[Change]:
         """Return the changes of this daemon that are still in memory."""
@@ -98,13 +109,15 @@ class History:
         await asyncio.shield(self._fetching)
 
     async def _fetch_past(self) -> None:
-        past: deque[Change] = deque(maxlen=self._memory)
+        past = History(EmptyEventStore(), self._memory)
         async for change in self._past.changes():
-            if past and change.revision != past[-1].revision + 1:
-                past.clear()
-            past.append(change)
-        if past and past[-1].revision == self._first - 1:
-            self._changes = deque([*past, *self._changes], maxlen=self._memory)
+            if past.revision + 1 != change.revision:
+                past = History(EmptyEventStore(), self._memory)
+            past.add(change)
+        if past.revision == self._first - 1:
+            self._changes.extendleft(reversed(past.recent()))
+            self._bytes = sum(change.weight for change in self._changes)
+            self._drop()
 
 
 def _has_failed(task: asyncio.Task[None]) -> bool:

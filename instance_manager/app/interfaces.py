@@ -71,8 +71,13 @@ class Spawner(Protocol):
 class Readiness(Protocol):
     """Waits for a process to serve."""
 
-    async def wait(self, port: int, within: float) -> str | None:
-        """Wait until the health service on a local port says SERVING, for at most `within` seconds.
+    async def wait(self, port: int, within: float, leader: int) -> str | None:
+        """Wait until the health service of a process says SERVING.
+
+        Args:
+            port: the local port on which the process is to listen.
+            within: seconds to wait at most.
+            leader: PID of the process; what others serve on the port does not count.
 
         Returns:
             None if it serves, else what was missing, in words.

@@ -1,5 +1,7 @@
 """The registry: which processes there are, under which names, and which ports they hold."""
 
+from collections.abc import Callable
+
 import structlog
 
 from instance_manager.app.interfaces import JournalRecord
@@ -33,8 +35,17 @@ def list_bytes(spec: ProcessSpec) -> int:
 class Registry:
     """All processes of which something is left, listed or not, and their ports."""
 
-    def __init__(self, span: PortRange, max_processes: int = DEFAULT_MAX_PROCESSES) -> None:
+    def __init__(
+        self,
+        span: PortRange,
+        max_processes: int = DEFAULT_MAX_PROCESSES,
+        port_is_free: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """Start empty; `port_is_free` tells whether no other program has a port."""
         self._max_processes = max_processes
+        self._port_is_free = port_is_free
+        self._held: set[int] = set()
+        """Ports of the span that other programs had when they were last looked at."""
         self._pool = PortPool.of(span)
         self._list_bytes = 0
         self._entries: dict[str, SupervisedProcess] = {}
@@ -100,15 +111,24 @@ class Registry:
             )
 
     def allocate(self, count: int) -> PortRange | None:
-        """Allocate ports; None if `count` is 0.
+        """Allocate ports that no other program has; None if `count` is 0.
 
         Raises:
             ResourceExhaustedError: if there is no range wide enough.
         """
         if not count:
             return None
-        self._pool, ports = self._pool.allocate(count)
+        self._pool, ports = self._pool.allocate(count, self._can_use)
         return ports
+
+    def _can_use(self, port: int) -> bool:
+        if self._port_is_free(port):
+            self._held.discard(port)
+            return True
+        if port not in self._held:
+            self._held.add(port)
+            log.warning("port left out: another program has it", port=port)
+        return False
 
     def add(self, entry: SupervisedProcess, *, listed: bool) -> None:
         """Add an entry whose ports are allocated, under its name or, unlisted, beside the one that has it."""

@@ -68,6 +68,7 @@ class Supervisor:
         clock: Clock,
         journal: Journal,
         new_uuid: Callable[[], str],
+        port_is_free: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self.settings = settings
         self.events = events
@@ -75,7 +76,7 @@ class Supervisor:
         self._spawner = spawner
         self._journal = journal
         self._new_uuid = new_uuid
-        self.registry = Registry(settings.port_range, settings.max_processes)
+        self.registry = Registry(settings.port_range, settings.max_processes, port_is_free)
         self.changed: Broadcaster[str] = Broadcaster()
         """Names whose process has changed or been replaced by another, for cache invalidation. Not every one
         is a `Change` in the event log."""

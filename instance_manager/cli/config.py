@@ -17,6 +17,11 @@ import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 
+_LONGEST_SHOWN = 100
+"""Characters of a wrong value that are shown."""
+_LARGEST = 1 << 20
+"""Largest size of the file in bytes."""
+
 
 def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     """Return the defaults in a file for the command of a context and its subcommands.
@@ -27,7 +32,11 @@ def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(file).read_bytes())
+        with Path(file).open("rb") as opened:
+            text = opened.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise _refused(file, f"it has more than {_LARGEST >> 10} KiB")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise _refused(file, error.strerror or str(error)) from error
     except yaml.MarkedYAMLError as error:
@@ -56,13 +65,14 @@ def _defaults(
         ValueError: if the part does not match the command.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{'.'.join(path) or 'the file'} has to be a mapping, not {content!r}")  # noqa: TRY004
+        raise ValueError(f"{'.'.join(path) or 'the file'} has to be a mapping, not {_short(content)}")  # noqa: TRY004
     options = _options(command)
     found: dict[str, Any] = {}
     for key, value in content.items():
         here = (*path, str(key))
         if key in options:
-            found[options[key]] = value
+            if value is not None:  # without a value, it is as if the key were not there
+                found[str(options[key].name)] = _value(options[key], value, ".".join(here))
         elif isinstance(command, click.Group) and (below := command.get_command(ctx, str(key))) is not None:
             found[key] = _defaults(value, below, ctx, here)
         else:
@@ -70,10 +80,31 @@ def _defaults(
     return found
 
 
-def _options(command: click.Command) -> dict[str, str]:
-    """Return the names of the parameters by the names of their options, without dashes."""
+def _value(option: click.Option, value: object, where: str) -> object:
+    """Return a value as the command line would give it: as text, except for flags and lists.
+
+    Raises:
+        ValueError: if the option cannot have such a value.
+    """
+    values = value if option.multiple and isinstance(value, list) else [value]
+    for each in values:
+        if isinstance(each, Mapping | list | None) or isinstance(each, bool) != option.is_flag:
+            wanted = "true or false" if option.is_flag else "text or a number"
+            raise ValueError(f"{where} has to be {wanted}, not {_short(each)}")
+    if option.is_flag:
+        return value
+    return [str(each) for each in values] if option.multiple else str(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    """Return the options by their names, without dashes."""
     return {
-        flag.removeprefix("--"): str(param.name)
+        flag.removeprefix("--"): param
         for param in command.params
         if isinstance(param, click.Option) and param.name != "config"
         for flag in param.opts

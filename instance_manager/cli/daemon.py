@@ -1,5 +1,6 @@
 """`instance-manager daemon`: run the daemon."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -190,17 +191,20 @@ def cli(
     """
     # structlog loads rich where it is installed, for tracebacks in colour: 4 MiB that no daemon needs.
     sys.modules["rich"] = None  # type: ignore[assignment]
+    # gRPC writes every failed handshake to stderr itself, and waits for whoever should read it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from instance_manager import daemon
 
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
-    from instance_manager.adapters.metrics import EndpointError, metrics_address
-    from instance_manager.api.server import AddressError, listen_address
+    from instance_manager.adapters.metrics import metrics_address
+    from instance_manager.api.server import listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.log_retention import LogLimits
     from instance_manager.core.ports import parse_port_range
     from instance_manager.platform import logging
+    from instance_manager.platform.listening import AddressError, AddressInUseError
 
     source = ctx.get_parameter_source("metrics_listen")
     try:
@@ -231,11 +235,11 @@ def cli(
         )
         logging.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
-        raise click.UsageError(str(error)) from error
-    except CertificateError as error:
-        # Not a usage error: they can be repaired while the guard keeps restarting the daemon.
+    except (AddressInUseError, CertificateError, StateDirError) as error:
+        # Not wrong usage: it may be over, or be repaired, while the guard keeps starting the daemon.
         raise Failure(str(error), ExitCode.FAILURE) from error
+    except (AddressError, InvalidArgumentError) as error:
+        raise click.UsageError(str(error)) from error
     sys.exit(status)
 
 

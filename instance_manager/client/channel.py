@@ -20,6 +20,9 @@ from instance_manager.platform import contract
 DEFAULT_TIMEOUT = 30.0
 """Timeout in seconds of calls that do not stream."""
 
+MAX_ANSWER_BYTES = 32 << 20
+"""Largest answer that is accepted: a daemon sends a history of up to 16 MiB, and lists of 4 MiB."""
+
 LOST = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -33,7 +36,7 @@ LOST = frozenset(
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # How long to wait for an address that does not answer.
     ("grpc.min_reconnect_backoff_ms", 3_000),
     # A daemon that comes back is found soon.
@@ -66,6 +69,7 @@ def address_of(url: str) -> Address:
 def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
     if tls is None:
         return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    tls = tls.normalized()
     presented = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
     override = ("grpc.ssl_target_name_override", peer_name)
     return grpc.aio.secure_channel(target, presented, options=(*_OPTIONS, override))

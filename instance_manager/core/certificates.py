@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, auto
 
+from instance_manager.core.x509 import pem_blocks, to_pem
+
 PEER_NAME = "longhorn-backend.longhorn-system"
 """The name that Longhorn's components expect in each other's certificates."""
 CA_FILE = "ca.crt"
@@ -15,6 +17,9 @@ CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
 FILES = (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
 """The files of a TLS directory, in PEM, named as in a Kubernetes secret of type kubernetes.io/tls."""
+
+_CERTIFICATE = "CERTIFICATE"
+_CERTIFICATE_LABELS = (_CERTIFICATE, "X509 CERTIFICATE")
 
 DAY = 86_400.0
 SOON = 30 * DAY
@@ -33,6 +38,15 @@ class CertificateSet:
     certificate: bytes
     """Followed by the intermediate certificates, if there are any."""
     key: bytes = field(repr=False)
+
+    def normalized(self) -> "CertificateSet":
+        """Return it with nothing but PEM blocks in one form, so that all libraries read the same in it.
+
+        Parts in which there is no block become empty.
+        """
+        return CertificateSet(
+            _certificates_in(self.ca), _certificates_in(self.certificate), _key_in(self.key)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,16 @@ class CertificateProblem:
         return f"{self.reason}; {self.remedy}"
 
 
+def _certificates_in(content: bytes) -> bytes:
+    blocks = pem_blocks(content)
+    return b"".join(to_pem(_CERTIFICATE, der) for label, der in blocks if label in _CERTIFICATE_LABELS)
+
+
+def _key_in(content: bytes) -> bytes:
+    keys = (to_pem(label, der) for label, der in pem_blocks(content) if label.endswith("PRIVATE KEY"))
+    return next(keys, b"")
+
+
 class Urgency(IntEnum):
     """How soon a certificate has to be renewed."""
 
@@ -75,8 +99,16 @@ class Urgency(IntEnum):
 
 
 def matches_name(names: tuple[str, ...] | list[str], peer_name: str) -> bool:
-    """Return whether one of the names is the peer name; a wildcard does not count, as it means others too."""
-    return peer_name.casefold() in {name.casefold() for name in names}
+    """Return whether one of the names is the peer name; a wildcard does not count, as it means others too.
+
+    Nothing matches if one of them has a control character: it was made to be misread.
+    """
+    return peer_name.casefold() in {name.casefold() for name in names} and not any(map(_is_odd, names))
+
+
+def _is_odd(name: str) -> bool:
+    """Return whether a name is none: others may cut it at a NUL or a line end."""
+    return not name.isprintable()
 
 
 def find_problem(certificate: Certificate, peer_name: str, now: float) -> CertificateProblem | None:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from instance_manager.core.process import Process, State
 
+_OVERHEAD = 1000
+"""What a change takes beside the words of its process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -22,6 +25,12 @@ class Change:
     successor: str = ""
     """When it has left the list: UUID of the process that has the name now, after a replacement or a failed
     one; empty if none has it."""
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes, in memory or in a message."""
+        spec = self.process.spec
+        return _OVERHEAD + len(spec.binary) + sum(map(len, spec.args)) + sum(map(len, spec.port_args))
 
     @property
     def reason(self) -> str:

@@ -4,8 +4,10 @@ Next-fit, because somebody may still try to connect to a port that was just free
 after the whole span has been used.
 """
 
+import functools
 import re
 from bisect import insort
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
@@ -57,6 +59,14 @@ def parse_port_range(text: str) -> PortRange:
     return PortRange(start, end)
 
 
+def join_ports(ports: Iterable[int]) -> str:
+    """Return ports as text: the first ten, and how many more there are."""
+    few = 10
+    listed = sorted(ports)
+    more = f" and {len(listed) - few} more" if len(listed) > few else ""
+    return ", ".join(map(str, listed[:few])) + more
+
+
 @dataclass(frozen=True, slots=True)
 class PortPool:
     """The allocated ports of `span`; a value: every operation returns a new pool."""
@@ -77,19 +87,35 @@ class PortPool:
         """The number of free ports."""
         return sum(len(gap) for gap in self._gaps())
 
-    def allocate(self, count: int) -> tuple["PortPool", PortRange]:
+    def allocate(
+        self, count: int, is_free: Callable[[int], bool] = lambda _: True
+    ) -> tuple["PortPool", PortRange]:
         """Allocate `count` consecutive ports in the first gap from the cursor on, wrapping around once.
+
+        Args:
+            count: number of ports.
+            is_free: tells whether a port that is not allocated can be used, or another program has it.
 
         Raises:
             ResourceExhaustedError: if no gap is wide enough.
         """
         gaps = self._gaps()
         ahead = (PortRange(max(g.start, self.cursor), g.end) for g in gaps if g.end >= self.cursor)
+        held: set[int] = set()
+        is_free = functools.cache(is_free)
         for gap in (*ahead, *gaps):
-            if len(gap) >= count:
-                return self._take(PortRange(gap.start, gap.start + count - 1))
+            start = gap.start
+            while start + count - 1 <= gap.end:
+                # The last one first: the search continues behind it.
+                found = next((p for p in range(start + count - 1, start - 1, -1) if not is_free(p)), None)
+                if found is None:
+                    return self._take(PortRange(start, start + count - 1))
+                held.add(found)
+                start = found + 1
+        others = f" and other programs have {join_ports(held)}" if held else ""
         raise ResourceExhaustedError(
-            f"cannot find {count} consecutive free ports in {self.span} ({self.free_count} free in all): "
+            f"cannot find {count} consecutive free ports in {self.span} "
+            f"({self.free_count - len(held)} free in all{others}): "
             "delete processes that are no longer needed or widen --port-range"
         )
 

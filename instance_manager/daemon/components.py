@@ -12,7 +12,7 @@ from instance_manager.adapters.metrics import Endpoints, Lifecycles, LoopLag, Me
 from instance_manager.adapters.metrics.lag import WORK as EVENT_LOOP_LAG
 from instance_manager.adapters.metrics.server import WORK as METRICS_SERVER
 from instance_manager.adapters.mounts import WORK as MOUNTS
-from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner
+from instance_manager.adapters.process import ListenerCheck, OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.spdk.watch import WORK as SPDK_WATCH
@@ -36,6 +36,7 @@ from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
 from instance_manager.platform.contract import GUARD_VARIABLE
+from instance_manager.platform.listening import port_is_free
 from instance_manager.platform.logging import control as log_control
 
 HEALTH_REPORT = "health-report"
@@ -71,9 +72,15 @@ def build(
     """Put the components together; nothing is opened yet."""
     clock = LoopClock()
     background = Background(*_works(settings))
-    readiness = HealthProbe()
+    guard = _guard()
+
+    def leaders() -> set[int]:
+        entries = supervisor.registry.entries()
+        return {entry.process.identity.pid for entry in entries if entry.process.identity}
+
+    readiness = HealthProbe(ListenerCheck(leaders, guard).stranger)
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
-    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, _guard())
+    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, guard)
     logs = LogFiles(
         settings.logs_dir,
         max_size=settings.log_max_size,
@@ -93,6 +100,7 @@ def build(
         clock=clock,
         journal=journal,
         new_uuid=lambda: str(uuid.uuid4()),
+        port_is_free=port_is_free,
     )
     replacer = Replacer(supervisor)
     trail = AuditTrail(clock.now)

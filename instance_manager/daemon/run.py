@@ -13,15 +13,10 @@ import structlog
 import uvloop
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir
-from instance_manager.adapters.metrics import EndpointError, MetricsServer, Phase
+from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.tls.reloader import CertificateReloader
-from instance_manager.api.server import (
-    INSTANCE_SERVICE_OFFSET,
-    AddressError,
-    GrpcServer,
-    refuse_exposed,
-)
+from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
 from instance_manager.core.process import Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -29,6 +24,7 @@ from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
 from instance_manager.platform.contract import BACKGROUND_HEALTH
 from instance_manager.platform.linux import boot_id
+from instance_manager.platform.listening import AddressError
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +43,8 @@ def run(settings: DaemonSettings) -> int:
         0 after a clean shutdown, 1 if there are processes that could not be stopped.
 
     Raises:
-        AddressError: if an address cannot be listened on.
+        AddressError: if an address cannot be listened on, but for the default one of metrics.
         InvalidArgumentError: if a binary root is not a directory.
-        EndpointError: if metrics are required and cannot be served.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
     """
@@ -67,8 +62,7 @@ async def serve(settings: DaemonSettings) -> int:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
         stack.callback(state_dir.close)
-        leaving = settings.on_stop is OnStop.LEAVE
-        state_dir.write_on_stop(None if leaving else settings.shutdown_grace)
+        state_dir.write_on_stop(settings.grace_at_end)
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
@@ -162,13 +156,13 @@ async def _serve_metrics(
     """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
 
     Raises:
-        EndpointError: if the address was named and cannot be listened on.
+        AddressError: if the address was named and cannot be listened on.
     """
     server = MetricsServer(components.endpoints.get, components.background)
     if settings.metrics_listen is not None:
         try:
             bound = await server.open(settings.metrics_listen)
-        except EndpointError as error:
+        except AddressError as error:
             if settings.metrics_required:
                 raise
             # It is only the default address, and volumes are worth more than metrics.

@@ -59,3 +59,8 @@ class DaemonSettings:
     """None for plain text."""
     insecure: bool
     """Whether plain text may be served to other machines."""
+
+    @property
+    def grace_at_end(self) -> float | None:
+        """Seconds that processes get to end when the daemon is stopped, None if they are left alone."""
+        return None if self.on_stop is OnStop.LEAVE else self.shutdown_grace

@@ -9,6 +9,7 @@ from instance_manager.adapters import journal
 from instance_manager.adapters.journal import StateDir
 from instance_manager.adapters.logs import inspection as logs
 from instance_manager.core.certificates import DAY, Urgency, format_utc, urgency
+from instance_manager.core.ports import join_ports
 from instance_manager.doctor import host
 from instance_manager.doctor.facts import Facts
 
@@ -198,9 +199,9 @@ def _listeners(facts: Facts) -> Iterator[Finding]:
     if facts.listed is None:
         return  # nobody knows whose they are
     if foreign:
-        shown = ", ".join(map(str, foreign[:10])) + (" …" if len(foreign) > 10 else "")  # noqa: PLR2004
-        hint = "an instance that gets one of these ports cannot listen on it; find out with: ss -ltnp"
-        yield Finding("ports", Severity.WARNING, f"others listen in {span}: {shown}", hint)
+        hint = "the daemon does not hand these ports out; find out whose they are with: ss -ltnp"
+        message = f"other programs listen in {span}: {join_ports(foreign)}"
+        yield Finding("ports", Severity.WARNING, message, hint)
     else:
         yield Finding("ports", Severity.OK, f"nobody else listens in {span}")
 

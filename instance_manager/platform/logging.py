@@ -178,8 +178,6 @@ def configure(*, debug: bool) -> None:
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     )
     errors = [] if terminal else [structlog.processors.dict_tracebacks]
-    if not terminal:
-        _take_what_others_write()
     structlog.configure(
         processors=[
             _add_lines_lost,
@@ -193,20 +191,24 @@ def configure(*, debug: bool) -> None:
         logger_factory=lambda name="": _Logger(sink, name),
         cache_logger_on_first_use=True,
     )
+    # What libraries log would be written to stderr directly, and wait for its reader.
+    logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+    if not terminal:
+        _log_uncaught()
 
 
-class _Forwarder(logging.Handler):
-    """Logs what libraries tell the standard library's logging."""
+class _LibraryLines(logging.Handler):
+    """Writes what libraries log with Python's `logging` as lines of this log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one line."""
-        logger = structlog.get_logger(record.name)
-        tell = logger.error if record.levelno >= logging.ERROR else logger.warning
-        tell(record.getMessage(), source=record.name, exc_info=record.exc_info)
+        """Write a line."""
+        method = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(structlog.get_logger(record.name), method)(record.getMessage(), exc_info=record.exc_info)
 
 
-def _take_what_others_write() -> None:
-    """Log what Python and libraries would write on stderr in a format of their own."""
+def _log_uncaught() -> None:
+    """Log exceptions that Python itself would write to stderr, in a format of its own."""
 
     def uncaught(kind: type[BaseException], error: BaseException | None, trace: Any, **where: str) -> None:
         structlog.get_logger(__name__).error("uncaught exception", exc_info=(kind, error, trace), **where)
@@ -218,8 +220,6 @@ def _take_what_others_write() -> None:
     threading.excepthook = lambda args: uncaught(
         args.exc_type, args.exc_value, args.exc_traceback, where=args.thread.name if args.thread else ""
     )
-    logging.basicConfig(handlers=[_Forwarder()], level=logging.WARNING, force=True)
-    logging.captureWarnings(capture=True)
 
 
 def _add_lines_lost(

@@ -12,7 +12,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import (
-    EndpointError,
     Endpoints,
     Lifecycles,
     LoopLag,
@@ -28,6 +27,7 @@ from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.core.addresses import Address
 from instance_manager.core.ports import PortRange
 from instance_manager.platform.background import Background
+from instance_manager.platform.listening import AddressError
 from tests.support.fakes import (
     FakeClock,
     FakeJournal,
@@ -198,9 +198,9 @@ async def test_closing_cuts_off_who_is_connected_and_leaves_nothing() -> None:
 
 
 async def test_an_address_in_use_is_refused_and_says_what_to_do(address: Address) -> None:
-    with pytest.raises(EndpointError, match=r"^cannot serve metrics on 127.0.0.1:\d+: .*--metrics-listen"):
+    with pytest.raises(AddressError, match=r"^cannot listen on 127.0.0.1:\d+: .*--metrics-listen"):
         await MetricsServer(get, Background()).open(address)
-    with pytest.raises(EndpointError, match=r"^cannot serve metrics on nowhere\.invalid:1: "):
+    with pytest.raises(AddressError, match=r"^cannot listen on nowhere\.invalid:1: "):
         await MetricsServer(get, Background()).open(Address("nowhere.invalid", 1))
 
 
@@ -209,7 +209,7 @@ async def test_it_listens_on_ipv6_and_on_every_address() -> None:
         serving = MetricsServer(get, Background())
         try:
             bound = await serving.open(Address(host, 0))
-        except EndpointError as error:
+        except AddressError as error:
             pytest.skip(f"there is no IPv6 here: {error}")
         try:
             for each in bound:

@@ -1,6 +1,7 @@
 """Who makes a call is told by what the kernel and the certificate say."""
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -106,3 +107,19 @@ async def test_looking_at_the_connections_closes_none(server: Server) -> None:
         for _ in range(50):
             assert [peer.pid for peer in unix_peers()] == [os.getpid()]
         assert await call(b"", timeout=20) == first
+
+
+def test_without_a_descriptor_to_look_with_the_caller_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Context:
+        def peer(self) -> str:
+            return "unix:"
+
+        def auth_context(self) -> dict[str, Any]:
+            return {}
+
+    def exhausted(_: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "listdir", exhausted)
+    caller: Any = Context()
+    assert Callers().who(caller) == UNKNOWN

@@ -27,7 +27,11 @@ from tests.support.small_service import SmallService
 class Context:
     """What gRPC says about a call, as far as it is asked."""
 
+    request: bytes = b""
     status: list[Any] = field(default_factory=lambda: [None, ""])
+
+    async def read(self) -> bytes:
+        return self.request
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
@@ -43,6 +47,9 @@ class Context:
 
     def details(self) -> str:
         return str(self.status[1])
+
+    def add_done_callback(self, callback: Any) -> None:
+        callback(self)  # sent at once
 
     async def write(self, _: bytes) -> None:
         """Send nothing."""
@@ -90,7 +97,7 @@ class Chain:
         request = pb.ProcessDeleteRequest(name="a").SerializeToString()
         # A field that is not known.
         padding = b"\xfa\x7f" + _varint(size) + b"\0" * size if size else b""
-        await (await self.handler("Rename")).unary_unary(request + padding, Context())
+        await (await self.handler("Rename")).stream_unary(None, Context(request + padding))
 
 
 def _varint(number: int) -> bytes:
@@ -100,11 +107,11 @@ def _varint(number: int) -> bytes:
 
 async def test_a_stream_that_is_refused_is_counted_with_its_code() -> None:
     chain = Chain(max_streams=1)
-    follow = (await chain.handler("Follow")).unary_stream
-    first = asyncio.create_task(follow(b"", Context()))
+    follow = (await chain.handler("Follow")).stream_stream
+    first = asyncio.create_task(follow(None, Context()))
     await asyncio.sleep(0)
     with pytest.raises(grpc.aio.AbortError):
-        await follow(b"", Context())
+        await follow(None, Context())
     counted = chain.metrics.by_name["Follow"]
     assert (counted.started, counted.active) == (2, 1)
     assert counted.by_code["RESOURCE_EXHAUSTED"] == 1
@@ -148,8 +155,8 @@ async def test_a_call_given_up_before_its_turn_is_recorded_as_having_done_nothin
 async def test_the_time_a_call_waits_for_its_turn_counts() -> None:
     chain = Chain()
     look = await chain.handler("Look")
-    await look.unary_unary(b"", Context())  # so that the next one does not find everything idle
-    call = asyncio.create_task(look.unary_unary(b"", Context()))
+    await look.stream_unary(None, Context())  # so that the next one does not find everything idle
+    call = asyncio.create_task(look.stream_unary(None, Context()))
     await asyncio.sleep(0)
     queued = time.perf_counter()
     # What else the loop does while the call is queued.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
+from instance_manager.api.interceptors.arrivals import Arrivals
+from instance_manager.api.interceptors.foreign import guard
 from instance_manager.platform.loopback import is_loopback
 
 PATH = "/S/M"
@@ -61,10 +63,14 @@ class Server:
         self.kind = kind
         self._server = grpc.aio.server()
         handler = getattr(grpc, f"{kind}_rpc_method_handler")(function)
-        interceptor = PeerNameInterceptor("peer.example")
-        interceptor.check = check  # type: ignore[method-assign]
+
+        @asynccontextmanager
+        async def checked(context: Any) -> AsyncIterator[None]:
+            await check(context)
+            yield
+
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("S", {"M": interceptor.wrap_foreign(handler)})]
+            [grpc.method_handlers_generic_handler("S", {"M": guard(handler, Arrivals().receive, checked)})]
         )
         self._server.add_insecure_port(self.target)
 

@@ -64,7 +64,7 @@ async def test_waiting_for_what_never_comes_fails() -> None:
 
 async def test_readiness_is_answered_by_port_and_forgets_who_has_gone() -> None:
     readiness = FakeReadiness()
-    asked = [asyncio.create_task(readiness.wait(port, 30)) for port in (1, 2, 3)]
+    asked = [asyncio.create_task(readiness.wait(port, 30, 1)) for port in (1, 2, 3)]
     await readiness.notices.until(lambda: len(readiness.waiting) == 3)
     readiness.answer(2, "nothing listens")
     readiness.answer(1)

@@ -1,6 +1,7 @@
 """Creating processes: what is answered, what is listed, and what is left when it fails."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import (
@@ -49,6 +50,21 @@ async def test_a_process_without_ports_runs_right_after_it_was_created(world: Wo
     world.clock.advance(0)
     assert world.supervisor.get("r").state is State.RUNNING
     assert world.states(created) == ["starting", "running"]
+
+
+async def test_ports_that_other_programs_have_are_left_out_which_is_logged_once_each(world: World) -> None:
+    held = {10000, 10003}
+    world.supervisor.registry._port_is_free = lambda port: port not in held
+    with capture_logs() as lines:
+        assert world.supervisor.create(spec("a", ports=2)).ports == PortRange(10001, 10002)
+        assert world.supervisor.create(spec("b", ports=4)).ports == PortRange(10004, 10007)
+        held.add(10008)
+        with pytest.raises(ResourceExhaustedError, match="other programs have 10008"):
+            world.supervisor.create(spec("c", ports=2))
+    left_out = [line["port"] for line in lines if line["event"].startswith("port left out")]
+    assert left_out == [10000, 10003, 10008]
+    held.clear()
+    assert world.supervisor.create(spec("d", ports=1)).ports == PortRange(10008, 10008)
 
 
 async def test_a_process_that_never_answers_is_an_error_and_is_ended(world: World) -> None:

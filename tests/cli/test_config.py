@@ -35,8 +35,8 @@ def test_a_key_is_the_name_of_an_option_whatever_it_sets(tmp_path: Path) -> None
     file = tmp_path / "config.yaml"
     file.write_text("daemon: {stop-timeout: 5}\nprocess: {wait: {for: running}, log: {tail: 3}}\n")
     assert read_defaults(str(file), click.Context(root)) == {
-        "daemon": {"stop_timeout": 5},
-        "process": {"wait": {"goal": "running"}, "log": {"tail": 3}},
+        "daemon": {"stop_timeout": "5"},
+        "process": {"wait": {"goal": "running"}, "log": {"tail": "3"}},
     }
 
 
@@ -66,6 +66,11 @@ def test_a_file_that_cannot_be_used_is_refused(content: bytes | None, complaint:
     assert message.startswith(f"cannot use the configuration file {file}: ")
     assert complaint in message
     assert "\n" not in message
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(Failure, match="it has more than 1024 KiB"):
+        read_defaults("/dev/zero", click.Context(root))
 
 
 async def test_a_file_that_is_missing_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ class PortPoolMachine(RuleBasedStateMachine):
         self.cursor = start
         self.lap: set[int] = set()
         """What was handed out since the search last began anew at the start of the span."""
+        self.held: set[int] = set()
+        """What other programs have."""
 
     def find(self, count: int) -> int | None:
         """Return the first port of the run that is due, None if there is none."""
         for first in chain(range(self.cursor, self.span.end + 1), range(self.span.start, self.cursor)):
             run = range(first, first + count)
-            if run[-1] <= self.span.end and self.taken.isdisjoint(run):
+            if run[-1] <= self.span.end and (self.taken | self.held).isdisjoint(run):
                 return first
         return None
 
@@ -39,9 +41,9 @@ class PortPoolMachine(RuleBasedStateMachine):
         due = self.find(count)
         if due is None:
             with pytest.raises(ResourceExhaustedError, match=f"{count} consecutive free ports"):
-                before.allocate(count)
+                before.allocate(count, lambda port: port not in self.held)
         else:
-            self.pool, ports = before.allocate(count)
+            self.pool, ports = before.allocate(count, lambda port: port not in self.held)
             run = set(range(ports.start, ports.end + 1))
             assert (ports.start, len(ports)) == (due, count)
             assert self.taken.isdisjoint(run)
@@ -53,6 +55,11 @@ class PortPoolMachine(RuleBasedStateMachine):
             self.out.append(ports)
             self.cursor = ports.end + 1 if ports.end < self.span.end else self.span.start
         assert before == kept
+
+    @rule(data=st.data())
+    def others_begin_and_end(self, data: st.DataObject) -> None:
+        ports = st.sets(st.integers(self.span.start, self.span.end), max_size=8)
+        self.held = data.draw(ports, "held") - self.taken
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
@@ -176,3 +183,23 @@ def test_a_port_range_is_read_exactly_if_it_is_one(first: int, last: int) -> Non
     else:
         with pytest.raises(InvalidArgumentError):
             parse_port_range(text)
+
+
+def test_an_exhausted_pool_says_which_ports_other_programs_have() -> None:
+    pool = PortPool.of(PortRange(10, 19))
+    with pytest.raises(ResourceExhaustedError, match=r"2 consecutive .* \(5 free in all and other programs"):
+        pool.allocate(2, lambda port: port % 2 == 0)
+    with pytest.raises(ResourceExhaustedError, match=r"have 10, 11, .*, 19 and 10 more\): delete"):
+        PortPool.of(PortRange(10, 29)).allocate(1, lambda _: False)
+
+
+def test_a_port_is_asked_about_once_however_many_are_wanted() -> None:
+    asked: list[int] = []
+
+    def is_free(port: int) -> bool:
+        asked.append(port)
+        return port % 50 != 0
+
+    with pytest.raises(ResourceExhaustedError):
+        PortPool.of(PortRange(1, 1000)).allocate(50, is_free)
+    assert len(asked) == len(set(asked)) <= 1000

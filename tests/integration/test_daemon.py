@@ -55,16 +55,41 @@ async def test_a_wrong_flag_is_one_clear_line_and_exit_code_2(options: list[str]
 
 
 @pytest.mark.parametrize("offset", [0, 3])
-async def test_an_address_in_use_is_one_clear_line_and_exit_code_2(offset: int) -> None:
+async def test_an_address_in_use_is_one_clear_line_and_exit_code_1(offset: int) -> None:
     port = port_span()[1] - 10
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port + offset))
         taken.listen()
         status, reason = await refused("--listen", f"127.0.0.1:{port}")
-    assert status == 2
+    assert status == 1
     assert f"127.0.0.1:{port + offset}" in reason
     assert "in use" in reason
+
+
+@pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["localhost", "[::]", ""])
+@pytest.mark.parametrize("offset", [0, 3])
+async def test_half_of_a_host_in_use_refuses_the_start(
+    tmp_path: Path, offset: int, host: str, taken: str
+) -> None:
+    port = port_span()[1] - 10
+    with socket.create_server(
+        (taken, port + offset), family=socket.AF_INET6 if ":" in taken else socket.AF_INET
+    ):
+        state = ("--state-dir", str(tmp_path), "--logs-dir", str(tmp_path))
+        status, reason = await refused("--listen", f"{host}:{port}", "--insecure", *state)
+    assert status == 1
+    assert f":{port + offset} is in use by another program; " in reason
+
+
+async def test_localhost_is_served_on_both_loopbacks_on_both_ports(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--listen", "localhost:0") as daemon:
+        for address in daemon.serving[-1]["addresses"]:
+            port = address.rpartition(":")[2]
+            for host in ("127.0.0.1", "[::1]"):
+                async with Client(f"tcp://{host}:{port}") as client:
+                    assert await client.health() == "SERVING"
 
 
 async def test_a_unix_socket_on_which_another_daemon_answers_is_not_taken(daemon: Daemon) -> None:
@@ -79,7 +104,7 @@ async def test_two_daemons_never_share_a_port(tmp_path: Path) -> None:
     port = port_span()[1] - 20
     async with running_daemon(tmp_path, "--listen", f"127.0.0.1:{port}"):
         status, _ = await refused("--listen", f"127.0.0.1:{port}")
-        assert status == 2
+        assert status == 1
 
 
 async def test_health_says_not_serving_and_creates_are_refused_while_the_daemon_ends(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,22 @@ async def test_without_ports_a_create_is_refused_until_a_range_is_free_again(tmp
         await watch.state("a", "deleted")
         await client.process_create(stub("c", ports=2))
         assert (await watch.state("c", "running")).status.port_start == first
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+async def test_a_port_that_another_program_has_is_not_handed_out(tmp_path: Path, host: str) -> None:
+    first = port_span()[0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, first), family=family):
+        async with (
+            running_daemon(tmp_path, "--port-range", f"{first}-{first + 2}") as daemon,
+            daemon.client() as client,
+            Watch(client) as watch,
+        ):
+            assert (await client.process_create(stub("a", ports=2))).status.port_start == first + 1
+            await watch.state("a", "running")
+            with pytest.raises(grpc.aio.AioRpcError, match=f"other programs have {first}"):
+                await client.process_create(stub("b"))
 
 
 @pytest.mark.timeout(120)

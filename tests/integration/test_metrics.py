@@ -210,7 +210,7 @@ async def test_an_address_that_was_asked_for_and_is_taken_is_refused(
     async with asyncio.timeout(30):
         _, err = await process.communicate()
     assert process.returncode == 2
-    assert f"cannot serve metrics on {taken}: " in err.decode()
+    assert f"cannot listen on {taken}: " in err.decode()
     assert "--metrics-listen" in err.decode()
 
 
@@ -224,7 +224,7 @@ async def test_the_default_address_being_taken_stops_no_volume(tmp_path: Path) -
             await daemon.start()
             line = await daemon.logged(lambda line: line["event"] == "no metrics are served")
             assert line["level"] == "warning"
-            assert "cannot serve metrics on 127.0.0.1:9500: " in line["reason"]
+            assert "cannot listen on 127.0.0.1:9500: " in line["reason"]
             async with daemon.client() as client:
                 assert await client.health() == "SERVING"
         finally:

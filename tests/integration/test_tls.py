@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,14 +14,23 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
+from grpc.experimental import session_cache
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from instance_manager.client import Client
 from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.support.certificates import Authority, expired, fill, not_yet_valid
-from tests.support.daemon import BIN, Daemon, Watch, refusal, running_daemon, sleeper
+from tests.support.certificates import Authority, expired, fill, not_yet_valid, today, with_mark
+from tests.support.daemon import (
+    BIN,
+    Daemon,
+    Watch,
+    port_span,
+    refusal,
+    running_daemon,
+    sleeper,
+)
 
 OURS = Authority()
 FOREIGN = Authority()
@@ -276,6 +286,17 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
     assert "grpc.health" not in metrics
 
 
+async def test_a_change_that_is_refused_for_the_certificate_is_audited(tls_daemon: Daemon) -> None:
+    async with channel(addresses(tls_daemon)[0], OURS.signed("other.example")) as connection:
+        call: Any = connection.unary_unary("/ProcessManagerService/ProcessDelete")
+        with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
+            await call(b"", timeout=20)
+    async with tls_daemon.client() as client:
+        (entry,) = (await client.audit()).entries
+    assert (entry.method, entry.code) == ("ProcessManagerService/ProcessDelete", "PERMISSION_DENIED")
+    assert entry.caller.startswith("other.example at 127.0.0.1:")
+
+
 async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> None:
     for wrong, told in (
         (OURS.signed("other.example"), "names other.example and"),
@@ -286,6 +307,51 @@ async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> N
             with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED") as caught:
                 await call(b"", timeout=20)
             assert told in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("odd", ["\0", "\n"])
+@pytest.mark.parametrize("where", ["SAN", "CN"])
+async def test_a_name_that_begins_like_the_right_one_is_refused(
+    tls_daemon: Daemon, where: str, odd: str
+) -> None:
+    """gRPC tells names as C strings: what follows the NUL is not in them."""
+    name = f"{PEER_NAME}{odd}.evil.example"
+    shown = OURS.special(dns=(name,)) if where == "SAN" else OURS.special(common_name=name)
+    for address in addresses(tls_daemon):
+        async with channel(address, shown) as connection:
+            for path in ("/ProcessManagerService/ProcessList", "/grpc.health.v1.Health/Check"):
+                call: Any = connection.unary_unary(path)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(b"", timeout=20)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert f"names {PEER_NAME}{repr(odd)[1:-1]}.evil.example" in (caught.value.details() or "")
+
+
+async def test_a_certificate_that_has_expired_is_not_resumed(tls_daemon: Daemon) -> None:
+    """The session was begun while it was valid; what is open then stays open."""
+    end = today().replace(microsecond=0) + dt.timedelta(seconds=4)
+    shown = OURS.special(common_name=PEER_NAME, until=end)
+    credentials = grpc.ssl_channel_credentials(shown.ca, shown.key, shown.certificate)
+    sessions: Any = session_cache.ssl_session_cache_lru(8)  # type: ignore[no-untyped-call]
+    options = (
+        ("grpc.ssl_target_name_override", PEER_NAME),
+        ("grpc.ssl_session_cache", sessions),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+
+    def connect() -> grpc.Channel:
+        return grpc.secure_channel(addresses(tls_daemon)[0], credentials, options)
+
+    def ask(connection: grpc.Channel) -> bytes:
+        call: Any = connection.unary_unary("/ProcessManagerService/ProcessList")
+        return bytes(call(b"", timeout=20))
+
+    with connect() as before:
+        await asyncio.to_thread(ask, before)
+        await asyncio.sleep((end - today()).total_seconds() + 1.1)  # until it has expired
+        await asyncio.to_thread(ask, before)
+        with connect() as after, pytest.raises(grpc.RpcError, match=r"PERMISSION_DENIED(.|\n)*expired on"):
+            await asyncio.to_thread(ask, after)
 
 
 @pytest.mark.parametrize("kind", BAD_CLIENTS)
@@ -351,6 +417,51 @@ async def test_a_unix_socket_is_no_way_around(tmp_path: Path) -> None:
             assert await client.process_list() == {}
 
 
+async def handshakes_that_fail(host: str, port: int, count: int) -> None:
+    """Connect, and say something else than TLS."""
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+
+
+@pytest.mark.timeout(180)
+async def test_failed_handshakes_do_not_stop_a_daemon_whose_stderr_nobody_reads(tmp_path: Path) -> None:
+    tls = fill(tmp_path / "tls", OURS.signed())
+    port = port_span()[1] - 30
+    folders = ("--state-dir", str(tmp_path / "state"), "--logs-dir", str(tmp_path / "logs"))
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"x" * 4096)
+    os.set_blocking(full, True)
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN), "daemon", "--listen", f"127.0.0.1:{port}", "--tls-dir", str(tls), *folders),
+        *("--metrics-listen", ""),
+        stderr=full,
+    )
+    try:
+        async with Client(f"tcp://127.0.0.1:{port}", OURS.signed()) as client:
+            check: Any = client._channel.unary_unary("/grpc.health.v1.Health/Check")
+            await check(b"", timeout=30, wait_for_ready=True)
+            await handshakes_that_fail("127.0.0.1", port, 2000)
+            await client.process_create(sleeper("a"))
+            await client.process_delete("a")
+        process.terminate()
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(unread)
+        os.close(full)
+
+
 # --- renewal ---
 
 
@@ -389,6 +500,32 @@ async def test_renewed_certificates_are_used_within_a_minute_and_streams_stay_up
             # What was open before is open still.
             await watch.state(f"after-{address.rpartition(':')[2]}", "running")
         assert len(await client.process_list()) == 3
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("marked", ["tls.crt", "ca.crt", "tls.key"])
+async def test_a_renewal_with_a_byte_order_mark_is_served(tls_daemon: Daemon, marked: str) -> None:
+    newer = Authority()
+    made = newer.signed()
+    files = {"ca.crt": made.ca, "tls.crt": made.certificate, "tls.key": made.key}
+    files[marked] = with_mark(files[marked])
+    fill(tls_daemon.folder / "tls", CertificateSet(*files.values()))
+    await tls_daemon.logged(lambda line: line["event"] == "certificates renewed", within=60)
+    for address in addresses(tls_daemon):
+        async with Client(f"tcp://{address}", newer.signed()) as client:
+            assert await client.health() == "SERVING"
+        async with Client(f"tcp://{address}", OURS.signed()) as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await client.health()
+
+
+async def test_files_with_a_byte_order_mark_are_served_from_the_start(tmp_path: Path) -> None:
+    made = OURS.signed()
+    marked = CertificateSet(*map(with_mark, (made.ca, made.certificate, made.key)))
+    async with secured(tmp_path, marked) as daemon, daemon.client() as client:
+        assert await client.health() == "SERVING"
+        async with Client(daemon.url, marked) as another:
+            assert await another.health() == "SERVING"
 
 
 @pytest.mark.timeout(180)

@@ -11,9 +11,10 @@ import pytest
 
 from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.interceptors import InterceptorChain
-from instance_manager.api.server import AddressError, GrpcServer
+from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.addresses import parse_address
+from instance_manager.platform.listening import AddressError
 from tests.support.daemon import Daemon
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import fcntl
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +141,25 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
         file.flush()
         Sink(file.fileno()).write("after")
     assert (tmp_path / "log").read_text() == "before\nafter\n"
+
+
+def test_what_libraries_report_is_part_of_the_log() -> None:
+    program = (
+        "import logging, warnings\n"
+        "from instance_manager.platform.logging import configure\n"
+        "configure(debug=False)\n"
+        "logging.getLogger('asyncio').error('no %s', 'descriptors')\n"
+        "logging.getLogger('asyncio').info('not of interest')\n"
+        "warnings.warn('odd')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('grpc').exception('failed')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == ""
+    lines = [json.loads(line) for line in told.stderr.splitlines()]
+    assert [(line["level"], line["event"].splitlines()[0]) for line in lines[::2]] == [
+        ("error", "no descriptors"),
+        ("error", "failed"),
+    ]
+    assert "odd" in lines[1]["event"]
+    assert lines[2]["exception"][0]["exc_type"] == "ZeroDivisionError"

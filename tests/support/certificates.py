@@ -44,7 +44,13 @@ class Authority:
         return CertificateSet(self.pem, chain, leaf.private_key_pem.bytes())
 
     def special(
-        self, *, common_name: str = "", usage: Any = None, dns: tuple[str, ...] = (), key: Any = None
+        self,
+        *,
+        common_name: str = "",
+        usage: Any = None,
+        dns: tuple[str, ...] = (),
+        key: Any = None,
+        until: dt.datetime | None = None,
     ) -> CertificateSet:
         """Return a certificate that trustme would not issue: with a common name only, or for one purpose."""
         key = key or ec.generate_private_key(ec.SECP256R1())
@@ -56,7 +62,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(today() - DAY)
-            .not_valid_after(today() + DAY)
+            .not_valid_after(until or today() + DAY)
         )
         if dns:
             names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns])
@@ -101,6 +107,11 @@ def expired() -> dict[str, Any]:
 def not_yet_valid() -> dict[str, Any]:
     """The validity of a certificate that is not valid yet."""
     return {"not_before": today() + DAY, "not_after": today() + 30 * DAY}
+
+
+def with_mark(content: bytes) -> bytes:
+    """Return PEM as an editor on Windows leaves it: with a byte order mark, other line ends and a comment."""
+    return b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\nIssued for \xc3\xbcs \x00"
 
 
 def fill(folder: Path, certificates: CertificateSet) -> Path:

@@ -216,8 +216,9 @@ class FakeReadiness:
         self.within: dict[int, float] = {}
         """By port: the seconds that were given last."""
 
-    async def wait(self, port: int, within: float) -> str | None:
+    async def wait(self, port: int, within: float, leader: int) -> str | None:
         """Wait for `answer`; the seconds do not run out by themselves."""
+        del leader
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.waiting[port] = future
         self.within[port] = within

@@ -39,6 +39,10 @@ class SmallService(Service):
 
     def __init__(self) -> None:
         self.renamed: list[str] = []
+        self.answer = b""
+        """The answer when a long one is asked for."""
+        self.messages = [pb.ProcessResponse().SerializeToString()]
+        """What is streamed."""
 
     @rpc("Rename", changes=True)
     def rename(self, request: pb.ProcessDeleteRequest) -> pb.ProcessResponse:
@@ -54,12 +58,15 @@ class SmallService(Service):
                 raise NotFoundError("nothing has this name")
             case "long":
                 raise NotFoundError("cannot find " + "\u8a9e" * 5000)
+            case "big":
+                return self.answer
             case "defect":
                 raise KeyError("a defect")
         return pb.ProcessResponse(deleted=True).SerializeToString()
 
     @rpc("Follow")
     async def follow(self, _: pb.ProcessDeleteRequest, context: Context) -> None:
-        """Stream one message, and nothing more until the caller goes away."""
-        await context.write(pb.ProcessResponse().SerializeToString())
+        """Stream the messages, and nothing more until the caller goes away."""
+        for message in self.messages:
+            await context.write(message)
         await asyncio.Event().wait()

@@ -1,8 +1,10 @@
 """Lines of a log file as text."""
 
-CHUNK = 1 << 16
-LONGEST = 1 << 20
-"""A longer line is split into pieces of this many bytes; gRPC clients accept 4 MiB per message by default."""
+from collections.abc import Iterator
+
+CHUNK = 1 << 15
+LONGEST = 1 << 17
+"""A longer line is split into pieces of this many bytes: each of a thousand readers may keep one."""
 
 
 class LineSplitter:
@@ -16,19 +18,24 @@ class LineSplitter:
         """Whether a line has begun and not ended."""
         return bool(self._rest)
 
-    def feed(self, chunk: bytes) -> list[str]:
-        """Add a chunk and return the lines it completes, without line ends."""
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """Add a chunk, and yield the lines it completes, without line ends, one by one."""
         self._rest += chunk
         if b"\n" not in chunk and len(self._rest) <= LONGEST:
-            return []
-        *whole, rest = bytes(self._rest).split(b"\n")
-        lines = []
-        for line in whole:
-            *pieces, end = _pieces(line)
-            lines += [*map(text, pieces), text(end.removesuffix(b"\r"))]
-        *pieces, rest = _pieces(rest)
+            return
+        end = self._rest.rfind(b"\n") + 1
+        whole = bytes(self._rest[:end])
+        *pieces, rest = _pieces(bytes(self._rest[end:]))
+        # Before anything is yielded: meanwhile the rest may be dropped.
         self._rest = bytearray(rest)
-        return [*lines, *map(text, pieces)]
+        begin = 0
+        while begin < len(whole):
+            end = whole.index(b"\n", begin)
+            *before, last = _pieces(whole[begin:end])
+            yield from map(text, before)
+            yield text(last.removesuffix(b"\r"))
+            begin = end + 1
+        yield from map(text, pieces)
 
     def end(self) -> list[str]:
         """Return the last line if it has no line end."""

@@ -9,10 +9,9 @@ from instance_manager.adapters.metrics.endpoints import Endpoints, Phase
 from instance_manager.adapters.metrics.lag import LoopLag
 from instance_manager.adapters.metrics.lifecycles import Lifecycles
 from instance_manager.adapters.metrics.rpc_metrics import RpcMetrics
-from instance_manager.adapters.metrics.server import EndpointError, MetricsServer, metrics_address
+from instance_manager.adapters.metrics.server import MetricsServer, metrics_address
 
 __all__ = [
-    "EndpointError",
     "Endpoints",
     "Lifecycles",
     "LoopLag",

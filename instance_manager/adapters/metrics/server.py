@@ -11,6 +11,7 @@ from instance_manager.adapters.metrics.endpoints import Response
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.platform.background import Background
+from instance_manager.platform.listening import AddressInUseError, address_of, reserve
 
 log = structlog.get_logger(__name__)
 
@@ -23,10 +24,6 @@ _TIMEOUT = 10.0
 """Longest duration of a connection in seconds."""
 _METHODS = ("GET", "HEAD")
 _TEXT = "text/plain; charset=utf-8"
-
-
-class EndpointError(Exception):
-    """The address cannot be listened on; the message says why."""
 
 
 def metrics_address(text: str) -> Address:
@@ -56,37 +53,43 @@ class MetricsServer:
         """
         self._get = get
         self._background = background
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._open: dict[asyncio.Task[None], None] = {}
         """The oldest first."""
 
     async def open(self, address: Address) -> list[Address]:
-        """Listen, and return the addresses, as a host name may have several.
+        """Listen on every address that a host has, and return them.
 
         Raises:
-            EndpointError: if the address is in use, or not one of this machine.
+            AddressInUseError: if another program listens on one of them.
+            AddressError: if the address is not one of this machine, or cannot be used otherwise.
         """
-        try:
-            self._server = await asyncio.start_server(
-                self._accept, address.host or None, address.port, limit=_MAX_REQUEST, backlog=_MAX_CONNECTIONS
-            )
-        except OSError as error:
-            raise EndpointError(
-                f"cannot serve metrics on {address}: {error.strerror or error}; "
-                "choose another address with --metrics-listen, or none"
-            ) from error
-        names = [socket.getsockname() for socket in self._server.sockets]
-        return [Address(name[0], name[1]) for name in names]
+        with reserve(address, "--metrics-listen") as reserved:
+            bound = [address_of(each) for each in reserved]
+            for each in reserved:
+                try:
+                    server = await asyncio.start_server(
+                        self._accept, sock=each.dup(), limit=_MAX_REQUEST, backlog=_MAX_CONNECTIONS
+                    )
+                except OSError as error:
+                    await self.close()
+                    raise AddressInUseError(
+                        f"cannot listen on {address}: it has just been taken by another program; end "
+                        "it, or choose another address with --metrics-listen"
+                    ) from error
+                self._servers.append(server)
+            return bound
 
     async def close(self) -> None:
         """Stop listening, and close all connections."""
-        if self._server is not None:
-            self._server.close()
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-            await self._server.wait_closed()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

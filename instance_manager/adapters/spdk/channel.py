@@ -16,9 +16,11 @@ log = structlog.get_logger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
 
+_MAX_ANSWER_BYTES = 16 << 20
+"""Much more than a list of all instances of a node has."""
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
     # Nothing else in this process shares the connection or its backoff.
     ("grpc.use_local_subchannel_pool", 1),
     # While the service is away, calls fail at once. When it is back, it is found again within this time: a

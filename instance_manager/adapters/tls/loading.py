@@ -48,7 +48,8 @@ def load(folder: Path, side: Side, peer_name: str, now: float) -> Loaded:
     Raises:
         CertificateError: if anything is missing, unreadable, not valid now, or does not belong together.
     """
-    certificates = files.read(folder)
+    # What is checked here is what gRPC gets.
+    certificates = files.read(folder).normalized()
     path = folder / CERTIFICATE_FILE
     certificate = _describe(certificates, folder, side)
     if wrong := find_problem(certificate, peer_name, now):

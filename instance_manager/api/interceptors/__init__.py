@@ -1,4 +1,6 @@
-"""The chain in front of every method: metrics, peer name, audit, status codes, limit of streams, fairness.
+"""The chain in front of every method.
+
+Metrics, audit, peer name, receiving, status codes, limit of streams, fairness, budget of answers.
 
 Each is a module. `InterceptorChain` composes them once for each method, around the parsed request,
 and is the only one that gRPC sees. Services know nothing of it.

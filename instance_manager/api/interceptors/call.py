@@ -13,12 +13,15 @@ from instance_manager.api.service import Context, Method
 class Call:
     """A call of one of the daemon's own methods."""
 
-    raw: bytes
     context: Context
+    raw: bytes = b""
+    """The request as it came."""
+    arrived: bool = False
+    """Whether the request has come."""
     request: Message | None = None
-    """None if the bytes could not be parsed."""
+    """None until it has come, and if it cannot be parsed."""
     malformed: str = ""
-    """Why they could not."""
+    """Why it cannot."""
     response: Message | bytes | None = None
     """What the method has returned; None until then, and for streams."""
     reply: bytes = b""

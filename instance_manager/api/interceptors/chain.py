@@ -1,7 +1,8 @@
 """The one interceptor towards gRPC: composes the chain of each method once, when its service is added."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -10,21 +11,24 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import Callers
+from instance_manager.api.interceptors.answer_budget import AnswerBudget, AnswerBudgetInterceptor
+from instance_manager.api.interceptors.arrivals import Arrivals
 from instance_manager.api.interceptors.audit import AuditInterceptor
 from instance_manager.api.interceptors.call import Call, Handler, Interceptor
 from instance_manager.api.interceptors.errors import ErrorInterceptor
 from instance_manager.api.interceptors.fairness import FairnessInterceptor, FairScheduler
+from instance_manager.api.interceptors.foreign import GrpcHandler, guard
 from instance_manager.api.interceptors.metrics import CallObserver, MetricsInterceptor
-from instance_manager.api.interceptors.peer_name import GrpcHandler, PeerNameInterceptor
+from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
 from instance_manager.api.service import Context, Method, Service
 from instance_manager.app.audit import AuditTrail
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
 
 
 class InterceptorChain(grpc.aio.ServerInterceptor):
-    """What every call passes before its method; health and reflection, too, check the peer name."""
+    """What every call passes before its method, or a part of it before health and reflection."""
 
     def __init__(
         self,
@@ -47,19 +51,24 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         rejections = RejectionLog("call refused: limit reached")
         self._peer_name = None if peer_name is None else PeerNameInterceptor(peer_name)
         self._scheduler = FairScheduler()
+        self._arrivals = Arrivals()
+        self.budget = AnswerBudget()
+        self._streams = StreamLimit(max_streams, rejections)
         # The outermost first: what one of them rejects, those before it see.
         self._interceptors: list[Interceptor] = [
             MetricsInterceptor(observer),
-            *([self._peer_name] if self._peer_name else []),
-            _Parser(),
             AuditInterceptor(trail, Callers(no_sockets)),
+            *([self._peer_name] if self._peer_name else []),
+            _Receiver(self._arrivals, self._scheduler),
             ErrorInterceptor(),
-            StreamLimit(max_streams, rejections),
+            self._streams,
             FairnessInterceptor(self._scheduler, rejections),
+            AnswerBudgetInterceptor(self.budget, rejections),
         ]
         self._handlers: dict[str, GrpcHandler] = {}
         """By path, `/SERVICE/METHOD`."""
         self._foreign: dict[str, GrpcHandler] = {}
+        """Those of health and reflection."""
 
     def add(self, service: Service) -> None:
         """Serve a service."""
@@ -80,31 +89,61 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         if handler is not None:
             self._scheduler.on_accepted()
             return handler
-        handler = self._foreign.get(path) or await continuation(handler_call_details)
-        if handler is not None and self._peer_name and path not in self._foreign:
-            handler = self._foreign[path] = self._peer_name.wrap_foreign(handler)
+        handler = self._foreign.get(path)
+        if handler is None and (found := await continuation(handler_call_details)) is not None:
+            guarding = self._guard_stream if found.response_streaming else self._guard_call
+            handler = self._foreign[path] = guard(found, self._arrivals.receive, guarding)
         return handler
 
+    @asynccontextmanager
+    async def _guard_call(self, context: Context) -> AsyncIterator[None]:
+        """Check a call of a method that comes with gRPC."""
+        if self._peer_name:
+            await self._peer_name.check(context)
+        yield
+
+    @asynccontextmanager
+    async def _guard_stream(self, context: Context) -> AsyncIterator[None]:
+        """Check a stream of a method that comes with gRPC; it counts like any other."""
+        async with self._guard_call(context):
+            try:
+                with self._streams.opened():
+                    yield
+            except ResourceExhaustedError as error:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
     def _grpc_handler(self, method: Method, handler: Handler) -> GrpcHandler:
-        async def answer(raw: bytes, context: Context) -> bytes:
-            self._scheduler.on_arrived()
-            call = Call(raw, context)
-            await handler(call)
+        """Return a handler that receives the request itself; to gRPC, it is a stream of requests."""
+
+        async def answer(_: Any, context: Context) -> bytes:
+            call = Call(context)
+            try:
+                await handler(call)
+            finally:
+                if not call.arrived:
+                    self._scheduler.on_arrived()  # the scheduler need not wait for it
             # Of no meaning for a stream, which has written its messages.
             return call.reply
 
         if method.streaming:
-            return grpc.unary_stream_rpc_method_handler(answer)
-        return grpc.unary_unary_rpc_method_handler(answer)
+            return grpc.stream_stream_rpc_method_handler(answer)
+        return grpc.stream_unary_rpc_method_handler(answer)
 
 
-class _Parser:
-    """Parses the request, once for all that follow."""
+class _Receiver:
+    """Receives the request, and parses it once for all that follow."""
+
+    def __init__(self, arrivals: Arrivals, scheduler: FairScheduler) -> None:
+        self._arrivals = arrivals
+        self._scheduler = scheduler
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         parse = GetMessageClass(method.descriptor.input_type).FromString
 
-        async def parsed(call: Call) -> None:
+        async def received(call: Call) -> None:
+            call.raw = await self._arrivals.receive(call.context)
+            call.arrived = True
+            self._scheduler.on_arrived()
             try:
                 call.request = parse(call.raw)
             except DecodeError as error:
@@ -112,7 +151,7 @@ class _Parser:
                 call.malformed = str(error)
             await handler(call)
 
-        return parsed
+        return received
 
 
 def _invoke(method: Method) -> Handler:

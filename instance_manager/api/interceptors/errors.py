@@ -1,5 +1,6 @@
 """Status codes: each error that a caller can cause has its own; any other is INTERNAL with a logged ID."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -55,6 +56,9 @@ class ErrorInterceptor:
             except errors.InstanceManagerError as error:
                 code = status_of(error)
                 await call.context.abort(code, errors.shorten(str(error), _MAX_DETAILS_BYTES))
+            except grpc.aio.InternalError as error:
+                # A message could not be sent: the caller has disconnected.
+                raise asyncio.CancelledError from error
             except grpc.aio.AbortError:
                 code = call.context.code()
                 raise

@@ -18,7 +18,7 @@ from instance_manager.core.errors import ResourceExhaustedError
 
 MAX_QUEUED_CALLS = 4096
 """Largest number of queued calls of a client; all that come over Unix sockets are one."""
-MAX_QUEUED_BYTES = 64 << 20
+MAX_QUEUED_BYTES = 32 << 20
 """Largest number of bytes of queued requests of all clients."""
 
 

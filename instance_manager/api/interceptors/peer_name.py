@@ -1,32 +1,36 @@
 """The check of client certificates: a client calls only if its certificate carries the peer name."""
 
-import contextlib
-import functools
-import inspect
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
 
-from instance_manager.api.caller import Callers, certificate_names
+from instance_manager.api.caller import Callers, certificate_holder, printable
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Context, Method
-from instance_manager.core.certificates import join_names, matches_name
+from instance_manager.core.certificates import format_utc, join_names, matches_name
+from instance_manager.core.x509 import Holder
 
-if TYPE_CHECKING:
-    GrpcHandler = grpc.RpcMethodHandler[Any, Any]
-else:
-    GrpcHandler = grpc.RpcMethodHandler  # has no type parameters when the program runs
+_CONNECTIONS = 4096
+"""Connections remembered: more than there may be at once."""
 
 
 class PeerNameInterceptor:
-    """Lets a call pass only if the client's certificate carries the peer name."""
+    """Lets a call pass only if the client's certificate carries the peer name, and has not expired.
 
-    def __init__(self, peer_name: str) -> None:
+    A handshake that resumes a TLS session does not look at dates, so they are looked at here: once for each
+    connection, as those that were open when a certificate expired stay open. Connections to a Unix socket
+    cannot be told apart; there, each call is checked.
+    """
+
+    def __init__(self, peer_name: str, now: Callable[[], float] = time.time) -> None:
         self._peer_name = peer_name
-        self._rejections = RejectionLog("call refused: wrong name")
+        self._now = now
+        self._known: dict[tuple[str, Holder], None] = {}
+        """Connections that began with a valid certificate, the oldest first."""
+        self._rejections = RejectionLog("call refused: certificate")
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         """Check the callers of a method."""
@@ -39,43 +43,32 @@ class PeerNameInterceptor:
         return checked
 
     async def check(self, context: Context) -> None:
-        """Abort the call of a client whose certificate has another name."""
-        names = certificate_names(context)
-        if matches_name(names, self._peer_name):
+        """Abort the call of a client whose certificate has another name, or has expired."""
+        holder = certificate_holder(context)
+        names = holder.names if holder else ()
+        if holder is None or not matches_name(names, self._peer_name):
+            shown = [printable(name) for name in names]
+            problem = (
+                f"names {join_names(shown)} and not {self._peer_name}; use one with that name, or start the "
+                "daemon with another --tls-peer-name"
+            )
+        elif not self._is_valid(context.peer(), holder):
+            problem = f"expired on {format_utc(holder.not_after)}; connect with a new one"
+        else:
             return
-        self._rejections.add(lambda: {"caller": Callers().who(context), "names": names})
+        self._rejections.add(
+            lambda: {"caller": Callers().who(context), "names": [printable(name) for name in names]}
+        )
         await context.abort(
-            grpc.StatusCode.PERMISSION_DENIED,
-            f"cannot serve a client whose certificate names {join_names(names)} and not {self._peer_name}; "
-            "use one with that name, or start the daemon with another --tls-peer-name",
+            grpc.StatusCode.PERMISSION_DENIED, f"cannot serve a client whose certificate {problem}"
         )
 
-    def wrap_foreign(self, handler: GrpcHandler) -> GrpcHandler:
-        """Check the callers of a method that comes with gRPC, such as health and reflection, of any kind."""
-        streaming = (handler.request_streaming, handler.response_streaming)
-        kind = "_".join("stream" if each else "unary" for each in streaming)
-        function = self._checked(getattr(handler, kind))
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        made: GrpcHandler = make(function, handler.request_deserializer, handler.response_serializer)
-        return made
-
-    def _checked(self, function: Any) -> Any:
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def generating(request: Any, context: Context) -> AsyncIterator[Any]:
-                await self.check(context)
-                async with contextlib.aclosing(function(request, context)) as answers:
-                    async for answer in answers:
-                        yield answer
-
-            return generating
-
-        @functools.wraps(function)
-        async def answering(request: Any, context: Context) -> Any:
-            await self.check(context)
-            answer = function(request, context)
-            # gRPC's placeholder for a method that a servicer lacks is not asynchronous.
-            return await answer if inspect.isawaitable(answer) else answer
-
-        return answering
+    def _is_valid(self, peer: str, holder: Holder) -> bool:
+        connection = peer, holder
+        if self._now() > holder.not_after:
+            return connection in self._known
+        if not peer.startswith("unix") and connection not in self._known:
+            self._known[connection] = None
+            if len(self._known) > _CONNECTIONS:
+                del self._known[next(iter(self._known))]
+        return True

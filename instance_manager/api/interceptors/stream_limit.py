@@ -1,5 +1,8 @@
 """The limit on open streams: a watch that lags takes memory, a log takes a descriptor."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Method
@@ -22,17 +25,27 @@ class StreamLimit:
 
     def _limited(self, handler: Handler) -> Handler:
         async def limited(call: Call) -> None:
-            if self._open >= self._max_streams:
-                reason = (
-                    f"cannot open another stream: {self._open} watches and logs are being streamed and "
-                    f"--max-streams is {self._max_streams}; end some or raise it"
-                )
-                self._rejections.add(lambda: {"reason": reason})
-                raise ResourceExhaustedError(reason)
-            self._open += 1
-            try:
+            with self.opened():
                 await handler(call)
-            finally:
-                self._open -= 1
 
         return limited
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count a stream that is open for the duration of the block.
+
+        Raises:
+            ResourceExhaustedError: if there are too many.
+        """
+        if self._open >= self._max_streams:
+            reason = (
+                f"cannot open another stream: {self._open} watches and logs are being streamed and "
+                f"--max-streams is {self._max_streams}; end some or raise it"
+            )
+            self._rejections.add(lambda: {"reason": reason})
+            raise ResourceExhaustedError(reason)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1

@@ -1,0 +1,131 @@
+"""Who listens on a port: the instance it was allocated to, or somebody else."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import structlog
+
+from instance_manager.adapters.process.proc import all_processes, children_of, read_stat
+
+log = structlog.get_logger(__name__)
+
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTEN = b"0A"
+"""The state in these tables. The kernel lists what listens before all connections."""
+_CHUNK = 1 << 14
+_SLICE = 32
+"""Processes looked at in one round of the event loop."""
+
+
+class ListenerCheck:
+    """Finds out whether the listener on a port belongs to an instance.
+
+    It reads nothing that can block: tables of sockets and of descriptors, not the memory of processes.
+    """
+
+    def __init__(self, leaders: Callable[[], Container[int]] = tuple, guard: int | None = None) -> None:
+        """Look at nothing yet.
+
+        Args:
+            leaders: returns the PIDs of all instances.
+            guard: PID of the guard, which inherits what instances leave behind while no daemon runs.
+        """
+        self._leaders = leaders
+        self._guard = guard
+
+    async def stranger(self, port: int, leader: int) -> str:
+        """Return in words who listens on a port, if it is certainly not the instance.
+
+        Args:
+            port: the port.
+            leader: PID of the instance.
+
+        Returns:
+            Empty if a process of the instance listens, or if that cannot be found out.
+        """
+        inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+        if not inodes:
+            return ""
+        async for pid in _in_slices(_tree(leader)):
+            if _holds(pid, inodes) is not False:
+                return ""
+        async for pid in _in_slices(all_processes()):
+            if _holds(pid, inodes):
+                if self._was_left_behind(pid):
+                    return ""
+                stat = read_stat(pid)
+                return f"pid {pid} ({stat.command})" if stat else ""
+        log.debug("listener not checked: whose it is cannot be read", port=port)
+        return ""
+
+    def _was_left_behind(self, pid: int) -> bool:
+        """Return whether the daemon or its guard has inherited a process, or one of its ancestors."""
+        heirs = {os.getpid(), self._guard}
+        with suppress(psutil.Error):
+            line = [pid, *(each.pid for each in psutil.Process(pid).parents())]
+            for child, parent in itertools.pairwise(line):
+                if parent in heirs:
+                    return child not in heirs and child not in self._leaders()
+        return False
+
+
+async def _in_slices(pids: Iterable[int]) -> AsyncIterator[int]:
+    """Yield processes, and let others run once in a while."""
+    for number, pid in enumerate(pids, 1):
+        yield pid
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
+
+
+def _tree(leader: int) -> Iterator[int]:
+    """Yield the processes of an instance, the likeliest to listen first."""
+    seen = {leader}
+    yield leader
+    pending = [leader]
+    while pending:
+        fresh = set(children_of(pending.pop())) - seen
+        seen |= fresh
+        pending.extend(fresh)
+        yield from fresh
+    for pid in all_processes():
+        if pid not in seen and (stat := read_stat(pid)) and stat.session == leader:
+            yield pid
+
+
+def _holds(pid: int, sockets: Container[str]) -> bool | None:
+    """Return whether a process has one of the sockets open; None if its descriptors cannot be read."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            return any(_link(entry.path) in sockets for entry in entries)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - a Path for each descriptor costs
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _listening(port: int) -> Iterable[int]:
+    """Return the inodes of the sockets that listen on a port."""
+    suffix = f":{port:04X}".encode()
+    found = []
+    for table in _TABLES:
+        with suppress(OSError), Path(table).open("rb", buffering=_CHUNK) as file:
+            next(file, None)  # the heading
+            for line in file:
+                fields = line.split()
+                if fields[3] != _LISTEN:
+                    break
+                if fields[1].endswith(suffix):
+                    found.append(int(fields[9]))
+    return found

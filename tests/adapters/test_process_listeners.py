@@ -1,0 +1,95 @@
+"""Whose listener is on a port: an instance's own, a stranger's, or one of which that cannot be told."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from instance_manager.adapters.process import ListenerCheck, listeners
+
+LISTEN = """
+import socket, sys, time
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+server = socket.create_server((sys.argv[1], 0), family=family)
+print(server.getsockname()[1], flush=True)
+time.sleep(1000)
+"""
+
+
+class Listening:
+    """A process that listens on a port."""
+
+    def __init__(self, host: str) -> None:
+        command = [sys.executable, "-c", LISTEN, host]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1", "0.0.0.0", "::"])
+def listening(request: pytest.FixtureRequest) -> Iterator[Listening]:
+    started = Listening(request.param)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def other() -> Iterator[Listening]:
+    started = Listening("127.0.0.1")
+    yield started
+    started.end()
+
+
+async def test_an_instance_s_own_listener_is_no_stranger(listening: Listening) -> None:
+    assert await ListenerCheck().stranger(listening.port, listening.pid) == ""
+
+
+async def test_another_instance_s_listener_is_named(listening: Listening, other: Listening) -> None:
+    check = ListenerCheck(lambda: {listening.pid})
+    assert (
+        await check.stranger(listening.port, other.pid)
+        == f"pid {listening.pid} ({Path(sys.executable).name})"
+    )
+
+
+async def test_a_listener_of_nobody_who_can_be_found_is_accepted(
+    listening: Listening, other: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert await ListenerCheck(lambda: {listening.pid}).stranger(listening.port, other.pid) == ""
+
+
+async def test_a_port_without_listener_has_no_stranger() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert await ListenerCheck().stranger(bound.getsockname()[1], os.getpid()) == ""
+
+
+async def test_the_usual_case_looks_at_the_descriptors_of_one_process(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    holds = listeners._holds
+
+    def counted(pid: int, sockets: set[str]) -> bool | None:
+        looked.append(pid)
+        return holds(pid, sockets)
+
+    monkeypatch.setattr(listeners, "_holds", counted)
+    await ListenerCheck().stranger(listening.port, listening.pid)
+    assert looked == [listening.pid]

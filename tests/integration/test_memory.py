@@ -1,0 +1,217 @@
+"""Whatever clients send, or do not read: a single one costs at most 64 MiB, all together 256 MiB."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from instance_manager.api.server import MAX_CALLS_PER_CONNECTION, MAX_CONNECTIONS, MAX_REQUEST_BYTES
+from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.support.certificates import Authority, fill
+from tests.support.daemon import Daemon, Watch, running_daemon, shell
+from tests.support.http2 import Http2Client
+
+ONE_CLIENT = 64 << 20
+ALL_CLIENTS = 256 << 20
+SERVICE = "/ProcessManagerService"
+Clients = pytest.mark.parametrize(
+    ("clients", "most"), [(1, ONE_CLIENT), (6, ALL_CLIENTS)], ids=["one", "all"]
+)
+
+
+def resident(pid: int) -> int:
+    """Return how many bytes of memory a process has now."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak(pid: int) -> int:
+    """Return how many bytes a process has had at most since `forget_peak`."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) << 10
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@contextlib.asynccontextmanager
+async def grows_at_most(daemon: Daemon, most: int) -> AsyncIterator[None]:
+    """Check that the daemon takes no more than `most` bytes in addition, and still answers."""
+    before = resident(daemon.pid)
+    forget_peak(daemon.pid)
+    yield
+    async with daemon.client() as client, asyncio.timeout(60):
+        assert await client.health() == "SERVING"
+    assert peak(daemon.pid) - before <= most, f"{(peak(daemon.pid) - before) >> 20} MiB"
+
+
+@pytest.fixture
+async def exposed(tmp_path: Path) -> AsyncIterator[Daemon]:
+    async with running_daemon(tmp_path, "--listen", "127.0.0.1:0", "--stop-timeout", "1") as daemon:
+        yield daemon
+
+
+@contextlib.contextmanager
+def connections(daemon: Daemon, count: int) -> Iterator[list[Http2Client]]:
+    target = daemon.serving[-1]["addresses"][0]
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Http2Client(target)) for _ in range(count)]
+
+
+def ask(
+    clients: list[Http2Client], method: str, content: bytes = b"", count: int = MAX_CALLS_PER_CONNECTION
+) -> None:
+    """Make calls, and read no answer."""
+    for client in clients:
+        for _ in range(count):
+            client.call(method, content)
+        client.send_on(20)
+    for client in clients:
+        while client.receive(1):
+            continue
+
+
+@pytest.mark.timeout(180)
+@Clients
+async def test_requests_that_are_half_sent(exposed: Daemon, clients: int, most: int) -> None:
+    async with grows_at_most(exposed, most):
+        with connections(exposed, clients) as opened:
+
+            def send() -> None:
+                for client in opened:
+                    for _ in range(MAX_CALLS_PER_CONNECTION):
+                        client.call(f"{SERVICE}/ProcessCreate", b"x" * MAX_REQUEST_BYTES, without=1)
+                    client.send_on(30)
+
+            await asyncio.to_thread(send)
+            # A client that sends all of its request does not wait for them for long.
+            async with exposed.client() as client, asyncio.timeout(30):
+                await client.process_create(shell("a", "exit 0"))
+
+
+@pytest.mark.timeout(180)
+@Clients
+async def test_lists_that_are_not_read(exposed: Daemon, clients: int, most: int) -> None:
+    async with exposed.client() as client:
+        for number in range(31):
+            await client.process_create(
+                pb.ProcessSpec(name=f"p{number}", binary="/no/such/program", args=["x" * 130_000])
+            )
+        assert pb.ProcessListResponse(processes=await client.process_list()).ByteSize() > 3 << 20
+    async with grows_at_most(exposed, most):
+        with connections(exposed, clients) as opened:
+            await asyncio.to_thread(ask, opened, f"{SERVICE}/ProcessList")
+            refused = [code for client in opened for code in client.codes.values()]
+            assert len(refused) > clients * MAX_CALLS_PER_CONNECTION * 0.9
+            # gRPC itself cancels calls that come faster than they are accepted.
+            codes = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+            assert set(refused) <= {str(code.value[0]) for code in codes}
+    line = await exposed.logged(lambda line: line["event"].startswith("call refused"))
+    assert "still to read" in line["reason"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("line", [10, 60, 1000, 100_000, 10_000_000])
+async def test_logs_that_are_not_read(tmp_path: Path, line: int) -> None:
+    script = f"head -c {line} /dev/zero | tr '\\0' x; echo"
+    loop = f"i=0; while [ $i -lt {max(3, min(5000, 20_000_000 // line))} ]; do {script}; i=$((i+1)); done"
+    if line < 1000:
+        loop = f"yes {'x' * line} | head -n 200000"
+    async with running_daemon(tmp_path, "--listen", "127.0.0.1:0", "--max-streams", "1000") as daemon:
+        async with daemon.client() as client, Watch(client) as watch:
+            await client.process_create(shell("a", loop))
+            await watch.state("a", "stopped", 60)
+        async with grows_at_most(daemon, ALL_CLIENTS):
+            with connections(daemon, 4) as opened:
+                content = pb.LogRequest(name="a").SerializeToString()
+                await asyncio.to_thread(ask, opened, f"{SERVICE}/ProcessLog", content, 250)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "method",
+    [f"{SERVICE}/ProcessWatch", "/imrpc.InstanceService/InstanceWatch", "/grpc.health.v1.Health/Watch"],
+)
+async def test_watches_that_are_not_read(
+    exposed: Daemon, method: str, sized: Callable[[int, int], int]
+) -> None:
+    async with grows_at_most(exposed, ALL_CLIENTS):
+        with connections(exposed, 4) as opened:
+            await asyncio.to_thread(ask, opened, method, b"", 240)
+            async with exposed.client() as client, Watch(client) as watch:
+                for number in range(sized(60, 1500)):
+                    name = f"p{number}"
+                    await client.process_create(
+                        pb.ProcessSpec(name=name, binary="/no/such/program", args=["x" * 130_000])
+                    )
+                    await client.process_delete(name)
+                    await watch.state(name, "deleted")
+
+
+@pytest.mark.timeout(180)
+async def test_processes_with_long_commands_that_come_and_go(
+    exposed: Daemon, sized: Callable[[int, int], int]
+) -> None:
+    """The history, the backlogs and the caches are bounded in bytes, not only in number."""
+    async with grows_at_most(exposed, ONE_CLIENT), exposed.client() as client, Watch(client) as watch:
+        for number in range(sized(400, 1500)):
+            name = f"p{number}"
+            await client.process_create(
+                pb.ProcessSpec(name=name, binary="/no/such/program", args=["x" * 130_000])
+            )
+            await client.process_delete(name)
+            await watch.state(name, "deleted")
+            watch.seen.clear()
+
+
+@pytest.mark.timeout(180)
+async def test_headers_that_are_as_long_as_they_may_be(exposed: Daemon) -> None:
+    async with grows_at_most(exposed, ONE_CLIENT):
+        with connections(exposed, 1) as (client,):
+
+            def send() -> None:
+                for _ in range(MAX_CALLS_PER_CONNECTION):
+                    client.call("/grpc.health.v1.Health/Watch", b"", metadata=[("x", "y" * 7000)])
+                client.send_on(20)
+
+            await asyncio.to_thread(send)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("tls", [True, False], ids=["TLS", "plain text"])
+async def test_connections_that_say_nothing(tmp_path: Path, tls: bool) -> None:
+    """More than there may be; those that were not let in have been closed."""
+    options = ["--tls-dir", str(fill(tmp_path / "tls", Authority().signed()))] if tls else []
+    async with running_daemon(tmp_path, "--listen", "127.0.0.1:0", *options) as daemon:
+        host, _, port = daemon.serving[-1]["addresses"][0].rpartition(":")
+        before = resident(daemon.pid)
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for _ in range(MAX_CONNECTIONS + 100):
+                opened.append(stack.enter_context(socket.create_connection((host, int(port)), timeout=20)))
+                opened[-1].setblocking(False)
+            async with asyncio.timeout(60):
+                while sum(map(is_closed, opened)) < 100:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.05)
+            assert resident(daemon.pid) - before <= ALL_CLIENTS
+            # The others are closed as well when they say nothing.
+            async with asyncio.timeout(60):
+                while not all(map(is_closed, opened)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(4096):
+            continue
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
