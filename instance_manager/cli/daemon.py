@@ -176,6 +176,7 @@ def cli(
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import EndpointError, metrics_address
+    from instance_manager.adapters.process import PidfdUnsupportedError
     from instance_manager.api.server import AddressError, listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
@@ -212,6 +213,8 @@ def cli(
         status = daemon.run(settings)
     except (AddressError, EndpointError, InvalidArgumentError, StateDirError) as error:
         raise click.UsageError(str(error)) from error
+    except PidfdUnsupportedError as error:
+        raise Failure(str(error), ExitCode.FAILURE) from error
     except CertificateError as error:
         # Not a usage error: they can be repaired while the guard keeps restarting the daemon.
         raise Failure(str(error), ExitCode.FAILURE) from error

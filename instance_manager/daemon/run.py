@@ -15,6 +15,7 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import EndpointError, Endpoints, MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
+from instance_manager.adapters.process import check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import (
     INSTANCE_SERVICE_OFFSET,
@@ -50,7 +51,9 @@ def run(settings: DaemonSettings) -> int:
         EndpointError: if metrics are required and cannot be served.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
+        PidfdUnsupportedError: if processes cannot be supervised on this machine.
     """
+    check_pidfds()
     _raise_descriptor_limit()
     # Modules are never garbage: leave them out of every collection.
     gc.freeze()
@@ -94,6 +97,7 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
+        stack.callback(components.recovery.close)
         mounts = MountWatcher(components.supervisor.observe_mounts)
         mounts.open()
         stack.callback(mounts.close)
