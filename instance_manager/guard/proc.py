@@ -2,11 +2,7 @@
 
 import os
 
-from instance_manager.platform.contract import UUID_VARIABLE
-
 _CHUNK = 65536
-_IDENTITY = f"\0{UUID_VARIABLE}="
-"""How the variable begins that the daemon gives to every instance, among all of an environment."""
 
 
 def start_time(pid: int) -> str:
@@ -22,27 +18,23 @@ def start_time(pid: int) -> str:
 def living_instances() -> int:
     """Return how many children of this process are instances, or cannot be distinguished from one.
 
+    An instance leads a session, from its first instruction to its end. Its environment is not asked: it
+    can be overwritten, and reading it hangs as long as the process does.
+
     Raises:
-        OSError: /proc is not what it should be.
+        OSError: if /proc cannot be read.
     """
-    return sum(_is_child(pid) and _may_be_instance(pid) for pid in filter(str.isdecimal, os.listdir("/proc")))  # noqa: PTH208
-
-
-def _is_child(pid: str) -> bool:
-    try:
-        state, parent = read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[:2]
-    except (OSError, ValueError):  # it has ended meanwhile
-        return False
-    return int(parent) == os.getpid() and state != "Z"
+    return sum(map(_may_be_instance, filter(str.isdecimal, os.listdir("/proc"))))  # noqa: PTH208
 
 
 def _may_be_instance(pid: str) -> bool:
-    """Whether a process carries an identity; in the middle of an execve, none shows its environment."""
     try:
-        environment = read(f"/proc/{pid}/environ")
-    except OSError:  # it belongs to somebody else, or has ended
-        return os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - pathlib costs a MiB
-    return not environment or _IDENTITY in f"\0{environment}"
+        fields = read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False
+    state, parent, session, threads = fields[0], fields[1], fields[3], int(fields[17])
+    # A zombie may be just the first of several threads.
+    return int(parent) == os.getpid() and session == pid and (state != "Z" or threads > 1)
 
 
 def read(path: str, folder: int | None = None) -> str:

@@ -41,7 +41,8 @@ def fail(folder: Path) -> None:
     """Leave an orphan the first time; then end with the code in the file `code`, never if it is empty."""
     orphan = folder / "orphan"
     if not orphan.exists() and os.fork() == 0:
-        os.setsid()
+        if "HELPER" not in os.environ:
+            os.setsid()
         beside = folder / "orphan.new"
         beside.write_text(str(os.getpid()))
         beside.rename(orphan)
