@@ -26,6 +26,7 @@ _SHORTEST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 """Seconds between rounds while nothing changes."""
 _MOVING_PATIENCE = 0.3
 """Seconds in which a search that has found none looks again because candidates came and went meanwhile."""
+_MOST_LOGGED = 20
 _NOTE_INTERVAL = 0.2
 """Seconds between looks at the descendants of living processes, at least."""
 
@@ -128,9 +129,11 @@ class DescendantReaper:
             remains = search.remains or "looking for descendants takes too long"
         finally:
             self._searches.remove(search)
-        log.debug("descendants", uuid=leader.uuid, remain=remains)
         if remains is None:
+            log.debug("no descendants left", uuid=leader.uuid)
             self._census.remove(leader)
+        else:
+            log.debug("descendants remain", uuid=leader.uuid, reason=remains)
         return remains
 
     def look_soon(self) -> None:
@@ -204,8 +207,11 @@ class DescendantReaper:
 
     async def _strike_all(self, search: _Search, keys: Iterable[Key], slices: Slices) -> None:
         number = signal.SIGSTOP if search.stopping else signal.SIGKILL
-        log.debug("descendants", signal=number.name, uuid=search.leader.uuid, count=len(search.members))
-        for key in tuple(keys):
+        keys = tuple(keys)
+        pids = [pid for pid, _ in keys[:_MOST_LOGGED]]
+        event = "descendants stopped" if search.stopping else "descendants killed"
+        log.debug(event, uuid=search.leader.uuid, pids=pids, count=len(keys))
+        for key in keys:
             if _strike(key, number):
                 search.struck.add(key)
             else:
