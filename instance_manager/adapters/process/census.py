@@ -103,11 +103,14 @@ class Census:
         oldest = min(leader.identity.start_time for leader in leaders)
         stats = {pid: stat for pid, stat in stats.items() if stat.start_time >= oldest}
         unread = await self._read_environments(stats)
+        # What will show in a moment what it carries is not attributed by where it is.
+        waiting = {key for key, error in unread.items() if error.passing and self._is_new(key)}
+        found.unsettled = bool(waiting)
+        stats = {pid: stat for pid, stat in stats.items() if (pid, stat.start_time) not in waiting}
         reasons = {key: Unread(str(error)) for key, error in unread.items()}
         left = await self._attribute(stats, {**self._environments, **reasons}, slices)
         for key, attribution in left.items():
-            passing = key in unread and unread[key].passing
-            self._doubt(key, attribution, stats[key[0]], found, passing=passing)
+            self._doubt(key, attribution, stats[key[0]], found)
         wanted, heads = {leader.uuid for leader in leaders}, {each.key for each in self._leaders.values()}
         for pid, stat in stats.items():
             key = pid, stat.start_time
@@ -205,13 +208,8 @@ class Census:
             parent=owner,
         )
 
-    def _doubt(
-        self, key: Key, attribution: Attribution, stat: proc.Stat, found: Found, *, passing: bool
-    ) -> None:
-        """Have patience with a candidate that is not certain; when that is used up, say so."""
-        if passing and self._is_new(key):
-            found.unsettled = True
-            return
+    def _doubt(self, key: Key, attribution: Attribution, stat: proc.Stat, found: Found) -> None:
+        """Say of a candidate that it is not certain whose it is."""
         owner, inherited = attribution.owner, stat.parent == self._parent()
         if owner is None and inherited:
             # It descends from some instance. If there is just one that is old enough, it is that one's.

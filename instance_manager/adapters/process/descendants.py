@@ -123,9 +123,8 @@ class DescendantReaper:
                 remains = await search.done
         except TimeoutError:
             # Whatever was only stopped so far must not stay so.
-            search.stopping = False
             with suppress(proc.UnreadableError):
-                await self._strike_all(search, search.members, Slices())
+                await self._strike_all(search, search.members, Slices(), kill=True)
             remains = search.remains or "looking for descendants takes too long"
         finally:
             self._searches.remove(search)
@@ -196,8 +195,9 @@ class DescendantReaper:
         fresh = living - search.struck
         search.members |= living
         if search.members:
+            search.stopping = True
+            await self._strike_all(search, fresh or search.members, slices, kill=not fresh)
             search.stopping = bool(fresh)
-            await self._strike_all(search, fresh or search.members, slices)
             return True
         waited = asyncio.get_running_loop().time() - search.changed_at
         settled = not found.unsettled and not (found.moving and waited < _MOVING_PATIENCE)
@@ -205,11 +205,11 @@ class DescendantReaper:
             search.done.set_result(search.remains)
         return False
 
-    async def _strike_all(self, search: _Search, keys: Iterable[Key], slices: Slices) -> None:
-        number = signal.SIGSTOP if search.stopping else signal.SIGKILL
+    async def _strike_all(self, search: _Search, keys: Iterable[Key], slices: Slices, *, kill: bool) -> None:
+        number = signal.SIGKILL if kill else signal.SIGSTOP
         keys = tuple(keys)
         pids = [pid for pid, _ in keys[:_MOST_LOGGED]]
-        event = "descendants stopped" if search.stopping else "descendants killed"
+        event = "descendants killed" if kill else "descendants stopped"
         log.debug(event, uuid=search.leader.uuid, pids=pids, count=len(keys))
         for key in keys:
             if _strike(key, number):

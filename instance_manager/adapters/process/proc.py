@@ -122,6 +122,8 @@ def read_environment(pid: int) -> dict[str, str]:
         begin, end = stat.environment
         if begin != end or end == 0:
             raise UnreadableError("its environment cannot be seen now", passing=True)
+        # Also for a moment near the end of an execve.
+        raise OverwrittenError("it shows no environment", passing=True)
     entries = text.split(b"\0")
     pairs = [entry.partition(b"=") for entry in entries[:-1]]
     found = {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in pairs}
