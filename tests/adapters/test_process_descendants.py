@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -369,20 +370,21 @@ async def test_what_lived_when_a_process_was_signalled_is_known_afterwards(
     assert not lives(descendant)
 
 
+def leave_one_in_its_session() -> tuple[int, int]:
+    """Return the PIDs of a process that has ended, and of one that it has left in its session."""
+    command = ["/bin/sh", "-c", "sleep 1000 > /dev/null & echo $!"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as foreign:
+        out, _ = foreign.communicate()
+    return foreign.pid, int(out)
+
+
 async def test_the_number_of_a_session_that_is_anothers_by_now_is_no_reason_to_kill() -> None:
     """Its leader was another process with the same PID, which has ended and left a process there."""
-    foreign = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", "sleep 1000 > /dev/null & echo $!"),
-        start_new_session=True,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert foreign.stdout is not None
-    left = int(await foreign.stdout.readline())
-    await foreign.wait()
+    foreign, left = leave_one_in_its_session()
     try:
         reaper = DescendantReaper(BoundedReader())
         # The instance had this PID before, and it is not known when it ended.
-        remains = await reaper.end(Leader(Identity(foreign.pid, 1), "u"))
+        remains = await reaper.end(Leader(Identity(foreign, 1), "u"))
         assert remains is not None
         assert f"pid {left} may belong to it" in remains
         assert lives(left)
@@ -396,7 +398,7 @@ async def test_a_process_held_by_a_debugger_does_not_keep_the_event_loop_busy(
 ) -> None:
     """Its exit can only be collected when the debugger lets go, and its pidfd is readable all the while."""
     started = workshop.spawn("/bin/sleep", "1000")
-    debugger = await traced(started.pid) if place == "before the stop" else None
+    debugger = await traced(workshop, started.pid) if place == "before the stop" else None
     started.child.signal("SIGKILL", session=True)
     rounds, readable = 0, asyncio.Event()
     loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(started.pid)
@@ -420,20 +422,19 @@ async def test_a_process_held_by_a_debugger_does_not_keep_the_event_loop_busy(
         assert calls <= 5
         assert started.reports == []
         assert f"pid {debugger.pid}" in started.child.describe()
-        debugger.kill()
-        await debugger.wait()
+        debugger.child.signal("SIGKILL", session=True)
+        await debugger.exited()
     assert await started.exited() == ExitStatus(signal="SIGKILL")
     assert await started.child.end_tree() is None
 
 
-async def traced(pid: int) -> asyncio.subprocess.Process:
+async def traced(workshop: Workshop, pid: int) -> Started:
     """Return a process that traces another, and waits for nothing."""
     script = (
         "import ctypes, sys, time\n"
         f"assert ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0) == 0\n"  # PTRACE_SEIZE
         "print('traces', flush=True); time.sleep(1000)"
     )
-    debugger = await asyncio.create_subprocess_exec(*python(script), stdout=asyncio.subprocess.PIPE)
-    assert debugger.stdout is not None
-    assert await debugger.stdout.readline() == b"traces\n"
+    debugger = workshop.spawn(*python(script))
+    assert await workshop.output.line() == "traces"
     return debugger
