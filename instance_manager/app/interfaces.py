@@ -174,17 +174,51 @@ class Adoptable:
     """Seconds since its start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A living process of which it cannot be told whether it is an instance."""
+
+    identity: Identity | None
+    """None if not even that is known."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The living processes, as far as they can be told."""
+
+    adoptable: Sequence[Adoptable]
+    unclear: Sequence[Unclear]
+
+
 class ProcessAdopter(Protocol):
     """Processes that an earlier daemon has started."""
 
-    def find(self) -> Sequence[Adoptable]:
-        """Return those that are alive."""
+    async def find(self) -> Findings:
+        """Return those that are alive, and those of which that is unclear."""
 
-    def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
-        """Take over exactly this process, and call `on_exit` once when it ends; None if it has ended."""
+    def adopt(
+        self,
+        identity: Identity,
+        uuid: str,
+        on_exit: Callable[[ExitStatus], None],
+        on_doubt: Callable[[str], None],
+    ) -> Child | None:
+        """Take over exactly this process, by its identity; its environment is not asked.
 
-    def leftover_descendants(self, identity: Identity, uuid: str) -> Child | None:
-        """Return a handle for the descendants that outlived a process, None if there are none."""
+        Args:
+            identity: identity in the journal, of this boot.
+            uuid: UUID of the instance.
+            on_exit: called once when it ends.
+            on_doubt: called later with the reason if it cannot be told whether it lives, and with an empty
+                one when it can.
+
+        Returns:
+            None if it has certainly ended.
+        """
+
+    def leftover_descendants(self, identity: Identity, uuid: str) -> Child:
+        """Return a handle for the descendants that may have outlived a process that has ended."""
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended while no daemon was running, None if unknown."""

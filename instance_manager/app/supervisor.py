@@ -219,7 +219,17 @@ class Supervisor:
     def _give_up_in(self, seconds: float) -> None:
         if self._give_up_timer is not None:
             self._give_up_timer.cancel()
-        self._give_up_timer = self._clock.call_later(seconds, self._ended.set)
+        self._give_up_timer = self._clock.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """Kill what has not been killed yet, however late that is, before anything is given up."""
+        alive = [e for e in self.registry.entries() if e.process.body is Body.ALIVE and not e.process.killed]
+        for entry in alive:
+            self._actions.start_timer(entry, 0)
+        if alive:
+            self._give_up_in(GIVE_UP_DELAY)
+        else:
+            self._ended.set()
 
     # --- for the use cases beside this one ---
 

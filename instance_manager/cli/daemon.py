@@ -198,6 +198,7 @@ def cli(
     options: Globals = ctx.obj
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import metrics_address
+    from instance_manager.adapters.process import PidfdUnsupportedError
     from instance_manager.api.server import listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
@@ -235,7 +236,7 @@ def cli(
         )
         logging.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressInUseError, CertificateError, StateDirError) as error:
+    except (AddressInUseError, CertificateError, PidfdUnsupportedError, StateDirError) as error:
         # Not wrong usage: it may be over, or be repaired, while the guard keeps starting the daemon.
         raise Failure(str(error), ExitCode.FAILURE) from error
     except (AddressError, InvalidArgumentError) as error:

@@ -66,6 +66,14 @@ class TreeRemains:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """It cannot be told whether the process that an earlier daemon recorded lives, or it can again."""
+
+    reason: str
+    """Empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConditionObserved:
     """A condition of the process was observed, for the first time or with a new value."""
 
@@ -83,5 +91,6 @@ Event = (
     | StopTimedOut
     | TreeGone
     | TreeRemains
+    | Doubted
     | ConditionObserved
 )

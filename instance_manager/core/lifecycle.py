@@ -123,6 +123,13 @@ def _tree_gone(p: Process, _: events.TreeGone) -> Step:
     return replace(p, body=Body.GONE), (actions.Remove(),) if p.deletion_requested else ()
 
 
+def _doubted(p: Process, e: events.Doubted) -> Step:
+    doubt = e.reason and (
+        f"cannot tell whether it lives, so its name and ports are kept; trying again: {e.reason}"
+    )
+    return (p if doubt == p.doubt else replace(p, doubt=doubt)), ()
+
+
 def _observe(p: Process, e: events.ConditionObserved) -> Step:
     if p.conditions.get(e.name) is e.value:
         return p, ()
@@ -148,11 +155,13 @@ TABLE: Mapping[State, Mapping[type[events.Event], Rule]] = {
         events.NotReady: Rule(_not_ready, (State.ERROR,)),
         events.StopRequested: Rule(_stop, (State.STOPPING,)),
         events.Exited: Rule(_ended_by_itself, _ENDS),
+        events.Doubted: Rule(_doubted, _SAME[State.STARTING]),
         events.ConditionObserved: Rule(_observe, _SAME[State.STARTING]),
     },
     State.RUNNING: {
         events.StopRequested: Rule(_stop, (State.STOPPING,)),
         events.Exited: Rule(_ended_by_itself, _ENDS),
+        events.Doubted: Rule(_doubted, _SAME[State.RUNNING]),
         events.ConditionObserved: Rule(_observe, _SAME[State.RUNNING]),
     },
     State.STOPPING: {
@@ -163,6 +172,7 @@ TABLE: Mapping[State, Mapping[type[events.Event], Rule]] = {
         events.StopTimedOut: Rule(_stop_timed_out, _SAME[State.STOPPING]),
         events.TreeGone: Rule(_tree_gone_while_stopping, (State.STOPPED,)),
         events.TreeRemains: Rule(_tree_remains, _SAME[State.STOPPING]),
+        events.Doubted: Rule(_doubted, _SAME[State.STOPPING]),
         events.ConditionObserved: Rule(_observe, _SAME[State.STOPPING]),
     },
     State.STOPPED: {
@@ -177,6 +187,7 @@ TABLE: Mapping[State, Mapping[type[events.Event], Rule]] = {
         events.StopTimedOut: Rule(_stop_timed_out, _SAME[State.ERROR]),
         events.TreeGone: Rule(_tree_gone, _SAME[State.ERROR]),
         events.TreeRemains: Rule(_tree_remains, _SAME[State.ERROR]),
+        events.Doubted: Rule(_doubted, _SAME[State.ERROR]),
         events.ConditionObserved: Rule(_observe, _SAME[State.ERROR]),
     },
 }

@@ -77,6 +77,8 @@ class Process:
     """Why the state is `error`."""
     stop_error: str = ""
     """Why a signal is, or was, not enough to stop it."""
+    doubt: str = ""
+    """Why it cannot be told whether it lives."""
     conditions: Mapping[str, bool] = field(default_factory=dict)
     body: Body = Body.ABSENT
     identity: Identity | None = None
@@ -95,8 +97,8 @@ class Process:
 
     @property
     def error_msg(self) -> str:
-        """The message for clients, at most `MAX_ERROR_BYTES`: why it failed, and why it does not stop."""
-        return shorten("; ".join(filter(None, (self.failure, self.stop_error))), MAX_ERROR_BYTES)
+        """The message for clients, at most `MAX_ERROR_BYTES`: doubts, why it failed, why it does not stop."""
+        return shorten("; ".join(filter(None, (self.doubt, self.failure, self.stop_error))), MAX_ERROR_BYTES)
 
     @property
     def visible(self) -> tuple[object, ...]:

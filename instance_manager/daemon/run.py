@@ -15,8 +15,10 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
+from instance_manager.adapters.process import check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
+from instance_manager.core.addresses import Address
 from instance_manager.core.process import Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -47,7 +49,9 @@ def run(settings: DaemonSettings) -> int:
         InvalidArgumentError: if a binary root is not a directory.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
+        PidfdUnsupportedError: if processes cannot be supervised on this machine.
     """
+    check_pidfds()
     _raise_descriptor_limit()
     # Modules are never garbage: leave them out of every collection.
     gc.freeze()
@@ -94,27 +98,32 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
+        stack.callback(components.recovery.close)
         background.start(LOG_HISTORY, _remove_old_logs(components, journal))
         mounts = MountWatcher(components.supervisor.observe_mounts, background)
         mounts.open()
         stack.callback(mounts.close)
 
-        offsets = (0,) if settings.listen.path else (0, INSTANCE_SERVICE_OFFSET)
-        bound = [server.bind(settings.listen.shifted(offset)) for offset in offsets]
+        bound = _bind(server, settings.listen)
         if reloader:
             reloader.follow(reporter.under(CERTIFICATES_HEALTH), background)
             stack.callback(reloader.close)
         await server.start()
-        log.info(
-            "serving",
-            addresses=[address.target for address in bound],
-            pid=os.getpid(),
-            tls=reloader is not None,
-        )
+        log.info("serving", addresses=bound, pid=os.getpid(), tls=reloader is not None)
         components.endpoints.phase = Phase.SERVING
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
         return await _shut_down(components, settings)
+
+
+def _bind(server: GrpcServer, listen: Address) -> list[str]:
+    """Bind the addresses of all services, and return them.
+
+    Raises:
+        AddressError: if one cannot be listened on.
+    """
+    offsets = (0,) if listen.path else (0, INSTANCE_SERVICE_OFFSET)
+    return [server.bind(listen.shifted(offset)).target for offset in offsets]
 
 
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:

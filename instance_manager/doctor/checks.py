@@ -48,6 +48,7 @@ def examine(facts: Facts) -> list[Finding]:
         _ephemeral_ports,
         _listeners,
         _limits,
+        _pidfds,
         _strangers,
     )
     return [finding for check in checks for finding in check(facts)]
@@ -214,6 +215,14 @@ def _limits(facts: Facts) -> Iterator[Finding]:
             yield Finding("limits", Severity.WARNING, f"only {value} {name} are allowed", hint)
         else:
             yield Finding("limits", Severity.OK, f"{value if value >= 0 else 'unlimited'} {name}")
+
+
+def _pidfds(facts: Facts) -> Iterator[Finding]:
+    if facts.pidfds:
+        message, _, hint = facts.pidfds.partition("; ")
+        yield Finding("kernel", Severity.ERROR, message, hint)
+    else:
+        yield Finding("kernel", Severity.OK, "processes can be handled through pidfds")
 
 
 def _strangers(facts: Facts) -> Iterator[Finding]:

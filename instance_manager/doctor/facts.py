@@ -1,11 +1,12 @@
 """What the checks look at, and gathering it on this machine."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from instance_manager.adapters.journal import StateDir
-from instance_manager.adapters.process import OsProcessAdopter
+from instance_manager.adapters.process import OsProcessAdopter, PidfdUnsupportedError, check_pidfds
 from instance_manager.adapters.tls import inspection as tls
 from instance_manager.core.ports import PortRange
 
@@ -27,6 +28,8 @@ class Facts:
     """None for plain text."""
     failing: Collection[str] = ()
     """Names of the daemon's background work that fails."""
+    pidfds: str = ""
+    """Why processes cannot be supervised on this machine; empty if they can."""
 
 
 def gather(
@@ -42,7 +45,7 @@ def gather(
 ) -> Facts:
     """Find the processes and the certificates, after the daemon was asked for its list."""
     state = StateDir(state_dir)
-    living = OsProcessAdopter(state.owner, state.exits, None).find()
+    living = asyncio.run(OsProcessAdopter(state.owner, state.exits, None).find()).adoptable
     return Facts(
         state_dir,
         logs_dir,
@@ -52,4 +55,13 @@ def gather(
         [(each.identity.pid, each.name, each.uuid) for each in living],
         None if tls_dir is None else tls.inspect(tls_dir, peer_name),
         failing,
+        _pidfds(),
     )
+
+
+def _pidfds() -> str:
+    try:
+        check_pidfds()
+    except PidfdUnsupportedError as error:
+        return str(error)
+    return ""

@@ -3,12 +3,8 @@
 import os
 import signal
 
-from instance_manager.platform.contract import UUID_VARIABLE
-
 _CHUNK = 65536
 _PENDING = {"SigPnd", "ShdPnd"}
-_IDENTITY = f"\0{UUID_VARIABLE}="
-"""How the variable begins that the daemon gives to every instance, among all of an environment."""
 
 
 def start_time(pid: int) -> str:
@@ -43,27 +39,30 @@ def is_killed(pid: int) -> bool:
 def living_instances() -> int:
     """Return how many children of this process are instances, or cannot be distinguished from one.
 
+    An instance leads a session, from its first instruction to its end. Its environment is not asked: it
+    can be overwritten, and reading it hangs as long as the process does.
+
     Raises:
         OSError: if that cannot be read.
     """
-    return sum(map(_may_be_instance, living_children()))
+    return sum(_session(pid) == pid for pid in living_children())
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _is_living_child(pid: str) -> bool:
     try:
-        state, parent = read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[:2]
-    except (FileNotFoundError, ProcessLookupError):
+        fields = read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return False
-    return int(parent) == os.getpid() and state != "Z"
-
-
-def _may_be_instance(pid: int) -> bool:
-    """Whether a process carries an identity; in the middle of an execve, none shows its environment."""
-    try:
-        environment = read(f"/proc/{pid}/environ")
-    except OSError:  # it belongs to somebody else, or has ended
-        return os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - pathlib costs a MiB
-    return not environment or _IDENTITY in f"\0{environment}"
+    state, parent, threads = fields[0], fields[1], int(fields[17])
+    # A zombie may be just the first of several threads.
+    return int(parent) == os.getpid() and (state != "Z" or threads > 1)
 
 
 def read(path: str, folder: int | None = None) -> str:

@@ -1,19 +1,24 @@
 """Which living processes are taken for those of an earlier daemon."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from instance_manager.adapters.process import OsProcessAdopter, descendants, proc
+from instance_manager.adapters.process import OsProcessAdopter, descendants, handles, proc, reading
+from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
-from tests.support.processes import descriptors
+from tests.support.processes import descriptors, lives
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -49,14 +54,18 @@ def carry() -> Iterator[Carry]:
         process.communicate()
 
 
-def found(folder: Path) -> dict[str, int]:
-    adopter = OsProcessAdopter(OWNER, folder, None)
-    return {adoptable.uuid: adoptable.identity.pid for adoptable in adopter.find()}
+async def found(folder: Path) -> dict[str, int]:
+    findings = await OsProcessAdopter(OWNER, folder, None).find()
+    return {adoptable.uuid: adoptable.identity.pid for adoptable in findings.adoptable}
 
 
-def test_a_process_of_this_user_that_carries_an_identity_is_found(carry: Carry, tmp_path: Path) -> None:
+def never(_: object) -> None:
+    raise AssertionError("called")
+
+
+async def test_a_process_of_this_user_that_carries_an_identity_is_found(carry: Carry, tmp_path: Path) -> None:
     pid, identity = carry()
-    assert found(tmp_path) == {identity: pid}
+    assert await found(tmp_path) == {identity: pid}
 
 
 def ticks(pid: int) -> int:
@@ -78,35 +87,18 @@ async def ended(pid: int) -> None:
         os.close(pidfd)
 
 
-def test_a_process_in_the_middle_of_an_execve_is_found_and_taken_over(
+async def test_a_process_in_the_middle_of_an_execve_is_found(
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It shows no environment then, and whoever took that for somebody else's process would lose it."""
     pid, identity = carry()
-    read, looks = proc._read, iter(range(12))
+    read, looks = proc._read, iter(range(3))
 
-    def blind(path: str) -> bytes:
+    def blind(path: str) -> bytes | None:
         return b"" if path == f"/proc/{pid}/environ" and next(looks, None) is not None else read(path)
 
-    marks = proc.read_provenance
-
-    def unsettled(pid_: int) -> proc.Provenance | None:
-        if pid_ == pid and next(looks, None) is not None:
-            return proc.Provenance(session=pid, uuid=None, settled=False, ended=False)
-        return marks(pid_)
-
     monkeypatch.setattr(proc, "_read", blind)
-    monkeypatch.setattr(proc, "read_provenance", unsettled)
-    assert found(tmp_path) == {identity: pid}
-    looks = iter(range(5))
-
-    async def adopt() -> bool:
-        adopter = OsProcessAdopter(OWNER, tmp_path, None)
-        adopted = adopter.adopt(Identity(pid, ticks(pid)), identity, lambda _: None)
-        adopter.close()
-        return adopted is not None
-
-    assert asyncio.run(adopt())
+    assert await found(tmp_path) == {identity: pid}
 
 
 async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_writes_it(
@@ -117,7 +109,7 @@ async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_w
     await ended(pid)
     adopter = OsProcessAdopter(OWNER, tmp_path, os.getppid())
     told: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
-    assert adopter.adopt(Identity(pid, ticks(pid)), identity, told.set_result) is not None
+    assert adopter.adopt(Identity(pid, ticks(pid)), identity, told.set_result, never) is not None
     (tmp_path / f"{pid}.{ticks(pid)}").write_text("signal SIGKILL\n")
     async with asyncio.timeout(20):
         assert await told == ExitStatus(signal="SIGKILL")
@@ -142,15 +134,13 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     left, identity = carry()
     foreign, _ = carry()
     adopter = OsProcessAdopter(OWNER, tmp_path, None)
-    adopter.find()
-    assert adopter.leftover_descendants(Identity(foreign, 1), "of nobody") is None
+    assert await adopter.leftover_descendants(Identity(foreign, 1), "of nobody").end_tree() is None
     leftover_descendants = adopter.leftover_descendants(Identity(foreign, 1), identity)
-    assert leftover_descendants is not None
     killing = asyncio.create_task(leftover_descendants.end_tree())
     await ended(left)
     async with asyncio.timeout(20):
         assert await killing is None
-    assert proc.read_provenance(foreign).ended is False  # type: ignore[union-attr]
+    assert lives(foreign)
 
 
 async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_waited_for(
@@ -158,9 +148,7 @@ async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_wait
 ) -> None:
     left, identity = carry()
     adopter = OsProcessAdopter(OWNER, tmp_path, None)
-    adopter.find()
     leftover = adopter.leftover_descendants(Identity(1, 1), identity)
-    assert leftover is not None
     before = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(descendants, "TIMEOUT", 0.2)
@@ -171,32 +159,171 @@ async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_wait
     assert descriptors() == before
 
 
-def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:
+async def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: Carry, tmp_path: Path) -> None:
     """The other is a descendant, which inherits the environment, whatever order /proc lists them in."""
     pid, identity = carry()
     younger = carry(identity=identity)[0]
     while ticks(younger) == ticks(pid):  # started in the same hundredth of a second
         younger = carry(identity=identity)[0]
-    assert found(tmp_path) == {identity: pid}
+    assert await found(tmp_path) == {identity: pid}
 
 
-@pytest.mark.parametrize(("later", "other"), [(1, ""), (0, "other")], ids=["start time", "UUID"])
-async def test_neither_with_another_start_time_nor_with_another_uuid_is_a_process_taken_over(
-    carry: Carry, tmp_path: Path, later: int, other: str
-) -> None:
-    """Check 11: each of the two alone is enough to leave a recycled PID alone."""
+async def test_with_another_start_time_a_process_is_not_taken_over(carry: Carry, tmp_path: Path) -> None:
+    """Check 11: a recycled PID is left alone."""
     pid, identity = carry()
     adopter = OsProcessAdopter(OWNER, tmp_path, None)
-    assert adopter.adopt(Identity(pid, ticks(pid) + later), other or identity, lambda _: None) is None
-    assert adopter.adopt(Identity(pid, ticks(pid)), identity, lambda _: None) is not None
+    assert adopter.adopt(Identity(pid, ticks(pid) + 1), identity, never, never) is None
+    assert adopter.adopt(Identity(pid, ticks(pid)), identity, never, never) is not None
     adopter.close()
 
 
+SHORTAGES = {
+    "no descriptor": OSError(errno.EMFILE, "Too many open files"),
+    "refused": OSError(errno.EACCES, "Permission denied"),
+    "input/output error": OSError(errno.EIO, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize("place", ["pidfd_open", "open", "read"])
+@pytest.mark.parametrize("shortage", SHORTAGES.values(), ids=SHORTAGES)
+async def test_a_process_that_cannot_be_looked_at_is_neither_gone_nor_signalled_until_it_can(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shortage: OSError, place: str
+) -> None:
+    pid, identity = carry()
+    real, failing = getattr(os, place), True
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        if failing and sys._getframe(1).f_code.co_filename in {proc.__file__, handles.__file__}:
+            raise shortage
+        return real(*arguments, **more)
+
+    known = Identity(pid, ticks(pid))
+    monkeypatch.setattr(os, place, fail)
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    exits: asyncio.Queue[ExitStatus] = asyncio.Queue()
+    doubts: asyncio.Queue[str] = asyncio.Queue()
+    child = adopter.adopt(known, identity, exits.put_nowait, doubts.put_nowait)
+    assert child is not None
+    child.signal("SIGTERM", session=False)
+    async with asyncio.timeout(30):
+        assert str(shortage.strerror) in await doubts.get()
+        assert str(shortage.strerror) in child.describe()
+        assert exits.empty()
+        assert lives_by_kill(pid)
+        failing = False
+        assert await doubts.get() == ""
+        assert await exits.get() == UNKNOWN_EXIT
+    adopter.close()
+
+
+async def test_a_process_that_could_not_be_looked_at_and_had_ended_is_reported_then(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, identity = carry()
+    known = Identity(pid, ticks(pid) + 1)
+    told: asyncio.Queue[str | ExitStatus] = asyncio.Queue()
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", raising(SHORTAGES["no descriptor"]))
+        assert adopter.adopt(known, identity, told.put_nowait, told.put_nowait) is not None
+        async with asyncio.timeout(30):
+            assert "Too many open files" in str(await told.get())
+    async with asyncio.timeout(30):
+        assert [await told.get(), await told.get()] == ["", UNKNOWN_EXIT]
+    adopter.close()
+    assert lives(pid), "it is another one"
+
+
+async def test_processes_that_cannot_be_listed_or_read_are_unclear_and_not_absent(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, _ = carry()
+    adopter, read = OsProcessAdopter(OWNER, tmp_path, None), proc._read
+
+    def refuse(path: str) -> bytes | None:
+        if path == f"/proc/{pid}/environ":
+            raise proc.UnreadableError("refused")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "_read", refuse)
+        assert Identity(pid, ticks(pid)) in [each.identity for each in (await adopter.find()).unclear]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", raising(SHORTAGES["no descriptor"]))
+        (unclear,) = (await adopter.find()).unclear
+    assert "Too many open files" in unclear.reason
+
+
+async def test_a_process_whose_memory_cannot_be_read_for_hanging_holds_up_nobody(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while it hangs in a page fault on a file server that does not answer."""
+    hanging, (_, identity) = carry()[0], carry()
+    adopter, read, go_on = OsProcessAdopter(OWNER, tmp_path, None), proc._read, threading.Event()
+
+    def hang(path: str) -> bytes | None:
+        if path == f"/proc/{hanging}/environ":
+            go_on.wait()
+        return read(path)
+
+    monkeypatch.setattr(proc, "_read", hang)
+    try:
+        for _ in range(3):
+            findings = await adopter.find()
+            assert identity in [each.uuid for each in findings.adoptable]
+            assert hanging in [each.identity.pid for each in findings.unclear if each.identity]
+        assert adopter._reader.hung == 1, "what hangs is not read again"
+        assert adopter.adopt(Identity(hanging, ticks(hanging)), "u", never, never) is not None
+    finally:
+        go_on.set()
+    adopter.close()
+
+
+async def test_reads_that_hang_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PATIENCE", 0.01)
+    reader, go_on = reading.BoundedReader(), threading.Event()
+
+    def hang(pid: int) -> int:
+        go_on.wait()
+        return pid
+
+    try:
+        read = await reader.read(range(100), hang)
+        assert len(read) == 100
+        assert all(isinstance(value, proc.UnreadableError) for value in read.values())
+        assert reader.hung == reading.MOST_HUNG
+    finally:
+        go_on.set()
+    while reader.hung:  # noqa: ASYNC110 - threads tell nobody
+        await asyncio.sleep(0.001)
+    assert await reader.read([1, 2], hang) == {1: 1, 2: 2}
+
+
+async def test_without_a_thread_nothing_is_read_and_that_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+    read = await reading.BoundedReader().read([1], lambda pid: pid)
+    assert "can't start new thread" in str(read[1])
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def lives_by_kill(pid: int) -> bool:
+    os.kill(pid, 0)
+    return True
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start processes as another user")
-def test_a_process_of_another_user_is_not_believed(carry: Carry, tmp_path: Path) -> None:
+async def test_a_process_of_another_user_is_not_believed(carry: Carry, tmp_path: Path) -> None:
     pid, _ = carry(user=65534)
     assert proc.read_user(pid) == 65534
-    assert found(tmp_path) == {}
+    assert await found(tmp_path) == {}
 
 
 def test_a_process_that_is_gone_has_no_user() -> None:

@@ -4,15 +4,21 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from instance_manager.adapters.process import descendants, proc
-from instance_manager.adapters.process.descendants import AdoptedDescendantReaper
+from instance_manager.adapters.process.descendants import DescendantReaper
+from instance_manager.adapters.process.leaders import Leader
+from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.core.process import ExitStatus, Identity
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 
@@ -114,18 +120,15 @@ async def test_an_orphan_in_the_middle_of_an_execve_is_waited_for(
     started = workshop.shell(f"{'setsid' if session == 'own' else ''} sh -c 'echo $$; exec sleep 1000' &")
     orphan = await pid_told(workshop)
     await started.exited()
-    looks = 0
+    looks, read = iter(range(4)), proc.read_environment
 
-    def in_execve(pid: int) -> proc.Provenance | None:
-        nonlocal looks
-        looks += 1
-        real = read_provenance(pid)
-        return replace(real, uuid=None, settled=False) if real and looks < 5 else real
+    def in_execve(pid: int) -> dict[str, str]:
+        if pid == orphan and next(looks, None) is not None:
+            raise proc.UnreadableError("not now", passing=True)
+        return read(pid)
 
-    read_provenance = proc.read_provenance
-    monkeypatch.setattr(proc, "read_provenance", in_execve)
+    monkeypatch.setattr(proc, "read_environment", in_execve)
     assert await started.child.end_tree() is None
-    assert looks == 5
     assert not lives(orphan)
 
 
@@ -197,7 +200,7 @@ async def test_what_cannot_be_killed_is_described(
     await started.exited()
     with monkeypatch.context() as patch:
         patch.setattr(descendants, "TIMEOUT", 0.2)
-        patch.setattr(os, "kill", lambda *_: None)
+        patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
         remains = await started.child.end_tree()
     assert remains is not None
     assert remains.startswith(f"pid {orphan} (sleep) is in state S (sleeping)")
@@ -245,65 +248,193 @@ async def test_five_hundred_ends_at_once_do_not_stall_the_event_loop(
     assert lag.longest < 0.5
 
 
-async def test_a_look_that_fails_is_reported_and_the_next_search_looks_again() -> None:
-    answers: list[list[int] | OSError] = [OSError(errno.EMFILE, "too many open files"), []]
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
 
-    def candidates() -> list[int]:
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    reaper = AdoptedDescendantReaper(candidates)
-    leader = Identity(pid=2**22, start_time=1)
-    with pytest.raises(OSError, match="too many open files"):
-        await reaper.end(leader, "u")
-    assert await reaper.end(leader, "u") is None
-    assert answers == []
+    return fail
 
 
-async def test_a_descendant_whose_environment_cannot_be_read_is_known_by_its_session(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_search_for_which_there_is_no_descriptor_goes_on_when_there_is_one(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = proc.read_provenance
+    started = workshop.shell("setsid sh -c 'echo $$; exec sleep 1000' &")
+    orphan = await pid_told(workshop)
+    await started.exited()
+    real = os.pidfd_open
+    answers = iter(range(3))
 
-    def unreadable(pid: int) -> proc.Provenance | None:
-        seen = read(pid)
-        return None if seen is None else replace(seen, uuid=None, settled=False)
+    def open_pidfd(pid: int) -> int:
+        if next(answers, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(pid)
 
-    monkeypatch.setattr(proc, "read_provenance", unreadable)
-    process = await asyncio.create_subprocess_exec("/bin/sleep", "1000", start_new_session=True)
-    ended = asyncio.create_task(process.wait())
+    monkeypatch.setattr(os, "pidfd_open", open_pidfd)
+    assert await started.child.end_tree() is None
+    assert not exists(orphan)
+
+
+async def test_while_nothing_can_be_listed_nothing_is_said_to_be_gone(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = workshop.shell("setsid sh -c 'echo $$; exec sleep 1000' &")
+    orphan = await pid_told(workshop)
+    await started.exited()
+    with monkeypatch.context() as patch:
+        patch.setattr(descendants, "TIMEOUT", 0.2)
+        patch.setattr(proc, "children_of", raising(proc.UnreadableError("Too many open files")))
+        assert await started.child.end_tree() == "looking for descendants failed: Too many open files"
+    assert await started.child.end_tree() is None
+    assert not exists(orphan)
+
+
+@pytest.mark.parametrize("kind", ["refused", "hangs"])
+async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It has left the session, and its parent has ended: nothing says whose it is."""
+    started = workshop.shell("setsid sh -c 'echo $$; exec sleep 1000' &")
+    stray = await pid_told(workshop)
+    read, go_on = proc._read, threading.Event()
+
+    def unreadable(path: str) -> bytes | None:
+        if path == f"/proc/{stray}/environ":
+            if kind == "refused":
+                raise proc.UnreadableError("refused")
+            go_on.wait()
+        return read(path)
+
+    await started.exited()
+    others = [workshop.shell("(sleep 1000 &)") for _ in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "_read", unreadable)
+        patch.setattr(descendants, "TIMEOUT", 30)
+        for other in (*others, started):
+            await other.exited()
+            async with asyncio.timeout(15):
+                remains = await other.child.end_tree()
+        assert remains is not None
+        assert f"pid {stray} may belong to it" in remains, "no other instance is left"
+    go_on.set()
+    assert lives(stray)
+    while workshop.spawner._descendants._census._reader.hung:  # noqa: ASYNC110 - threads tell nobody
+        await asyncio.sleep(0.001)
+    assert await started.child.end_tree() is None
+    assert not lives(stray)
+
+
+async def test_a_stray_that_may_belong_to_several_is_told_and_holds_up_none(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [workshop.spawn("/bin/sleep", "1000") for _ in range(2)]
+    started = workshop.shell("setsid sh -c 'echo $$; exec sleep 1000' &")
+    stray = await pid_told(workshop)
+    await started.exited()
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
+        patch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
+        patch.setattr(descendants, "TIMEOUT", 30)
+        async with asyncio.timeout(15):
+            assert await started.child.end_tree() is None
+    told = [line for line in logged if "cannot tell to which instance" in line["event"]]
+    assert [(line["pid"], line["reason"]) for line in told] == [(stray, "refused")]
+    assert lives(stray)
+    os.kill(stray, signal.SIGKILL)
+    await workshop.reaped(stray)
+    assert all(lives(each.pid) for each in several)
+    await workshop.end()
+
+
+async def test_a_descendant_whose_environment_cannot_be_read_is_known_by_its_session_or_its_parent(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
+    started = workshop.shell("sh -c 'setsid sh -c \"echo \\$\\$; exec sleep 1000\" & exec sleep 1000' &")
+    in_a_session_of_its_own = await pid_told(workshop)
+    await started.exited()
+    assert await started.child.end_tree() is None or not lives(in_a_session_of_its_own)
+    assert not lives(in_a_session_of_its_own)
+
+
+async def test_what_lived_when_a_process_was_signalled_is_known_afterwards(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descendant in a session of its own that shows nothing, as in uninterruptible sleep."""
+    started = workshop.shell("setsid sh -c 'echo $$; exec env -i /bin/sleep 1000' & exec sleep 1000")
+    descendant = await pid_told(workshop)
+    await workshop.spawner._descendants._census.note()
+    monkeypatch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
+    started.child.signal("SIGKILL", session=False)
+    await started.exited()
+    assert lives(descendant)
+    assert await started.child.end_tree() is None
+    assert not lives(descendant)
+
+
+def leave_one_in_its_session() -> tuple[int, int]:
+    """Return the PIDs of a process that has ended, and of one that it has left in its session."""
+    command = ["/bin/sh", "-c", "sleep 1000 > /dev/null & echo $!"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as foreign:
+        out, _ = foreign.communicate()
+    return foreign.pid, int(out)
+
+
+async def test_the_number_of_a_session_that_is_anothers_by_now_is_no_reason_to_kill() -> None:
+    """Its leader was another process with the same PID, which has ended and left a process there."""
+    foreign, left = leave_one_in_its_session()
     try:
-        stat = proc.read_stat(process.pid)
-        assert stat is not None
-        reaper = AdoptedDescendantReaper(lambda: [process.pid])
-        # It is its own leader, whose session is that of the descendant.
-        assert await reaper.end(Identity(process.pid, stat.start_time), "u") is None
-        async with asyncio.timeout(10):
-            assert await asyncio.shield(ended) == -signal.SIGKILL
+        reaper = DescendantReaper(BoundedReader())
+        # The instance had this PID before, and it is not known when it ended.
+        remains = await reaper.end(Leader(Identity(foreign, 1), "u"))
+        assert remains is not None
+        assert f"pid {left} may belong to it" in remains
+        assert lives(left)
     finally:
-        if not ended.done():
-            process.kill()
-        await ended
+        os.kill(left, signal.SIGKILL)
 
 
-async def test_nothing_is_looked_at_when_no_search_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descendants, "TIMEOUT", 0.05)
-    monkeypatch.setattr(descendants, "_UNSETTLED_DELAY", 0)
-    uncertain = proc.Provenance(session=1, uuid=None, settled=False, ended=False)
-    monkeypatch.setattr(proc, "read_provenance", lambda _: uncertain)
-    looks = 0
+@pytest.mark.parametrize("place", ["before the stop", "never"])
+async def test_a_process_held_by_a_debugger_does_not_keep_the_event_loop_busy(
+    workshop: Workshop, place: str
+) -> None:
+    """Its exit can only be collected when the debugger lets go, and its pidfd is readable all the while."""
+    started = workshop.spawn("/bin/sleep", "1000")
+    debugger = await traced(workshop, started.pid) if place == "before the stop" else None
+    started.child.signal("SIGKILL", session=True)
+    rounds, readable = 0, asyncio.Event()
+    loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(started.pid)
+    loop.add_reader(pidfd, readable.set)
+    await asyncio.wait_for(readable.wait(), 20)
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+    if debugger is not None:
+        real = os.waitid
+        calls = 0
 
-    def candidates() -> list[int]:
-        nonlocal looks
-        looks += 1
-        return [os.getpid()]
+        def count(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += arguments[0] == os.P_PIDFD
+            return real(*arguments)
 
-    reaper = AdoptedDescendantReaper(candidates)
-    await reaper.end(Identity(pid=2**22, start_time=1), "u")
-    before = looks
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert before > 1
-    assert looks == before
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "waitid", count)
+            for rounds in range(1, 500):  # noqa: B007
+                await asyncio.sleep(0)
+        assert calls <= 5
+        assert started.reports == []
+        assert f"pid {debugger.pid}" in started.child.describe()
+        debugger.child.signal("SIGKILL", session=True)
+        await debugger.exited()
+    assert await started.exited() == ExitStatus(signal="SIGKILL")
+    assert await started.child.end_tree() is None
+
+
+async def traced(workshop: Workshop, pid: int) -> Started:
+    """Return a process that traces another, and waits for nothing."""
+    script = (
+        "import ctypes, sys, time\n"
+        f"assert ctypes.CDLL(None).ptrace(0x4206, {pid}, 0, 0) == 0\n"  # PTRACE_SEIZE
+        "print('traces', flush=True); time.sleep(1000)"
+    )
+    debugger = workshop.spawn(*python(script))
+    assert await workshop.output.line() == "traces"
+    return debugger

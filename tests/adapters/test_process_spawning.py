@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import proc
+from instance_manager.adapters.process import handles, proc
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus
@@ -213,9 +213,11 @@ async def test_a_stopped_child_can_be_killed(workshop: Workshop) -> None:
     assert await started.exited() == ExitStatus(signal="SIGKILL")
 
 
+@pytest.mark.parametrize("flag", [handles._SIGNAL_PROCESS_GROUP, 1 << 20], ids=["by pidfd", "old kernel"])
 async def test_a_signal_to_the_session_reaches_the_process_group_and_one_without_does_not(
-    workshop: Workshop,
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, flag: int
 ) -> None:
+    monkeypatch.setattr(handles, "_SIGNAL_PROCESS_GROUP", flag)
     script = "trap : USR1; (trap 'echo got it' USR1; echo begun; while :; do sleep 1000 & wait; done) &"
     started = workshop.shell(f"{script} while :; do wait; done")
     assert await workshop.output.line() == "begun"

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from instance_manager.app import adoption
 from instance_manager.app.adoption import Adoption
-from instance_manager.app.interfaces import Adoptable, Child, JournalRecord, SpawnRequest
-from instance_manager.core.adoption import recovery_metadata
+from instance_manager.app.interfaces import Adoptable, Child, Findings, JournalRecord, SpawnRequest, Unclear
+from instance_manager.core.adoption import NEVER_SPAWNED, recovery_metadata
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
@@ -23,6 +24,8 @@ class FakeAdopter:
     def __init__(self, world: World) -> None:
         self.world = world
         self.living: dict[str, Adoptable] = {}
+        self.unclear: list[Unclear] = []
+        self.looks = 0
         self.children: dict[str, FakeChild] = {}
         self.left: dict[str, FakeChild] = {}
         """What processes that have ended have left behind."""
@@ -37,10 +40,19 @@ class FakeAdopter:
             process.name, process.uuid, text, command, process.identity, age
         )
 
-    def find(self) -> list[Adoptable]:
-        return list(self.living.values())
+    async def find(self) -> Findings:
+        self.looks += 1
+        self.world.notices.post()
+        return Findings(tuple(self.living.values()), tuple(self.unclear))
 
-    def adopt(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> Child | None:
+    def adopt(
+        self,
+        identity: Identity,
+        uuid: str,
+        on_exit: Callable[[ExitStatus], None],
+        on_doubt: Callable[[str], None],
+    ) -> Child | None:
+        self.on_doubt = on_doubt
         adoptable = self.living.get(uuid)
         if adoptable is None or adoptable.identity != identity:
             return None
@@ -56,9 +68,11 @@ class FakeAdopter:
         )
         return child
 
-    def leftover_descendants(self, identity: Identity, uuid: str) -> Child | None:
-        child = self.left.get(uuid)
-        assert child is None or child.identity == identity
+    def leftover_descendants(self, identity: Identity, uuid: str) -> Child:
+        order = SpawnRequest(name="r", uuid=uuid, command=(), recovery_metadata="", output=1)
+        nothing = FakeChild(order, identity, lambda _: None, obeys=[], notices=self.world.notices)
+        child = self.left.get(uuid, nothing)
+        assert child.identity == identity
         return child
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
@@ -269,3 +283,80 @@ async def test_what_is_taken_over_is_in_the_journal_again(world: World, adopter:
     adopter.add(OLD)
     await recover(world, adopter, JournalRecord(OLD, listed=True))
     assert list(world.journal.records.values()) == world.supervisor.records()
+
+
+INTENT = replace(OLD, state=State.STARTING, body=Body.ABSENT, identity=None)
+SOMEBODY = Unclear(Identity(77, 7), "its environment cannot be seen now")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "_FIRST_LOOK", 0)
+    monkeypatch.setattr(adoption, "_LONGEST_WAIT", 0.001)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("lives", [True, False])
+async def test_an_intent_is_kept_while_a_process_that_cannot_be_read_may_be_it(
+    world: World, adopter: FakeAdopter, lives: bool
+) -> None:
+    adopter.unclear = [SOMEBODY]
+    await recover(world, adopter, JournalRecord(INTENT, listed=True))
+    kept = world.supervisor.get("r")
+    assert (kept.state, kept.body) == (State.STARTING, Body.ABSENT)
+    assert "it may be pid 77" in kept.error_msg
+    assert "name and ports are kept" in kept.error_msg
+    assert world.supervisor.registry.free_ports == 9
+    looks = adopter.looks
+    await world.until(lambda: adopter.looks > looks + 2)
+    assert world.supervisor.get("r").body is Body.ABSENT
+    if lives:
+        adopter.add(OLD)
+        adopter.unclear = []
+        await world.until(lambda: world.supervisor.get("r").body is Body.ALIVE)
+        assert world.supervisor.get("r").identity == OLD.identity
+        assert world.supervisor.get("r").error_msg == ""
+    else:
+        adopter.unclear = []
+        await world.told(OLD, "error")
+        assert world.supervisor.get("r").error_msg == NEVER_SPAWNED
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_process_that_is_clear_only_later_is_recovered_then(
+    world: World, adopter: FakeAdopter
+) -> None:
+    adopter.unclear = [SOMEBODY]
+    world.supervisor.changed.observe(lambda _: world.notices.post())
+    await recover(world, adopter)
+    assert world.supervisor.processes() == {}
+    adopter.add(OLD, age=READY_TIMEOUT)
+    adopter.unclear = []
+    await world.until(lambda: "r" in world.supervisor.processes())
+    assert world.supervisor.get("r").identity == OLD.identity
+
+
+async def test_a_process_in_the_journal_makes_no_other_unclear(world: World, adopter: FakeAdopter) -> None:
+    assert NEW.identity is not None
+    adopter.add(NEW)
+    adopter.unclear = [Unclear(NEW.identity, "refused")]
+    other = replace(INTENT, spec=replace(INTENT.spec, name="other"))
+    await recover(world, adopter, JournalRecord(NEW, listed=True), JournalRecord(other, listed=True))
+    assert world.supervisor.get("other").error_msg == NEVER_SPAWNED
+    assert world.supervisor.get("r").state is State.RUNNING
+
+
+async def test_a_doubt_is_told_and_taken_back(world: World, adopter: FakeAdopter) -> None:
+    adopter.add(OLD)
+    await recover(world, adopter, JournalRecord(OLD, listed=True))
+    adopter.on_doubt("Too many open files")
+    assert world.supervisor.get("r").state is State.RUNNING
+    assert "Too many open files" in world.supervisor.get("r").error_msg
+    adopter.on_doubt("")
+    assert world.supervisor.get("r").error_msg == ""
+
+
+async def test_a_doubt_of_an_earlier_daemon_is_not_this_ones(world: World, adopter: FakeAdopter) -> None:
+    adopter.add(OLD)
+    await recover(world, adopter, JournalRecord(replace(OLD, doubt="no descriptor"), listed=True))
+    assert world.supervisor.get("r").error_msg == ""

@@ -172,3 +172,16 @@ async def test_a_shutdown_may_come_right_after_a_replacement_that_cannot_be_exec
     assert results[1] == []
     assert world.events.states("uuid-1") == ["starting", "error", "deleted"]
     assert [c.process.uuid for c in world.events.changes if c.deleted].count("uuid-1") == 1
+
+
+async def test_what_was_not_killed_yet_is_killed_before_it_is_given_up(world: World) -> None:
+    """The timer of the shutdown may be due before that of a process, after a stall."""
+    slow = await world.running("slow")
+    ending = shut_down(world, 20)
+    await world.told(slow, "stopping")
+    world.supervisor._give_up()
+    assert not ending.done()
+    world.clock.advance()
+    assert world.child(slow).signals[-1] == ("SIGKILL", True)
+    world.child(slow).exit(ExitStatus(signal="SIGKILL"))
+    assert await ending == []

@@ -14,11 +14,12 @@ from instance_manager.cli.event_lines import gap_in_words, state_change
 from instance_manager.client import Gap, Position
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.cli.test_completion import completed
-from tests.integration.test_adoption import Node, node
+from tests.integration.test_adoption import node
 from tests.support.cli import interrupted, ok, on_terminal, run, started
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_events import FakeEvents
+from tests.support.node import Node
 
 __all__ = ["node"]
 

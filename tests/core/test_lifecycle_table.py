@@ -8,6 +8,7 @@ import pytest
 from instance_manager.core import lifecycle
 from instance_manager.core.events import (
     ConditionObserved,
+    Doubted,
     Event,
     Exited,
     NotReady,
@@ -38,6 +39,7 @@ EVENTS: tuple[Event, ...] = (
     StopTimedOut("pid 7 is in state D"),
     TreeGone(),
     TreeRemains("pid 8 lives on"),
+    Doubted("Too many open files"),
     ConditionObserved("FilesystemReadOnly", value=True),
 )
 
@@ -53,9 +55,15 @@ EXPECTED: dict[State, dict[type[Event], set[State]]] = {
         NotReady: {ERROR},
         StopRequested: {STOPPING},
         Exited: {STOPPED, ERROR},
+        Doubted: {STARTING},
         ConditionObserved: {STARTING},
     },
-    RUNNING: {StopRequested: {STOPPING}, Exited: {STOPPED, ERROR}, ConditionObserved: {RUNNING}},
+    RUNNING: {
+        StopRequested: {STOPPING},
+        Exited: {STOPPED, ERROR},
+        Doubted: {RUNNING},
+        ConditionObserved: {RUNNING},
+    },
     STOPPING: {
         Spawned: {STOPPING},
         SpawnFailed: {ERROR},
@@ -64,6 +72,7 @@ EXPECTED: dict[State, dict[type[Event], set[State]]] = {
         StopTimedOut: {STOPPING},
         TreeGone: {STOPPED},
         TreeRemains: {STOPPING},
+        Doubted: {STOPPING},
         ConditionObserved: {STOPPING},
     },
     STOPPED: {
@@ -78,6 +87,7 @@ EXPECTED: dict[State, dict[type[Event], set[State]]] = {
         StopTimedOut: {ERROR},
         TreeGone: {ERROR},
         TreeRemains: {ERROR},
+        Doubted: {ERROR},
         ConditionObserved: {ERROR},
     },
 }

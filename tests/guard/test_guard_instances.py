@@ -10,8 +10,10 @@ import pytest
 
 from tests.support.guard import PROGRAM, Guard, children_of, gone, guarding
 
-INSTANCE = {"INSTANCE_MANAGER_UUID": "0f1e2d3c-0000-4000-8000-000000000001"}
-"""What an orphan carries to be taken for an instance."""
+INSTANCE: dict[str, str] = {}
+"""An orphan that leads a session, as every instance does; its environment says nothing."""
+HELPER = {"HELPER": "1"}
+"""One that leads none is at most what an instance has left behind."""
 
 
 @asynccontextmanager
@@ -71,8 +73,8 @@ async def test_an_end_that_would_be_final_is_not_while_an_instance_lives(tmp_pat
         assert await guard.ended() == code
 
 
-async def test_an_orphan_without_identity_is_no_reason_to_go_on(tmp_path: Path) -> None:
-    async with failing(tmp_path, 3, {}) as guard:
+async def test_an_orphan_that_leads_no_session_is_no_reason_to_go_on(tmp_path: Path) -> None:
+    async with failing(tmp_path, 3, HELPER) as guard:
         assert await guard.ended() == 3
         assert guard.events("daemon keeps dying") == []
         orphan = int((tmp_path / "orphan").read_text())

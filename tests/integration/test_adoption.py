@@ -13,49 +13,13 @@ import pytest
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import BIN, SLEEP, Daemon, Watch, running_daemon, shell, sleeper, stub
-
-OPTIONS = ("--stop-timeout", "2")
-
-
-class Node:
-    """A node whose daemon dies and comes back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.daemon = Daemon(folder, *OPTIONS)
-
-    @property
-    def journal(self) -> Path:
-        return self.daemon.folder / "state" / "journal.db"
-
-    async def kill(self) -> None:
-        """Kill the daemon without warning."""
-        os.kill(self.daemon.pid, signal.SIGKILL)
-        await self.daemon.ended()
-
-    async def restart(self, *options: str) -> None:
-        """Start the next daemon."""
-        following = Daemon(self.daemon.folder, *OPTIONS, *options)
-        following.marker = self.daemon.marker
-        self.daemon = following
-        await following.start()
-
-    def lose_journal(self) -> None:
-        for path in self.journal.parent.glob("journal.db*"):
-            path.unlink()
-
-    def client(self) -> Client:
-        return self.daemon.client()
+from tests.support.node import Node, on_node
 
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = Node(tmp_path)
-    await node.daemon.start()
-    try:
-        yield node
-    finally:
-        left = await node.daemon.clean_up()
-    assert left == []
+    async with on_node(tmp_path) as started:
+        yield started
 
 
 async def settled(client: Client, *specs: pb.ProcessSpec) -> dict[str, bytes]:
@@ -237,19 +201,13 @@ async def test_with_on_stop_leave_the_daemon_ends_alone_and_the_next_one_takes_o
 
 @asynccontextmanager
 async def left_alone(folder: Path) -> AsyncIterator[tuple[Node, dict[str, bytes], list[int]]]:
-    node = Node(folder)
-    node.daemon = Daemon(folder, *OPTIONS, "--on-stop", "leave")
-    await node.daemon.start()
-    try:
+    async with on_node(folder, "--on-stop", "leave") as node:
         async with node.client() as client:
             before = await settled(client, stub("r", ports=2), sleeper("s"))
         await node.daemon.has_descendants(2)
         pids = node.daemon.descendants()
         assert await node.daemon.stop() == 0
         yield node, before, pids
-    finally:
-        left = await node.daemon.clean_up()
-    assert left == []
 
 
 async def test_two_daemons_never_share_a_state_directory(daemon: Daemon) -> None:

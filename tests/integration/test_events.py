@@ -12,8 +12,9 @@ import pytest
 
 from instance_manager.client import Client, Gap, Position
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
-from tests.integration.test_adoption import Node, node
+from tests.integration.test_adoption import node
 from tests.support.daemon import Daemon, Watch, live, shell, sleeper
+from tests.support.node import Node
 
 __all__ = ["node"]
 

@@ -86,6 +86,31 @@ async def test_what_a_process_that_ended_while_no_daemon_was_there_has_left_behi
         assert guarded.instances() == []
 
 
+async def test_what_an_instance_of_an_earlier_guard_has_left_behind_is_ended(tmp_path: Path) -> None:
+    """The guard, the daemon and the instance were killed; what is left is a child of init by now."""
+    earlier = Guarded(tmp_path, "--stop-timeout", "1")
+    await earlier.start()
+    following = Guarded(tmp_path, "--stop-timeout", "1")
+    following.marker = earlier.marker
+    try:
+        async with earlier.client() as client, Watch(client) as watch:
+            await client.process_create(stub("r", "--helpers", "2"))
+            await watch.state("r", "running")
+        leader, *helpers = sorted(earlier.instances(), key=lambda pid: psutil.Process(pid).create_time())
+        assert len(helpers) == 2
+        for pid in (earlier.pid, earlier.daemon_pid(), leader):
+            os.kill(pid, signal.SIGKILL)
+        await earlier.ended()
+        await following.start()
+        async with following.client() as client, Watch(client) as watch:
+            await client.process_delete("r")
+            await watch.state("r", "deleted")
+            assert following.instances() == []
+    finally:
+        left = await following.clean_up()
+    assert left == []
+
+
 @pytest.fixture
 def freezer() -> Iterator[Path]:
     """A control group whose processes cannot be killed while it is frozen."""

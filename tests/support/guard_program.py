@@ -44,7 +44,8 @@ def fail(folder: Path, kind: str) -> None:
     """Leave an orphan the first time; then end with the code in the file `code`, never if it is empty."""
     orphan = folder / "orphan"
     if not orphan.exists() and os.fork() == 0:
-        os.setsid()
+        if "HELPER" not in os.environ:
+            os.setsid()
         os.execv(sys.executable, [sys.executable, __file__, "orphan", str(folder), kind])
     while not orphan.exists():
         pass

@@ -90,18 +90,14 @@ class Workshop:
         self.output = output
         self.marker = marker
         self.started: list[Started] = []
-        self._reaped: dict[int, asyncio.Event] = {}
-        self._note_reaped = spawner._descendants.reaped
-        spawner._descendants.reaped = self._descendant_reaped  # type: ignore[method-assign]
-
-    def _descendant_reaped(self, pid: int) -> None:
-        self._reaped.setdefault(pid, asyncio.Event()).set()
-        self._note_reaped(pid)
 
     async def reaped(self, pid: int) -> None:
         """Wait until a descendant has ended and nothing is left of it, not even a zombie."""
         async with asyncio.timeout(DEADLINE):
-            await self._reaped.setdefault(pid, asyncio.Event()).wait()
+            while True:
+                if not exists(pid):
+                    return
+                await asyncio.sleep(0.001)
 
     def spawn(self, *command: str, output: int | None = None, name: str = "one") -> Started:
         order = SpawnRequest(

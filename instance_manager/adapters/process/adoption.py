@@ -6,6 +6,7 @@ to their parent: the guard, which records it before it reaps the process.
 
 import asyncio
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,11 +14,16 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.process import proc
+from instance_manager.adapters.process import handles, proc
+from instance_manager.adapters.process.census import Slices
 from instance_manager.adapters.process.child import PidfdProcess
-from instance_manager.adapters.process.descendants import AdoptedDescendantReaper
-from instance_manager.app.interfaces import Adoptable
+from instance_manager.adapters.process.descendants import DescendantReaper
+from instance_manager.adapters.process.leaders import Leader, boot_ticks
+from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.unsure import UnsureProcess
+from instance_manager.app.interfaces import Adoptable, Child, Findings, Unclear
 from instance_manager.core.adoption import UNKNOWN_EXIT
+from instance_manager.core.attribution import Liveness, Verdict, judge
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
 
@@ -25,9 +31,10 @@ log = structlog.get_logger(__name__)
 
 _RECORD_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between attempts to read the record of a process that has just ended."""
-_SETTLES_WITHIN = 1.0
-"""Seconds that a process may be in the middle of an execve, when it shows no environment."""
-_SETTLE_DELAY = 0.001
+_SETTLE_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between looks at processes that are in the middle of an execve and show no environment."""
+_SIGHTING_INTERVAL = 1.0
+"""Seconds between looks at which adopted processes live."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,45 +53,77 @@ class OsProcessAdopter:
         self._exits = exits
         self._guard = guard
         self._adopted: set[AdoptedProcess] = set()
-        self._seen: set[str] = set()
-        """UUIDs of all processes that `find` has found living, descendants included."""
-        self.descendants = AdoptedDescendantReaper(self._candidates)
+        self._unsure: set[UnsureProcess] = set()
+        self._sighting: asyncio.TimerHandle | None = None
+        self._reader = BoundedReader()
+        # In all processes, not only the guard's children: those of an earlier guard are init's.
+        self.descendants = DescendantReaper(self._reader, parent=lambda: guard)
 
-    def find(self) -> list[Adoptable]:
+    async def find(self) -> Findings:
         """Return the living processes that daemons with this owner have started themselves.
 
         Their descendants have the same environment. But the process itself is a session leader, and older
         than its descendants, so the oldest session leader is taken.
         """
+        try:
+            candidates, unclear = await self._session_leaders()
+        except proc.UnreadableError as error:
+            return Findings((), (Unclear(None, str(error)),))
         oldest: dict[str, Adoptable] = {}
-        for adoptable in self._session_leaders():
-            known = oldest.get(adoptable.uuid)
-            if known is None or adoptable.identity.start_time < known.identity.start_time:
-                oldest[adoptable.uuid] = adoptable
-        return list(oldest.values())
+        for delay in (*_SETTLE_DELAYS, None):
+            read = await self._reader.read(tuple(candidates), self._look_at)
+            for pid, found in read.items():
+                identity = Identity(pid, candidates[pid].start_time)
+                if isinstance(found, proc.UnreadableError):
+                    if found.passing and delay is not None:
+                        continue
+                    if not isinstance(found, proc.OverwrittenError) or self._is_guards(candidates[pid]):
+                        unclear.append(Unclear(identity, str(found)))
+                elif found is not None and identity.start_time == found.identity.start_time:
+                    known = oldest.get(found.uuid)
+                    if known is None or identity.start_time < known.identity.start_time:
+                        oldest[found.uuid] = found
+                del candidates[pid]
+            if not candidates or delay is None:
+                break
+            await asyncio.sleep(delay)
+        return Findings(tuple(oldest.values()), tuple(unclear))
 
     def adopt(
-        self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]
-    ) -> "AdoptedProcess | None":
-        """Adopt exactly this process; None if it has ended."""
-        try:
-            pidfd = os.pidfd_open(identity.pid)
-        except OSError as error:
-            log.debug("not adopted", pid=identity.pid, uuid=uuid, reason=error.strerror)
+        self,
+        identity: Identity,
+        uuid: str,
+        on_exit: Callable[[ExitStatus], None],
+        on_doubt: Callable[[str], None],
+    ) -> Child | None:
+        """Adopt exactly this process; None if it has certainly ended."""
+        found = self.attempt(identity, uuid, on_exit)
+        if not isinstance(found, Verdict):
+            return found
+        if found.liveness is Liveness.GONE:
             return None
-        # Checked after the pidfd was opened: from now on the PID cannot become another's.
-        if reason := _mismatch(identity, uuid):
-            log.debug("not adopted", pid=identity.pid, uuid=uuid, reason=reason)
-            os.close(pidfd)
-            return None
-        log.debug("adopted", pid=identity.pid, uuid=uuid)
-        process = AdoptedProcess(pidfd, identity, uuid, adopter=self, on_exit=on_exit)
-        self._adopted.add(process)
+        process = UnsureProcess(
+            identity, uuid, found.reason, adopter=self, on_exit=on_exit, on_doubt=on_doubt
+        )
+        self._unsure.add(process)
         return process
 
-    def leftover_descendants(self, identity: Identity, uuid: str) -> "LeftoverDescendants | None":
-        """Return a handle for the descendants that outlived a process, None if `find` has found none."""
-        return LeftoverDescendants(identity, uuid, self.descendants) if uuid in self._seen else None
+    def attempt(
+        self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]
+    ) -> "AdoptedProcess | Verdict":
+        """Adopt a process if it is certain that it lives; else return what is known."""
+        evidence, pidfd = handles.gather(identity)
+        verdict = judge(identity, evidence)
+        log.debug("judged", pid=identity.pid, uuid=uuid, found=verdict.liveness, reason=verdict.reason)
+        if pidfd is not None:
+            if verdict.liveness is Liveness.ALIVE:
+                return self._take(pidfd, identity, uuid, on_exit)
+            os.close(pidfd)
+        return verdict
+
+    def leftover_descendants(self, identity: Identity, uuid: str) -> "LeftoverDescendants":
+        """Return a handle for what may have outlived a process that has ended."""
+        return LeftoverDescendants(identity, uuid, self.descendants)
 
     def exit_status(self, identity: Identity) -> ExitStatus | None:
         """Return how a process ended, from the guard's record `PID.STARTTIME`, and delete the record soon."""
@@ -97,16 +136,29 @@ class OsProcessAdopter:
         asyncio.get_running_loop().call_soon(_remove, path)
         return ExitStatus(*found) if found else None
 
+    def report_end(self, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]) -> None:
+        """Report an exit once the guard has recorded it; the guard is hardly ever late."""
+        self._look_for_record(identity, uuid, on_exit, iter(_RECORD_DELAYS))
+
     def forget(self, process: "AdoptedProcess") -> None:
         """Note that an adopted process has ended."""
         self._adopted.discard(process)
 
+    def settled(self, process: UnsureProcess) -> None:
+        """Note that it is clear now whether a process lives."""
+        self._unsure.discard(process)
+
     def close(self) -> None:
         """Close the pidfds of all processes and leave the processes alone."""
+        if self._sighting is not None:
+            self._sighting.cancel()
         self.descendants.close()
         for process in self._adopted:
             process.close()
+        for unsure in self._unsure:
+            unsure.close()
         self._adopted.clear()
+        self._unsure.clear()
 
     def descriptors(self) -> set[int]:
         """Return the pidfds of the adopted processes."""
@@ -117,43 +169,86 @@ class OsProcessAdopter:
         """Whether a guard records how processes end."""
         return self._guard is not None and os.getppid() == self._guard
 
-    def _candidates(self) -> set[int]:
-        """Return the PIDs of possible descendants of a process that has ended.
+    def _take(
+        self, pidfd: int, identity: Identity, uuid: str, on_exit: Callable[[ExitStatus], None]
+    ) -> "AdoptedProcess":
+        process = AdoptedProcess(pidfd, Leader(identity, uuid), adopter=self, on_exit=on_exit)
+        self._adopted.add(process)
+        if self._sighting is None:
+            self._sight()
+        else:
+            process.sighted()
+        return process
 
-        They are children of the guard; without a guard, all processes in /proc are checked.
-        """
-        pids = proc.children_of(os.getppid()) if self.guarded else proc.all_processes()
-        # Adopted processes are nobody's descendants: with many of them, looking at each takes long.
-        return set(pids) - {process.identity.pid for process in self._adopted}
+    def _sight(self) -> None:
+        """Note which adopted processes live: until now, the numbers of their sessions were their own."""
+        self._sighting = asyncio.get_running_loop().call_later(_SIGHTING_INTERVAL, self._sight)
+        poll = select.poll()
+        for process in self._adopted:
+            poll.register(process.descriptor, select.POLLIN)
+        ended = {descriptor for descriptor, _ in poll.poll(0)}
+        for process in self._adopted:
+            if process.descriptor not in ended:
+                process.sighted()
 
-    def _session_leaders(self) -> Iterator[Adoptable]:
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    def _look_for_record(
+        self,
+        identity: Identity,
+        uuid: str,
+        on_exit: Callable[[ExitStatus], None],
+        delays: Iterator[float],
+    ) -> None:
+        status = self.exit_status(identity)
+        log.debug("exit record read", pid=identity.pid, uuid=uuid, status=status and str(status))
+        delay = next(delays, None) if self.guarded else None
+        if status is None and delay is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay, self._look_for_record, identity, uuid, on_exit, delays)
+        else:
+            on_exit(status or UNKNOWN_EXIT)
+
+    def _is_guards(self, stat: proc.Stat) -> bool:
+        return self._guard is not None and stat.parent == self._guard
+
+    async def _session_leaders(self) -> tuple[dict[int, proc.Stat], list[Unclear]]:
+        """Return the processes of this user that lead a session, and those that may be some."""
+        leaders, unclear, slices = {}, [], Slices()
         for pid in proc.all_processes():
-            environment = proc.read_environment(pid)
-            if not environment and (seen := _settled_provenance(pid)) and seen.uuid:
-                environment = proc.read_environment(pid)
-            if environment.get(contract.OWNER_VARIABLE) != self._owner or pid == os.getpid():
-                continue
-            uuid = environment.get(contract.UUID_VARIABLE, "")
-            self._seen.add(uuid)
-            stat = proc.read_stat(pid)
-            if stat is None or stat.state == "Z" or stat.session != pid:
-                reason = "it leads no session" if stat and stat.state != "Z" else "it has ended"
-                log.debug("not adoptable", pid=pid, uuid=uuid, reason=reason)
-                continue
-            # Anybody can give a process such an environment; only those of our own user are trusted.
-            if proc.read_user(pid) != os.getuid():
-                log.debug("not adoptable", pid=pid, uuid=uuid, reason="it runs as another user")
-                continue
-            log.debug("adoptable", pid=pid, uuid=uuid)
-            yield Adoptable(
-                name=environment.get(contract.NAME_VARIABLE, ""),
-                uuid=uuid,
-                recovery_metadata=environment.get(contract.RECOVERY_METADATA_VARIABLE, ""),
-                command=proc.read_command(pid),
-                identity=Identity(pid, stat.start_time),
-                age=now - stat.start_time / _TICKS,
-            )
+            await slices.pause()
+            try:
+                stat = proc.read_stat(pid)
+                if stat is None or stat.ended or stat.kernel_thread or stat.session != pid:
+                    continue
+                # Anybody can give a process such an environment; only those of our own user are trusted.
+                if pid != os.getpid() and proc.read_user(pid) == os.getuid():
+                    leaders[pid] = stat
+            except proc.UnreadableError as error:
+                unclear.append(Unclear(None, str(error)))
+        return leaders, unclear
+
+    def _look_at(self, pid: int) -> Adoptable | None:
+        """Return what a process has of an instance, None if it is none. This can hang.
+
+        Raises:
+            proc.UnreadableError: if that cannot be read.
+        """
+        environment = proc.read_environment(pid)
+        if environment.get(contract.OWNER_VARIABLE) != self._owner:
+            return None
+        command = proc.read_command(pid)
+        stat = proc.read_stat(pid)
+        if stat is None:
+            return None
+        uuid = environment.get(contract.UUID_VARIABLE, "")
+        log.debug("adoptable", pid=pid, uuid=uuid)
+        return Adoptable(
+            name=environment.get(contract.NAME_VARIABLE, ""),
+            uuid=uuid,
+            recovery_metadata=environment.get(contract.RECOVERY_METADATA_VARIABLE, ""),
+            command=command,
+            identity=Identity(pid, stat.start_time),
+            age=time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_time / _TICKS,
+        )
 
 
 class AdoptedProcess(PidfdProcess):
@@ -162,38 +257,31 @@ class AdoptedProcess(PidfdProcess):
     def __init__(
         self,
         pidfd: int,
-        identity: Identity,
-        uuid: str,
+        leader: Leader,
         *,
         adopter: OsProcessAdopter,
         on_exit: Callable[[ExitStatus], None],
     ) -> None:
-        super().__init__(pidfd, identity, uuid, adopter.descendants, self._ended)
+        super().__init__(pidfd, leader, adopter.descendants)
         self._on_exit = on_exit
         self._adopter = adopter
 
-    def _ended(self) -> None:
-        self.close()
-        self._look_for_record(iter(_RECORD_DELAYS))
+    def sighted(self) -> None:
+        """Note that it lives."""
+        self._leader.alive_until = boot_ticks()
 
-    def _look_for_record(self, delays: Iterator[float]) -> None:
-        """Report the exit once the guard has recorded it; the guard is hardly ever late."""
-        status = self._adopter.exit_status(self.identity)
-        log.debug("exit record read", pid=self.identity.pid, uuid=self._uuid, status=status and str(status))
-        delay = next(delays, None) if self._adopter.guarded else None
-        if status is None and delay is not None:
-            asyncio.get_running_loop().call_later(delay, self._look_for_record, delays)
-        else:
-            self._adopter.forget(self)
-            self._on_exit(status or UNKNOWN_EXIT)
+    def _on_end(self) -> None:
+        self.close()
+        self._adopter.forget(self)
+        self._adopter.report_end(self.identity, self._uuid, self._on_exit)
 
 
 class LeftoverDescendants:
     """What outlived a process that ended before it could be adopted; implements `app.interfaces.Child`."""
 
-    def __init__(self, identity: Identity, uuid: str, descendants: AdoptedDescendantReaper) -> None:
+    def __init__(self, identity: Identity, uuid: str, descendants: DescendantReaper) -> None:
         self.identity = identity
-        self._uuid = uuid
+        self._leader = Leader(identity, uuid)
         self._descendants = descendants
 
     def signal(self, name: str, *, session: bool) -> None:
@@ -205,35 +293,9 @@ class LeftoverDescendants:
 
     async def end_tree(self) -> str | None:
         """Kill the descendants until none is left, or until the timeout."""
-        return await self._descendants.end(self.identity, self._uuid, by_session=False)
+        return await self._descendants.end(self._leader)
 
 
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
-
-
-def _settled_provenance(pid: int) -> proc.Provenance | None:
-    """Return where a process comes from, once it is not in the middle of an execve any more.
-
-    Waits without the event loop: nothing is served yet while processes are adopted.
-    """
-    deadline = time.monotonic() + _SETTLES_WITHIN
-    while (seen := proc.read_provenance(pid)) is not None:
-        # A kernel thread shows no environment either, and is in no session.
-        if seen.settled or seen.ended or not seen.session or time.monotonic() > deadline:
-            return seen
-        time.sleep(_SETTLE_DELAY)
-    return None
-
-
-def _mismatch(identity: Identity, uuid: str) -> str:
-    """Return why a PID does not belong to this process (any more), empty if it does."""
-    stat = proc.read_stat(identity.pid)
-    if stat is None or stat.start_time != identity.start_time:
-        return "another process has its PID"
-    # A zombie shows no environment; its exit may still be recorded.
-    if stat.state == "Z":
-        return ""
-    seen = _settled_provenance(identity.pid)
-    return "" if seen and seen.uuid == uuid else "it has another UUID"

@@ -8,29 +8,28 @@ from contextlib import suppress
 
 import structlog
 
-from instance_manager.adapters.process import proc
+from instance_manager.adapters.process import handles, proc
 from instance_manager.adapters.process.descendants import DescendantReaper
-from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.adapters.process.leaders import Leader
+from instance_manager.core.process import ExitStatus
 
 log = structlog.get_logger(__name__)
+
+_FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
+"""Seconds until another look at a process that has ended and that a debugger does not hand over yet."""
 
 
 class PidfdProcess:
     """A process with a pidfd; the common part of a child and an adopted process."""
 
-    def __init__(
-        self,
-        pidfd: int,
-        identity: Identity,
-        uuid: str,
-        descendants: DescendantReaper,
-        on_end: Callable[[], None],
-    ) -> None:
-        self.identity = identity
-        self._uuid = uuid
+    def __init__(self, pidfd: int, leader: Leader, descendants: DescendantReaper) -> None:
+        self.identity = leader.identity
+        self._uuid = leader.uuid
+        self._leader = leader
         self._descendants = descendants
         self._pidfd: int | None = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, on_end)
+        descendants.register(leader)
+        asyncio.get_running_loop().add_reader(pidfd, self._on_end)
 
     @property
     def descriptor(self) -> int:
@@ -50,13 +49,11 @@ class PidfdProcess:
             return
         number = signal.Signals[name]
         log.debug("signal sent", signal=name, pid=self.identity.pid, group=session)
-        # PermissionError: it runs as another user; that it does not end will be reported.
-        if session:
-            with suppress(ProcessLookupError, PermissionError):
-                # It is not reaped yet, so the PID still identifies this process group.
-                os.killpg(self.identity.pid, number)
-        with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(self._pidfd, number)
+        # What it has started is known by its parents while they live.
+        self._descendants.note_soon()
+        if session and not handles.send_to_group(self._pidfd, number):
+            self._signal_group_by_number(number)
+        handles.send(self._pidfd, number)
 
     def describe(self) -> str:
         """Return in words what the process is doing."""
@@ -64,36 +61,77 @@ class PidfdProcess:
 
     async def end_tree(self) -> str | None:
         """Kill the descendants until none is left, or until the timeout."""
-        return await self._descendants.end(self.identity, self._uuid)
+        return await self._descendants.end(self._leader)
+
+    def _signal_group_by_number(self, number: int) -> None:
+        """Do nothing: its number may be another group's, and the search finds the members one by one."""
+
+    def _on_end(self) -> None:
+        raise NotImplementedError
 
 
 class OsChild(PidfdProcess):
-    """A child of this process; implements `app.interfaces.Child`."""
+    """A child of this process; implements `app.interfaces.Child`.
+
+    It is not reaped before its descendants are gone: until then its PID, which is also the number of its
+    session and of its process group, cannot become another's.
+    """
 
     def __init__(
         self,
         pidfd: int,
-        identity: Identity,
-        uuid: str,
+        leader: Leader,
         *,
-        on_exit: Callable[["OsChild", ExitStatus], None],
+        on_exit: Callable[[ExitStatus], None],
+        on_reaped: Callable[["OsChild"], None],
         descendants: DescendantReaper,
     ) -> None:
-        super().__init__(pidfd, identity, uuid, descendants, self.collect)
+        super().__init__(pidfd, leader, descendants)
         self._on_exit = on_exit
+        self._on_reaped = on_reaped
+        self._wait = _FIRST_LOOK
+        self._next_look: asyncio.TimerHandle | None = None
+        self._exited = False
 
-    def collect(self) -> None:
-        """Report the exit status once, if the process has ended."""
+    def close(self) -> None:
+        """Close the pidfd and leave the process alone, unless it has ended."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+        if self._exited and self._pidfd is not None:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            log.debug("reaped", pid=self.identity.pid, uuid=self._uuid)
+        super().close()
+
+    async def end_tree(self) -> str | None:
+        """Kill the descendants until none is left, or until the timeout; then the process can be reaped."""
+        remains = await super().end_tree()
+        if remains is None and self._exited:
+            self.close()
+            self._on_reaped(self)
+        return remains
+
+    def _on_end(self) -> None:
+        """Report the exit status once."""
         if self._pidfd is None:
             return
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
+            # Its debugger has to let go of it first; the pidfd is readable all the while.
+            self._next_look = loop.call_later(self._wait, self._on_end)
+            self._wait = min(self._wait * 2, _LAST_LOOK)
             return
-        self.close()
+        self._exited = True
         exited = result.si_code == os.CLD_EXITED
         status = ExitStatus(result.si_status) if exited else ExitStatus(signal=_signal_name(result.si_status))
-        log.debug("reaped", pid=self.identity.pid, uuid=self._uuid, status=str(status))
-        self._on_exit(self, status)
+        log.debug("ended", pid=self.identity.pid, uuid=self._uuid, status=str(status))
+        self._on_exit(status)
+
+    def _signal_group_by_number(self, number: int) -> None:
+        # Only this process reaps it, and has not: the number is still its group's.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.identity.pid, number)
 
 
 def _signal_name(number: int) -> str:

@@ -1,223 +1,253 @@
-"""Finding and killing the descendants of processes that have ended, whatever they did to get away."""
+"""Ending the descendants of processes that have ended, whatever they did to get away.
+
+All searches share one task. A round of it takes a census of the candidates and attributes each of them. The
+members of a search are stopped until a round finds no new one, so that no forking gets ahead of it, and then
+killed. A search is over when a round finds none.
+"""
 
 import asyncio
 import os
 import signal
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 
 import structlog
 
-from instance_manager.adapters.process import proc
-from instance_manager.core.process import Identity
+from instance_manager.adapters.process import handles, proc
+from instance_manager.adapters.process.census import Census, Found, Slices
+from instance_manager.adapters.process.leaders import Key, Leader, exists
+from instance_manager.adapters.process.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 
 TIMEOUT = 5.0
 """Seconds that killed descendants have to end before they are reported as remaining."""
-_UNSETTLED_DELAY = 0.002
-"""Seconds until another look if a process was in the middle of an execve or an exit."""
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+"""Seconds between rounds while nothing changes."""
+_MOVING_PATIENCE = 0.3
+"""Seconds in which a search that has found none looks again because candidates came and went meanwhile."""
+_MOST_LOGGED = 20
+_NOTE_INTERVAL = 0.2
+"""Seconds between looks at the descendants of living processes, at least."""
 
 
 class _Search:
     """The search for all descendants of one process."""
 
-    def __init__(self, leader: Identity, uuid: str, *, by_session: bool) -> None:
+    def __init__(self, leader: Leader) -> None:
         self.leader = leader
-        self.uuid = uuid
-        self.by_session = by_session
-        self.found: list[int] = []
-        """PIDs of those that were alive at the last look."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.members: set[Key] = set()
+        """Those that have not ended at the last look."""
+        self.struck: set[Key] = set()
+        """Those that were sent a signal."""
+        self.stopping = False
+        """Whether members were stopped and are not killed yet."""
+        self.changed_at = asyncio.get_running_loop().time()
+        """When a member was signalled last, or it began; by the clock of the event loop."""
+        self.shrunk = False
+        """Whether members have ended since the last look."""
+        self.doubts: dict[int, str] = {}
+        """Why it is not certain, by PID, whether a process is a member."""
+        self.trouble = ""
+        """Why the last look failed."""
+        self.done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def has_session(self) -> bool:
-        """Return whether the session of the leader's PID is still its own."""
-        stat = proc.read_stat(self.leader.pid)
-        return stat is None or stat.start_time == self.leader.start_time
+    @property
+    def due(self) -> bool:
+        """Whether there is nothing to wait for before the next look."""
+        return self.shrunk or self.stopping or not self.members or not self.members <= self.struck
+
+    @property
+    def remains(self) -> str | None:
+        """What is left, in words."""
+        left = [proc.describe(pid) for pid, _ in self.members]
+        left += [f"pid {pid} may belong to it: {why}" for pid, why in self.doubts.items()]
+        if not left and self.trouble:
+            left = [f"looking for descendants failed: {self.trouble}"]
+        return "; ".join(left) or None
 
 
-class DescendantReaper(ABC):
-    """Kills the descendants of processes that have ended, until none is left.
+class DescendantReaper:
+    """Kills the descendants of processes that have ended, until none is left."""
 
-    However many processes end at once, the candidates are listed once per round of the event loop.
-    """
+    def __init__(
+        self,
+        reader: BoundedReader,
+        *,
+        near: Callable[[], Iterable[int]] | None = None,
+        parent: Callable[[], int | None] = lambda: None,
+        reap: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Look for nothing yet.
 
-    _is_parent: bool
-    """Whether candidates are children of this process, which alone reaps them. A child that is just ending
-    cannot be attributed, and its own children are not in the list yet; somebody else's zombie may stay."""
-
-    def __init__(self, candidates: Callable[[], Iterable[int]]) -> None:
-        """`candidates` returns the PIDs of all processes that may be descendants."""
-        self._candidates = candidates
+        Args:
+            reader: reads the environments of candidates.
+            near: returns the PIDs among which the topmost descendants are, if that is known.
+            parent: PID of the process that inherits descendants; None if that is not known.
+            reap: reaps the descendants that have ended, if that is up to this process.
+        """
+        self._near = near
+        self._reap = reap or _nothing
+        self._census = Census(reader, parent)
         self._searches: list[_Search] = []
-        self._next: asyncio.Handle | None = None
-        self._pidfds: dict[int, int] = {}
-        """By PID of killed processes whose end is waited for."""
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._noting: asyncio.Task[None] | None = None
 
-    @abstractmethod
-    def _kill(self, pid: int, uuid: str, sessions: Mapping[int, _Search], /) -> bool:
-        """Kill a descendant and look again when it has ended; False if that is uncertain."""
+    def register(self, leader: Leader) -> None:
+        """Get to know the process that an instance began with."""
+        self._census.add(leader)
 
-    async def end(self, leader: Identity, uuid: str, *, by_session: bool = True) -> str | None:
+    def note_soon(self) -> None:
+        """Attribute what living processes have started, by its parents, before these end."""
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.get_running_loop().create_task(self._note())
+
+    async def end(self, leader: Leader) -> str | None:
         """Kill the descendants of a process that has ended, until none is left or until the timeout.
 
         A killed process hands its children to its reaper before it can be reaped, so looking again after each
         end finds all of them, however fast they fork.
 
-        Args:
-            leader: the process; its PID is the session of descendants that have not changed it.
-            uuid: UUID in its environment, and in that of descendants that have not changed it.
-            by_session: whether descendants are attributed by session too. Only if the process has ended just
-                now: when nobody is left in a session, its number may become another's.
-
         Returns:
             None if nothing is left, else what remains, in words.
-
-        Raises:
-            OSError: if processes cannot be listed.
         """
-        search = _Search(leader, uuid, by_session=by_session)
+        self.register(leader)
+        search = _Search(leader)
         self._searches.append(search)
-        self._look_soon()
+        self.look_soon()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             async with asyncio.timeout(TIMEOUT):
-                await search.done
+                remains = await search.done
         except TimeoutError:
-            log.debug("descendants remain", uuid=uuid, pids=search.found)
-            return "; ".join(map(proc.describe, search.found)) or None
+            # Whatever was only stopped so far must not stay so.
+            with suppress(proc.UnreadableError):
+                await self._strike_all(search, search.members, Slices(), kill=True)
+            remains = search.remains or "looking for descendants takes too long"
         finally:
             self._searches.remove(search)
-            self._stop_waiting(search.found)
-        return None
+        if remains is None:
+            log.debug("no descendants left", uuid=leader.uuid)
+            self._census.remove(leader)
+        else:
+            log.debug("descendants remain", uuid=leader.uuid, reason=remains)
+        return remains
+
+    def look_soon(self) -> None:
+        """Note that something has changed, such as the end of a descendant."""
+        self._wake.set()
 
     def close(self) -> None:
-        """Stop looking, and stop waiting for ends."""
-        if self._next is not None:
-            self._next.cancel()
-        self._stop_waiting(tuple(self._pidfds))
+        """Stop looking."""
+        for task in (self._task, self._noting):
+            if task is not None:
+                task.cancel()
 
-    def _stop_waiting(self, pids: Iterable[int]) -> None:
-        for pidfd in (self._pidfds.pop(pid) for pid in pids if pid in self._pidfds):
-            asyncio.get_running_loop().remove_reader(pidfd)
-            os.close(pidfd)
+    async def _note(self) -> None:
+        await self._census.note()
+        await asyncio.sleep(_NOTE_INTERVAL)
 
-    def _look_soon(self) -> None:
-        if self._next is None and self._searches:
-            self._next = asyncio.get_running_loop().call_soon(self._look)
+    async def _run(self) -> None:
+        """Make rounds as long as there are searches."""
+        wait = _SHORTEST_WAIT
+        while searches := [search for search in self._searches if not search.done.done()]:
+            self._wake.clear()
+            try:
+                changed = await self._round(searches)
+            except Exception as error:
+                if not isinstance(error, proc.UnreadableError):
+                    log.exception("search for descendants failed")
+                changed = False
+                for search in searches:
+                    search.trouble = str(error)
+            wait = _SHORTEST_WAIT if changed else min(wait * 2, _LONGEST_WAIT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
-    def _look(self) -> None:
-        """Look for the descendants of all leaders; if that fails, every search ends with the error."""
-        self._next = None
-        searches = {search.uuid: search for search in self._searches if not search.done.done()}
-        try:
-            if searches:
-                self._kill_all(searches)
-        except OSError as error:
-            for search in searches.values():
-                search.done.set_exception(error)
+    async def _round(self, searches: Collection[_Search]) -> bool:
+        """Look once for all searches that have nothing to wait for; return whether anything has changed."""
+        await self._reap()
+        slices = Slices()
+        due, changed = [], False
+        for search in searches:
+            if await self._forget_ended(search, slices) and not search.stopping:
+                search.shrunk = changed = True
+            elif (
+                search.shrunk or search.stopping or not search.members <= search.struck or not search.members
+            ):
+                due.append(search)
+        if not due:
+            return changed
+        near = None if self._near is None or any(search.members for search in due) else self._near()
+        found = await self._census.take(near, [search.leader for search in due])
+        for search in due:
+            search.trouble, search.shrunk = "", False
+            search.doubts = found.doubts.get(search.leader.uuid, {})
+            changed = await self._act(search, found, slices) or changed
+        return changed
 
-    def _kill_all(self, searches: Mapping[str, _Search]) -> None:
-        """Kill the descendants of all leaders; a search that finds none is over."""
-        candidates = self._candidates()
-        sessions = {search.leader.pid: search for search in searches.values() if search.by_session}
-        for search in searches.values():
-            search.found = []
-        settled = True
-        for pid in candidates:
-            owner, certain = self._owner_of(pid, sessions)
-            if owner in searches:
-                searches[owner].found.append(pid)
-                certain = self._kill(pid, owner, sessions)
-            settled = settled and certain
-        for search in searches.values():
-            if search.found:
-                log.debug("descendants killed", uuid=search.uuid, pids=search.found)
-            elif settled:
-                log.debug("no descendants left", uuid=search.uuid)
-                search.done.set_result(None)
-        if not settled:
-            self._next = asyncio.get_running_loop().call_later(_UNSETTLED_DELAY, self._look)
-
-    def _owner_of(self, pid: int, sessions: Mapping[int, _Search]) -> tuple[str, bool]:
-        """Return the UUID that a process belongs to, empty if to none, and whether that is certain."""
-        seen = proc.read_provenance(pid)
-        if seen is None or (seen.ended and not self._is_parent):
-            return "", not self._is_parent
-        owner = seen.uuid or ""
-        if not owner and (seen.settled or seen.ended or not self._is_parent):
-            search = sessions.get(seen.session)
-            owner = search.uuid if search and search.has_session() else ""
-        # A kernel thread shows no environment either, and is in no session.
-        return owner, bool(owner) or seen.settled or not seen.session
-
-
-class OwnDescendantReaper(DescendantReaper):
-    """For children of this process: it has inherited their descendants, and only it reaps them.
-
-    So while one is listed, its PID cannot be reused, and kill(2) cannot hit another process.
-    """
-
-    _is_parent = True
-
-    def __init__(self, reap: Callable[[], None], started: Collection[int]) -> None:
-        """Look for nothing yet.
-
-        Args:
-            reap: reaps all children that have ended.
-            started: PIDs of the processes started by this one, which are nobody's descendants.
-        """
-        super().__init__(self._children)
-        self._reap = reap
-        self._started = started
-        self._owners: dict[int, str] = {}
-        """UUID by PID of those that were attributed; it stays valid if the environment changes."""
-
-    def reaped(self, pid: int) -> None:
-        """Note that a descendant was reaped."""
-        self._owners.pop(pid, None)
-        self._look_soon()
-
-    def _children(self) -> list[int]:
-        self._reap()  # whatever is still listed after this has not ended
-        return [pid for pid in proc.children_of(os.getpid()) if pid not in self._started]
-
-    def _owner_of(self, pid: int, sessions: Mapping[int, _Search]) -> tuple[str, bool]:
-        if owner := self._owners.get(pid):
-            return owner, True
-        owner, certain = super()._owner_of(pid, sessions)
-        if owner:
-            self._owners[pid] = owner
-        return owner, certain
-
-    def _kill(self, pid: int, _uuid: str, _sessions: Mapping[int, _Search], /) -> bool:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-        return True
-
-
-class AdoptedDescendantReaper(DescendantReaper):
-    """For adopted processes: somebody else reaps their descendants, so a PID may be reused at any time."""
-
-    _is_parent = False
-
-    def _kill(self, pid: int, uuid: str, sessions: Mapping[int, _Search], /) -> bool:
-        if pid in self._pidfds:
+    async def _act(self, search: _Search, found: Found, slices: Slices) -> bool:
+        """Go on with a search after a census; return whether anything has changed."""
+        living = found.members.get(search.leader.uuid, set())
+        fresh = living - search.struck
+        search.members |= living
+        if search.members:
+            search.stopping = True
+            await self._strike_all(search, fresh or search.members, slices, kill=not fresh)
+            search.stopping = bool(fresh)
             return True
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            return False
-        # Attributed again: from now on the PID cannot become another's.
-        if self._owner_of(pid, sessions)[0] != uuid:
-            os.close(pidfd)
-            return False
-        self._pidfds[pid] = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._ended, pid)
-        with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return True
+        waited = asyncio.get_running_loop().time() - search.changed_at
+        settled = not found.unsettled and not (found.moving and waited < _MOVING_PATIENCE)
+        if settled and not search.done.done():
+            search.done.set_result(search.remains)
+        return False
 
-    def _ended(self, pid: int) -> None:
-        self._stop_waiting([pid])
-        self._look_soon()
+    async def _strike_all(self, search: _Search, keys: Iterable[Key], slices: Slices, *, kill: bool) -> None:
+        number = signal.SIGKILL if kill else signal.SIGSTOP
+        keys = tuple(keys)
+        pids = [pid for pid, _ in keys[:_MOST_LOGGED]]
+        event = "descendants killed" if kill else "descendants stopped"
+        log.debug(event, uuid=search.leader.uuid, pids=pids, count=len(keys))
+        for key in keys:
+            if _strike(key, number):
+                search.struck.add(key)
+            else:
+                search.members.discard(key)
+            await slices.pause()
+        search.changed_at = asyncio.get_running_loop().time()
+
+    async def _forget_ended(self, search: _Search, slices: Slices) -> bool:
+        """Forget the members that have ended; return whether there are any."""
+        before = len(search.members)
+        for key in tuple(search.members):
+            stat = proc.read_stat(key[0])
+            if stat is None or stat.start_time != key[1] or stat.ended:
+                search.members.discard(key)
+            await slices.pause()
+        return len(search.members) < before
+
+
+async def _nothing() -> None:
+    """For descendants that others reap."""
+
+
+def _strike(key: Key, number: signal.Signals) -> bool:
+    """Signal a process; False if it is gone.
+
+    Raises:
+        proc.UnreadableError: if there is no descriptor for it.
+    """
+    pidfd = handles.open_pidfd(key[0])
+    if pidfd is None:
+        return False
+    try:
+        # Looked at after the pidfd was opened: from now on the PID cannot become another's.
+        if not exists(key):
+            return False
+        handles.send(pidfd, number)
+    finally:
+        os.close(pidfd)
+    return True

@@ -1,15 +1,21 @@
-"""Facts about processes, read from /proc (proc(5))."""
+"""Facts about processes, read from /proc (proc(5)).
+
+"There is no such process" and "this cannot be read" are different answers everywhere: the second one is an
+`UnreadableError` and says nothing about the process. Reading `stat`, `status` and `wchan` never blocks.
+Reading `environ` and `cmdline` takes the memory lock of that process and can hang as long as the process
+does, so the functions for those are run by `reading.BoundedReader` only.
+"""
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 from instance_manager.platform.contract import UUID_VARIABLE
 
 _CHUNK = 1 << 16
+_KERNEL_THREAD = 0x200000  # PF_KTHREAD
+_NO_SUCH_PROCESS = {errno.ENOENT, errno.ESRCH}
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -20,144 +26,209 @@ _STATES = {
 }
 
 
+class UnreadableError(Exception):
+    """A fact about a process cannot be read; the message says why."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
+        """Whether it can be read in a moment: the process is in the middle of an execve or an exit."""
+
+
+class OverwrittenError(UnreadableError):
+    """A process has overwritten its environment, for example with its title."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """The fields of /proc/PID/stat that are used here."""
 
     command: str
     state: str
+    parent: int
     session: int
     start_time: int
     """Clock ticks since boot."""
+    threads: int
+    kernel_thread: bool
     environment: tuple[int, int]
     """Start and end of the environment in memory; the end is 0 during an execve."""
 
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What shows where a process comes from."""
-
-    session: int
-    uuid: str | None
-    """The UUID in its environment, None if there is none."""
-    settled: bool
-    """False during an execve or an exit, when the environment cannot be read."""
-    ended: bool
-    """Whether it has ended, or at least its first thread."""
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has ended; a zombie may be just the first of several threads."""
+        return self.state in "ZX" and self.threads <= 1
 
 
 def read_stat(pid: int) -> Stat | None:
-    """Return the stat of a process, None if there is no such process."""
+    """Return the stat of a process, None if there is no such process.
+
+    Raises:
+        UnreadableError: if it cannot be read.
+    """
     text = _read(f"/proc/{pid}/stat")
-    if not text:
+    if text is None:
         return None
     # The command is in parentheses and may contain anything, even parentheses and blanks.
     head, _, tail = text.rpartition(b") ")
     fields = tail.split()
-    return Stat(
-        command=head.partition(b"(")[2].decode(errors="replace"),
-        state=fields[0].decode(),
-        session=int(fields[3]),
-        start_time=int(fields[19]),
-        environment=(int(fields[47]), int(fields[48])),
-    )
-
-
-def read_provenance(pid: int) -> Provenance | None:
-    """Return where a process comes from, None if there is no such process."""
-    environment, readable = b"", True
     try:
-        with Path(f"/proc/{pid}/environ").open("rb") as file:
-            environment = file.read()
-    except PermissionError:  # it runs as somebody else
-        readable = False
-    except OSError:  # it has ended, or just its first thread
-        pass
-    # After the environment: otherwise an execve in between would look like an empty environment.
-    stat = read_stat(pid)
-    if stat is None:
-        return None
-    if stat.state == "Z" and not environment:
-        environment = _environment_of_threads(pid)
-    begin, end = stat.environment
-    settled = bool(environment) or not readable or begin == end != 0
-    return Provenance(stat.session, _uuid_in(environment), settled=settled, ended=stat.state == "Z")
+        return Stat(
+            command=head.partition(b"(")[2].decode(errors="replace"),
+            state=fields[0].decode(),
+            parent=int(fields[1]),
+            session=int(fields[3]),
+            start_time=int(fields[19]),
+            threads=int(fields[17]),
+            kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+            environment=(int(fields[47]), int(fields[48])),
+        )
+    except (IndexError, ValueError) as error:
+        raise UnreadableError(f"/proc/{pid}/stat is cut short") from error
 
 
 def read_user(pid: int) -> int | None:
     """Return the real user ID of a process, None if there is no such process.
 
     Not the owner of /proc/PID, which the process can change itself (PR_SET_DUMPABLE).
+
+    Raises:
+        UnreadableError: if it cannot be read.
     """
-    for line in _read(f"/proc/{pid}/status").splitlines():
+    text = _read(f"/proc/{pid}/status")
+    if text is None:
+        return None
+    for line in text.splitlines():
         if line.startswith(b"Uid:"):
             return int(line.split()[1])
-    return None
+    raise UnreadableError(f"/proc/{pid}/status is cut short")
 
 
 def read_environment(pid: int) -> dict[str, str]:
-    """Return the environment of a process, empty if it cannot be read."""
-    entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0") if entry)
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in entries}
+    """Return the environment that a process was started with. This can hang.
+
+    Raises:
+        UnreadableError: if it cannot be read, or is not what it was: a process can overwrite it.
+    """
+    # None too if just its first thread has ended.
+    text = _read(f"/proc/{pid}/environ") or b""
+    # After the environment: otherwise an execve in between would look like an empty environment.
+    stat = read_stat(pid)
+    if stat is None:
+        raise UnreadableError("it has ended", passing=True)
+    if not text and stat.state == "Z":
+        text = _environment_of_threads(pid)
+    if not text and not stat.kernel_thread:
+        begin, end = stat.environment
+        if begin != end or end == 0:
+            raise UnreadableError("its environment cannot be seen now", passing=True)
+        # Also for a moment near the end of an execve.
+        raise OverwrittenError("it shows no environment", passing=True)
+    entries = text.split(b"\0")
+    pairs = [entry.partition(b"=") for entry in entries[:-1]]
+    found = {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in pairs}
+    # One that has the UUID is ours, whatever else was overwritten.
+    if UUID_VARIABLE not in found and (entries[-1] or not all(key and is_ for key, is_, _ in pairs)):
+        raise OverwrittenError("it has overwritten its environment")
+    return found
+
+
+def read_uuid(pid: int, start_time: int) -> str | None:
+    """Return the UUID in the environment of a process, None if there is none. This can hang.
+
+    Raises:
+        UnreadableError: as `read_environment`, or if another process has its PID by now.
+    """
+    uuid = read_environment(pid).get(UUID_VARIABLE)
+    stat = read_stat(pid)
+    if stat is None or stat.start_time != start_time:
+        raise UnreadableError("it has ended", passing=True)
+    return uuid
 
 
 def read_command(pid: int) -> tuple[str, ...]:
-    """Return the command line of a process, empty if it cannot be read."""
-    words = _read(f"/proc/{pid}/cmdline").split(b"\0")
-    return tuple(word.decode(errors="surrogateescape") for word in words[:-1])
+    """Return the command line of a process. This can hang.
+
+    Raises:
+        UnreadableError: if it cannot be read.
+    """
+    text = _read(f"/proc/{pid}/cmdline")
+    if text is None:
+        raise UnreadableError("it has ended", passing=True)
+    return tuple(word.decode(errors="surrogateescape") for word in text.split(b"\0")[:-1])
 
 
 def describe(pid: int) -> str:
     """Return in words what a process is doing."""
-    stat = read_stat(pid)
+    try:
+        stat = read_stat(pid)
+    except UnreadableError as error:
+        return f"pid {pid}, of which nothing can be read: {error}"
     if stat is None:
         return f"pid {pid} is gone"
     state = _STATES.get(stat.state, "unknown")
-    where = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip()
-    return f"pid {pid} ({stat.command}) is in state {stat.state} ({state})" + (
-        f" in {where}" if where.strip("0") else ""
-    )
+    where = b""
+    with contextlib.suppress(UnreadableError):
+        where = _read(f"/proc/{pid}/wchan") or b""
+    place = where.decode(errors="replace").strip().strip("0")
+    if stat.state == "Z" and (tracer := _tracer(pid)):
+        place = f"the hands of its debugger, pid {tracer}"
+    place = place and f" in {place}"
+    return f"pid {pid} ({stat.command}) is in state {stat.state} ({state}){place}"
+
+
+def all_processes() -> list[int]:
+    """Return the PIDs of all processes.
+
+    Raises:
+        UnreadableError: if /proc cannot be listed.
+    """
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - paths cost
+    except OSError as error:
+        raise UnreadableError(f"/proc cannot be listed: {error.strerror}") from error
 
 
 def children_of(pid: int) -> list[int]:
     """Return the PIDs of the children of a process, including those inherited as a subreaper.
 
     The main thread's list is complete: the kernel gives orphans to a subreaper's main thread, and the daemon
-    and the guard spawn in theirs.
+    spawns in its own.
+
+    Raises:
+        UnreadableError: if they cannot be listed.
     """
-    try:
-        with Path(f"/proc/{pid}/task/{pid}/children").open("rb") as file:
-            return [int(child) for child in file.read().split()]
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or it has ended
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return [child.pid for child in psutil.Process(pid).children()]
-        return []
+    text = _read(f"/proc/{pid}/task/{pid}/children")
+    if text is not None:
+        return [int(child) for child in text.split()]
+    # A kernel without CONFIG_PROC_CHILDREN, or it has ended.
+    stats = {child: read_stat(child) for child in all_processes()}
+    return [child for child, stat in stats.items() if stat and stat.parent == pid]
 
 
-def all_processes() -> list[int]:
-    """Return the PIDs of all processes."""
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+def _tracer(pid: int) -> int:
+    with contextlib.suppress(UnreadableError):
+        for line in (_read(f"/proc/{pid}/status") or b"").splitlines():
+            if line.startswith(b"TracerPid:"):
+                return int(line.split()[1])
+    return 0
 
 
 def _environment_of_threads(pid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        for path in Path(f"/proc/{pid}/task").iterdir():
-            if environment := _read(f"{path}/environ"):
+    with contextlib.suppress(OSError, UnreadableError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - as above
+            if environment := _read(f"/proc/{pid}/task/{thread}/environ"):
                 return environment
     return b""
 
 
-def _uuid_in(environment: bytes) -> str | None:
-    prefix = f"{UUID_VARIABLE}=".encode()
-    for entry in environment.split(b"\0"):
-        if entry.startswith(prefix):
-            return entry.removeprefix(prefix).decode(errors="replace")
-    return None
+def _read(path: str) -> bytes | None:
+    """Return the content of a file, None if there is no such process; uses system calls as it runs often.
 
-
-def _read(path: str) -> bytes:
-    """Return the content of a file; uses system calls as it runs at every start and end of a process."""
-    with contextlib.suppress(OSError):
+    Raises:
+        UnreadableError: if it cannot be read.
+    """
+    try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             content = os.read(fd, _CHUNK)
@@ -166,4 +237,7 @@ def _read(path: str) -> bytes:
             return content
         finally:
             os.close(fd)
-    return b""
+    except OSError as error:
+        if error.errno in _NO_SUCH_PROCESS:
+            return None
+        raise UnreadableError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,4 +1,17 @@
-"""Spawning processes, and reaping all children of this process."""
+"""Spawning processes, and reaping all children of this process.
+
+What an instance has from this process, and why; tests/adapters/test_process_inheritance.py checks each line:
+
+- descriptors: 0 is /dev/null, 1 and 2 are its log; no others.
+- signals: none blocked, none ignored, whatever this process was started with.
+- session: its own, without a controlling terminal; it leads its process group.
+- environment: this process's, without `LD_*` (a library path may break another program) and the guard's
+  variable, and with the instance's identity. Words and variables are UTF-8 in every locale.
+- limit of open files: as raised by the daemon to its hard limit, since an instance holds a descriptor for
+  each client and disk file; all other limits as this process was started with.
+- umask, nice value, OOM score adjustment, working directory: this process's, which the one who starts the
+  daemon chooses, and which the daemon never changes.
+"""
 
 import asyncio
 import errno
@@ -13,8 +26,11 @@ import structlog
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryAllowlist
+from instance_manager.adapters.process.census import Slices
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.descendants import OwnDescendantReaper
+from instance_manager.adapters.process.descendants import DescendantReaper
+from instance_manager.adapters.process.leaders import Leader
+from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
@@ -25,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 _OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
+_REAP_RETRY_DELAY = 0.1
 DESCRIPTORS_KEPT = 64
 """Descriptors kept in reserve for calls, health checks and reading /proc."""
 
@@ -50,11 +67,16 @@ class ProcessSpawner:
         self._allowlist = BinaryAllowlist(roots)
         self._search_path = os.get_exec_path(environment)
         # The library path of this program may break the one that is started.
-        kept = {k: v for k, v in environment.items() if not k.startswith("LD_")}
+        kept = {key: value for key, value in environment.items() if not key.startswith("LD_")}
         kept.pop(contract.GUARD_VARIABLE, None)
         self._environment = kept | {contract.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
-        self._descendants = OwnDescendantReaper(self._reap, self._children.keys())
+        """By PID; also those that have ended and whose descendants are searched for."""
+        self._descendants = DescendantReaper(
+            BoundedReader(), near=self._orphans, parent=os.getpid, reap=self._reap
+        )
+        self._reaping: asyncio.Task[None] | None = None
+        self._reap_again = False
         self._devnull = -1
 
     def open(self) -> None:
@@ -66,18 +88,20 @@ class ProcessSpawner:
         self._sigchld = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
         loop = asyncio.get_running_loop()
         try:
-            loop.add_signal_handler(signal.SIGCHLD, self._reap)
+            loop.add_signal_handler(signal.SIGCHLD, self._reap_soon)
             # When hundreds end at once, the buffer of the wake-ups gets full; one of them is enough.
             signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         except RuntimeError:
             # uvloop does not allow its own handler for SIGCHLD, but Python's handlers wake it up as well.
-            signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+            signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap_soon))
 
     def close(self) -> None:
         """Close the pidfds of all children and leave the children alone."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, self._sigchld)
         self._descendants.close()
+        if self._reaping is not None:
+            self._reaping.cancel()
         for child in self._children.values():
             child.close()
         self._children.clear()
@@ -93,7 +117,7 @@ class ProcessSpawner:
         Raises:
             PermissionDeniedError: if it is not below a binary root.
         """
-        self._allowlist.resolve(program, self._search_path)
+        self._allowlist.resolve(_native(program), self._search_path)
 
     def spawn(self, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         """Start a process in a session of its own.
@@ -112,9 +136,9 @@ class ProcessSpawner:
         }
         try:
             pid = os.posix_spawnp(
-                self._allowlist.resolve(program, self._search_path),
-                request.command,
-                self._environment | identity_variables,
+                self._allowlist.resolve(_native(program), self._search_path),
+                tuple(map(_native, request.command)),
+                self._environment | {key: _native(value) for key, value in identity_variables.items()},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self._devnull, 0),
                     (os.POSIX_SPAWN_DUP2, request.output, 1),
@@ -134,34 +158,72 @@ class ProcessSpawner:
     def _watch(self, pid: int, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError as error:
-            # Without a pidfd it could not be supervised. It is not reaped yet, so the PID is still its own.
+            try:
+                stat = proc.read_stat(pid)
+                if stat is None:
+                    raise proc.UnreadableError("/proc does not show it")
+            except proc.UnreadableError:
+                os.close(pidfd)
+                raise
+        except (OSError, proc.UnreadableError) as error:
+            # It could not be supervised, or never be adopted. It is not reaped, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
             raise _out_of_resources(request, error) from error
-        stat = proc.read_stat(pid)
-        identity = Identity(pid, stat.start_time if stat else 0)
-
-        def report(child: OsChild, status: ExitStatus) -> None:
-            self._children.pop(child.identity.pid, None)
-            on_exit(status)
-
         log.debug("spawned", name=request.name, uuid=request.uuid, pid=pid, command=request.command)
-        child = OsChild(pidfd, identity, request.uuid, on_exit=report, descendants=self._descendants)
+        child = OsChild(
+            pidfd,
+            Leader(Identity(pid, stat.start_time), request.uuid),
+            on_exit=on_exit,
+            on_reaped=self._forget,
+            descendants=self._descendants,
+        )
         self._children[pid] = child
         return child
 
-    def _reap(self) -> None:
-        """Reap every child that has ended; exits of descendants are not reported."""
-        with suppress(ChildProcessError):
-            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                child = self._children.get(ended.si_pid)
-                if child is not None:
-                    child.collect()
-                else:
-                    os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
-                    log.debug("descendant reaped", pid=ended.si_pid, status=ended.si_status)
-                    self._descendants.reaped(ended.si_pid)
+    def _forget(self, child: OsChild) -> None:
+        self._children.pop(child.identity.pid, None)
+
+    def _orphans(self) -> list[int]:
+        """Return the PIDs of the descendants that this process has inherited."""
+        return [pid for pid in proc.children_of(os.getpid()) if pid not in self._children]
+
+    def _reap_soon(self) -> None:
+        self._reap_again = True
+        if self._reaping is None or self._reaping.done():
+            self._reaping = asyncio.get_running_loop().create_task(self._reap_all())
+
+    async def _reap_all(self) -> None:
+        while self._reap_again:
+            self._reap_again = False
+            try:
+                await self._reap()
+            except proc.UnreadableError as error:
+                log.debug("descendants not reaped, trying again", reason=str(error))
+                self._reap_again = True
+                await asyncio.sleep(_REAP_RETRY_DELAY)
+
+    async def _reap(self) -> None:
+        """Reap every descendant that has ended; the exits of children are events on their pidfds.
+
+        Raises:
+            proc.UnreadableError: if children cannot be listed.
+        """
+        slices = Slices()
+        for pid in self._orphans():
+            # It may have been reaped meanwhile, and its PID be that of a new child.
+            if pid not in self._children:
+                with suppress(ChildProcessError):
+                    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+                    if ended is not None:
+                        log.debug("descendant reaped", pid=pid, status=ended.si_status)
+                        self._descendants.look_soon()
+            await slices.pause()
+
+
+def _native(word: str) -> str:
+    """Return a word that becomes UTF-8 bytes for the kernel, whatever the locale is."""
+    return os.fsdecode(word.encode())
 
 
 def _keep_descriptors(request: SpawnRequest) -> None:
@@ -180,9 +242,10 @@ def _keep_descriptors(request: SpawnRequest) -> None:
         )
 
 
-def _out_of_resources(request: SpawnRequest, error: OSError) -> ResourceExhaustedError:
+def _out_of_resources(request: SpawnRequest, error: OSError | proc.UnreadableError) -> ResourceExhaustedError:
+    reason = error.strerror if isinstance(error, OSError) else error
     return ResourceExhaustedError(
-        f"cannot start {request.name}: {error.strerror}; the machine or the container is out of PIDs, "
+        f"cannot start {request.name}: {reason}; the machine or the container is out of PIDs, "
         "descriptors or memory, look at its limits"
     )
 

@@ -1,0 +1,241 @@
+"""A census of processes: which of them belong to which instance, as far as that can be told."""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from instance_manager.adapters.process import proc
+from instance_manager.adapters.process.leaders import Key, Leader, exists
+from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.core.attribution import Attribution, Certainty, Traces, Unread, attribute
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 0.05
+"""Seconds that one candidate has to become readable, in the middle of an execve or an exit."""
+_SLICE = 0.005
+"""Seconds of work until the event loop gets its turn."""
+_NOT_READ = Unread("its environment was not read")
+
+
+class Slices:
+    """Divides long work into slices, between which the event loop gets its turn."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+
+    async def pause(self) -> None:
+        """Let others work, if this slice is over."""
+        if self._loop.time() - self._begun > _SLICE:
+            await asyncio.sleep(0)
+            self._begun = self._loop.time()
+
+
+@dataclass(slots=True)
+class Found:
+    """The result of a census."""
+
+    members: dict[str, set[Key]] = field(default_factory=dict)
+    """Living descendants by the UUID of their instance."""
+    doubts: dict[str, dict[int, str]] = field(default_factory=dict)
+    """By UUID and PID: why it is not certain whether a process belongs to it."""
+    unsettled: bool = False
+    """Whether candidates will show more in a moment, and there is patience for them."""
+    moving: bool = False
+    """Whether candidates have ended meanwhile, which may have left children that were not listed yet."""
+
+
+class Census:
+    """Knows the leaders of all instances, and what was attributed to each before."""
+
+    def __init__(self, reader: BoundedReader, parent: Callable[[], int | None]) -> None:
+        """`parent` returns the PID of the process that inherits descendants, None if that is not known."""
+        self._reader = reader
+        self._parent = parent
+        self._leaders: dict[str, Leader] = {}
+        """By UUID."""
+        self._owners: dict[Key, str] = {}
+        """By process: the UUID of its instance. It stays valid whatever the process does."""
+        self._environments: dict[Key, str | None] = {}
+        """By process: the UUID in its environment."""
+        self._first_seen: dict[Key, float] = {}
+        """By process that is in the middle of something: since when, by the clock of the event loop."""
+        self._told: set[Key] = set()
+
+    def add(self, leader: Leader) -> None:
+        """Get to know the leader of an instance."""
+        self._leaders[leader.uuid] = leader
+        self._owners[leader.key] = leader.uuid
+
+    def remove(self, leader: Leader) -> None:
+        """Forget an instance of which nothing is left."""
+        self._leaders.pop(leader.uuid, None)
+        self._owners = {key: uuid for key, uuid in self._owners.items() if uuid != leader.uuid}
+
+    async def note(self) -> None:
+        """Attribute the descendants of living processes by parent and session, without reading memory."""
+        try:
+            slices = Slices()
+            stats = await self._stats(proc.all_processes(), slices)
+            await self._attribute(stats, {}, slices)
+        except proc.UnreadableError as error:
+            log.debug("descendants of living processes not noted", reason=str(error))
+
+    async def take(self, pids: Iterable[int] | None, leaders: Collection[Leader]) -> Found:
+        """Find the living descendants of leaders that have ended.
+
+        Args:
+            pids: candidates; None for all processes.
+            leaders: those that are looked for.
+
+        Raises:
+            proc.UnreadableError: if processes cannot be listed, or not be looked at.
+        """
+        slices, found = Slices(), Found()
+        stats = await self._stats(proc.all_processes() if pids is None else pids, slices, found)
+        if pids is None:
+            self._forget_all_but({(pid, stat.start_time) for pid, stat in stats.items()})
+        # Nobody is older than the process that it descends from.
+        oldest = min(leader.identity.start_time for leader in leaders)
+        stats = {pid: stat for pid, stat in stats.items() if stat.start_time >= oldest}
+        unread = await self._read_environments(stats)
+        # What will show in a moment what it carries is not attributed by where it is.
+        waiting = {key for key, error in unread.items() if error.passing and self._is_new(key)}
+        found.unsettled = bool(waiting)
+        stats = {pid: stat for pid, stat in stats.items() if (pid, stat.start_time) not in waiting}
+        reasons = {key: Unread(str(error)) for key, error in unread.items()}
+        left = await self._attribute(stats, {**self._environments, **reasons}, slices)
+        for key, attribution in left.items():
+            self._doubt(key, attribution, stats[key[0]], found)
+        wanted, heads = {leader.uuid for leader in leaders}, {each.key for each in self._leaders.values()}
+        for pid, stat in stats.items():
+            key = pid, stat.start_time
+            owner = self._owners.get(key)
+            if owner in wanted and key not in heads:
+                found.members.setdefault(owner, set()).add(key)
+        return found
+
+    async def _stats(
+        self, pids: Iterable[int], slices: Slices, found: Found | None = None
+    ) -> dict[int, proc.Stat]:
+        """Return the stat of each process that lives and is not the kernel's, oldest first."""
+        stats = {}
+        for pid in pids:
+            stat = proc.read_stat(pid)
+            if stat is not None and not stat.ended:
+                if not stat.kernel_thread and pid != os.getpid():
+                    stats[pid] = stat
+            elif found is not None and (stat is None or self._is_new((pid, stat.start_time))):
+                found.moving = True
+            await slices.pause()
+        return dict(sorted(stats.items(), key=lambda item: item[1].start_time))
+
+    async def _read_environments(self, stats: Mapping[int, proc.Stat]) -> dict[Key, proc.UnreadableError]:
+        """Read the environments that are not known yet; return why that failed."""
+        starts = {pid: stat.start_time for pid, stat in stats.items()}
+        known = self._owners.keys() | self._environments.keys()
+        read = await self._reader.read(
+            [pid for pid, start in starts.items() if (pid, start) not in known],
+            lambda pid: proc.read_uuid(pid, starts[pid]),
+        )
+        unread = {}
+        for pid, value in read.items():
+            if isinstance(value, proc.UnreadableError):
+                unread[pid, starts[pid]] = value
+            else:
+                self._environments[pid, starts[pid]] = value
+        return unread
+
+    async def _attribute(
+        self,
+        stats: Mapping[int, proc.Stat],
+        environments: Mapping[Key, str | Unread | None],
+        slices: Slices,
+    ) -> dict[Key, Attribution]:
+        """Attribute processes, parents before children; return what is not certain."""
+        sessions = {leader.identity.pid: leader for leader in self._leaders.values()}
+        changed, left = True, dict.fromkeys((pid, stat.start_time) for pid, stat in stats.items())
+        uncertain: dict[Key, Attribution] = {}
+        while changed:
+            changed = False
+            for key in list(left):
+                await slices.pause()
+                stat, leader = stats[key[0]], sessions.get(stats[key[0]].session)
+                result = attribute(self._traces(key, stat, leader, stats, environments))
+                if result.certainty is not Certainty.CERTAIN:
+                    uncertain[key] = result
+                    continue
+                if result.owner is None:
+                    continue
+                del left[key]
+                uncertain.pop(key, None)
+                if result.owner in self._leaders:
+                    changed = True
+                    self._owners[key] = result.owner
+                    if leader is not None and leader.uuid == result.owner:
+                        leader.holders.add(key)
+        return uncertain
+
+    def _traces(
+        self,
+        key: Key,
+        stat: proc.Stat,
+        leader: Leader | None,
+        stats: Mapping[int, proc.Stat],
+        environments: Mapping[Key, str | Unread | None],
+    ) -> Traces:
+        """Return the evidence about a process; what it rests on is looked at after its stat was read."""
+        earlier = self._owners.get(key)
+        if earlier is not None:
+            return Traces(None, earlier=earlier)
+        held = leader is not None and leader.holds_session_of(stat)
+        if leader is not None and not held and leader.is_succeeded():
+            leader = None
+        parent = stats.get(stat.parent)
+        owner = None
+        if parent is not None and parent.start_time <= stat.start_time:
+            parent_key = stat.parent, parent.start_time
+            owner = self._owners.get(parent_key)
+            owner = owner if owner is not None and exists(parent_key) else None
+        return Traces(
+            environments.get(key, _NOT_READ),
+            session=leader.uuid if leader else None,
+            session_held=held,
+            parent=owner,
+        )
+
+    def _doubt(self, key: Key, attribution: Attribution, stat: proc.Stat, found: Found) -> None:
+        """Say of a candidate that it is not certain whose it is."""
+        owner, inherited = attribution.owner, stat.parent == self._parent()
+        if owner is None and inherited:
+            # It descends from some instance. If there is just one that is old enough, it is that one's.
+            older = [each.uuid for each in self._leaders.values() if each.identity.start_time <= key[1]]
+            owner = older[0] if len(older) == 1 else None
+        if owner is not None:
+            found.doubts.setdefault(owner, {})[key[0]] = attribution.reason
+        elif inherited and key not in self._told:
+            self._told.add(key)
+            log.warning(
+                "cannot tell to which instance a process belongs; it may be what an ended one left behind. "
+                "Deletes do not wait for it; look at it, and end it by hand if nobody needs it",
+                pid=key[0],
+                command=stat.command,
+                state=stat.state,
+                reason=attribution.reason,
+            )
+
+    def _is_new(self, key: Key) -> bool:
+        """Return whether there is patience with a process that is in the middle of something."""
+        now = asyncio.get_running_loop().time()
+        return now - self._first_seen.setdefault(key, now) < PATIENCE
+
+    def _forget_all_but(self, living: set[Key]) -> None:
+        living |= {leader.key for leader in self._leaders.values()}
+        self._owners = {key: uuid for key, uuid in self._owners.items() if key in living}
+        self._environments = {key: each for key, each in self._environments.items() if key in living}
+        self._first_seen = {key: since for key, since in self._first_seen.items() if key in living}
+        self._told &= living
