@@ -1,6 +1,7 @@
 """Processes outlive the daemon, and the next one takes them over as they are."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from instance_manager.adapters.process import proc
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import BIN, SLEEP, Daemon, Watch, refusal, running_daemon, shell, sleeper, stub
@@ -153,9 +155,13 @@ async def test_a_recycled_pid_is_never_touched(node: Node) -> None:
         os.kill(pid, signal.SIGKILL)
     foreign = await asyncio.create_subprocess_exec(SLEEP, "1000")
     try:
+        # A number comes round only after all others, so never within one tick of the clock.
+        theirs = proc.read_stat(foreign.pid)
+        assert theirs is not None
+        identity = json.dumps([foreign.pid, theirs.start_time - 1])
         with sqlite3.connect(node.journal) as connection:
             connection.execute(
-                "UPDATE processes SET process = json_set(process, '$.identity[0]', ?)", (foreign.pid,)
+                "UPDATE processes SET process = json_set(process, '$.identity', json(?))", (identity,)
             )
         connection.close()
         await node.restart()
