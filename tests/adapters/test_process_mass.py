@@ -100,7 +100,10 @@ async def test_many_spawned_processes_end_at_once_with_all_they_started(
     started = [workshop.shell(STUBBORN) for _ in range(sized(100, 500))]
     for _ in started:
         await workshop.output.line()
-    assert len(workshop.marked()) == 3 * len(started)
+    async with asyncio.timeout(30):
+        # One in the middle of its execve shows no environment; nothing tells when it does.
+        while len(workshop.marked()) != 3 * len(started):  # noqa: ASYNC110
+            await asyncio.sleep(0)
     endings = []
     for each in started:
         ending = Ending()
