@@ -172,6 +172,7 @@ async def test_a_shutdown_may_come_right_after_a_replacement_that_cannot_be_exec
     assert results[1] == []
     assert world.events.states("uuid-1") == ["starting", "error", "deleted"]
     assert [c.process.uuid for c in world.events.changes if c.deleted].count("uuid-1") == 1
+    assert world.journal.records == {}
 
 
 async def test_what_was_not_killed_yet_is_killed_before_it_is_given_up(world: World) -> None:
@@ -185,3 +186,14 @@ async def test_what_was_not_killed_yet_is_killed_before_it_is_given_up(world: Wo
     assert world.child(slow).signals[-1] == ("SIGKILL", True)
     world.child(slow).exit(ExitStatus(signal="SIGKILL"))
     assert await ending == []
+
+
+async def test_a_supervisor_that_leaves_its_processes_alone_starts_nothing_any_more(world: World) -> None:
+    old = await world.running("r")
+    world.supervisor.close()
+    with pytest.raises(UnavailableError, match="the instance manager is ending"):
+        world.supervisor.create(spec("more"))
+    with pytest.raises(UnavailableError, match="the instance manager is ending"):
+        await world.replacer.replace(spec("r", binary="/bin/new"), "SIGHUP")
+    assert world.supervisor.processes() == {"r": old}
+    assert world.child(old).signals == []
