@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -40,7 +41,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     )
     yield begin
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -110,6 +112,7 @@ def test_if_instances_cannot_be_counted_one_is_assumed_to_live(monkeypatch: pyte
     assert guard._instances() == 1
 
 
+@pytest.mark.timeout(30)
 def test_a_daemon_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
@@ -118,7 +121,12 @@ def test_a_daemon_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(os, "pidfd_open", no_descriptor)
-    with pytest.raises(OSError, match="Too many open files"):
-        child.start(["/bin/sleep", "50"], os.environ, keep_ignored=set(), blocked=set())
-    (pid,) = started
-    assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - as the guard does
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            child.start(["/bin/sleep", "1000"], os.environ, keep_ignored=set(), blocked=set())
+        (pid,) = started
+        assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - as the guard does
+    finally:
+        for pid in started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
