@@ -85,8 +85,9 @@ def _stop_again(p: Process, _: events.StopRequested) -> Step:
 
 
 def _stop_ended(p: Process, _: events.StopRequested) -> Step:
-    last = p.body is Body.GONE and not p.deletion_requested
-    return replace(p, deletion_requested=True), (actions.Remove(),) if last else ()
+    if p.deletion_requested:
+        return p, ()
+    return replace(p, deletion_requested=True), (actions.Remove(),) if p.body is Body.GONE else ()
 
 
 def _ended_by_itself(p: Process, e: events.Exited) -> Step:

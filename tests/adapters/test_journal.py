@@ -3,8 +3,11 @@
 import contextlib
 import random
 import sqlite3
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,7 +147,7 @@ async def test_the_next_daemon_remembers_what_was_told(path: Path) -> None:
     written = [change(number) for number in range(1, 500)]
     for each in written:
         journal.record(JournalRecord(each.process, listed=True), [each])
-    written.append(change(500, deleted=True))
+    written.append(replace(change(500, deleted=True), successor="uuid-of-another"))
     journal.forget("uuid-of-a", written[-1:])
     again, records, revision = opened(path)
     assert (records, revision, again.epoch) == ([], 500, journal.epoch)
@@ -357,3 +360,35 @@ def test_while_writing_fails_everything_is_written_again_only_now_and_then(path:
         journal.record(JournalRecord(process("a"), listed=True), [change(1)])
     assert journal.failures == 1
     assert asked == 0
+
+
+def test_a_journal_that_cannot_be_migrated_because_the_disk_is_full_is_not_moved_aside(path: Path) -> None:
+    path.write_bytes((MADE_BY_EARLIER_VERSIONS / "v1.db").read_bytes())
+    journal = SqliteJournal(path, "the boot of the sample")
+    OPENED.append(journal)
+    journal._file._pragmas += ("max_page_count = 1",)  # as many as it has
+    assert journal.open() == []
+    assert "full" in journal.last_error
+    journal.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["journal.db"]
+    assert len(opened(path, "the boot of the sample")[1]) == 2
+
+
+def test_a_state_directory_is_for_its_owner_only(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.open()
+    state.close()
+    assert stat.S_IMODE(state.path.stat().st_mode) == 0o700
+
+
+def test_in_another_mount_namespace_the_same_path_marks_processes_differently(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    tell = "import sys, pathlib; from instance_manager.adapters.journal import StateDir; "
+    tell += "print(StateDir(pathlib.Path(sys.argv[1])).owner)"
+    command = [sys.executable, "-c", tell, str(state.path)]
+    here = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert here == state.owner
+    there = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True, check=False)
+    if there.returncode != 0:
+        pytest.skip(f"needs the right to make a mount namespace: {there.stderr.strip()}")
+    assert there.stdout.strip() not in {"", state.owner}

@@ -100,14 +100,24 @@ def replace(path: Path) -> None:
     beside.replace(path)
 
 
-@pytest.mark.parametrize("harm", [remove, replace])
+def put_back(path: Path) -> None:
+    """Replace the journal by one of another time."""
+    beside = path.with_name("beside")
+    other = SqliteJournal(beside, "boot")
+    other.open()
+    other.record(RECORD, [Change(5, 1.0, PROCESS, None)])
+    other.close()
+    beside.replace(path)
+
+
+@pytest.mark.parametrize("harm", [remove, replace, put_back])
 async def test_a_file_that_was_removed_or_replaced_is_made_again(
     checked: CheckedJournal, path: Path, harm: Callable[[Path], None]
 ) -> None:
-    epoch = checked.journal.epoch
+    sequence = checked.journal.epoch, checked.journal.revision
     harm(path)
     await checked.well_again()
-    assert checked.journal.epoch == epoch
+    assert (checked.journal.epoch, checked.journal.revision) == sequence
     assert await read_by_the_next(path) == ([RECORD], [change.revision for change in WRITTEN])
 
 

@@ -1,6 +1,7 @@
 """Which living processes are taken for those of an earlier daemon."""
 
 import asyncio
+import dataclasses
 import errno
 import os
 import signal
@@ -14,9 +15,19 @@ from typing import Any
 
 import pytest
 
-from instance_manager.adapters.process import OsProcessAdopter, descendants, handles, proc, reading
+from instance_manager.adapters.process import (
+    OsProcessAdopter,
+    census,
+    descendants,
+    handles,
+    leaders,
+    proc,
+    reading,
+)
+from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.guard import proc as guard_proc
 from instance_manager.platform import contract
 from tests.support.processes import descriptors, lives
 
@@ -328,3 +339,55 @@ async def test_a_process_of_another_user_is_not_believed(carry: Carry, tmp_path:
 
 def test_a_process_that_is_gone_has_no_user() -> None:
     assert proc.read_user(2**22 + 1) is None
+
+
+async def test_what_was_read_of_a_process_that_got_the_pid_meanwhile_is_not_believed(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, _ = carry()
+    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    look = adopter._look_at
+
+    def later(looked_at: int) -> Adoptable | None:
+        seen = look(looked_at)
+        return seen and dataclasses.replace(seen, identity=Identity(looked_at, seen.identity.start_time + 1))
+
+    monkeypatch.setattr(adopter, "_look_at", later)
+    assert (await adopter.find()).adoptable == ()
+    assert lives(pid)
+
+
+async def test_a_pid_that_is_another_processs_by_now_is_neither_signalled_nor_waited_for(
+    carry: Carry,
+) -> None:
+    pid, identity = carry()
+    recycled = pid, ticks(pid) - 1
+    assert leaders.exists((pid, ticks(pid)))
+    assert not leaders.exists(recycled)
+    assert not descendants._strike(recycled, signal.SIGKILL)
+    search = descendants._Search(leaders.Leader(Identity(*recycled), identity))
+    search.members = {recycled, (pid, ticks(pid))}
+    reaper = descendants.DescendantReaper(reading.BoundedReader())
+    assert await reaper._forget_ended(search, census.Slices())
+    assert search.members == {(pid, ticks(pid))}
+    assert lives(pid)
+
+
+@pytest.mark.parametrize("name", ["a) S 1 1 1", ") ", "(x) Z (y", "a b"])
+def test_a_process_is_known_whatever_its_command_is_called(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    program.symlink_to("/bin/sleep")
+    process = subprocess.Popen([program, "1000"], start_new_session=True)
+    try:
+        stat = proc.read_stat(process.pid)
+        assert stat is not None
+        assert (stat.command, stat.parent, stat.session) == (name, os.getpid(), process.pid)
+        assert not stat.ended
+        assert abs(stat.start_time - leaders.boot_ticks()) < 100 * os.sysconf("SC_CLK_TCK")
+        assert guard_proc.start_time(process.pid) == str(stat.start_time)
+        assert process.pid in guard_proc.living_children()
+        assert leaders.exists((process.pid, stat.start_time))
+    finally:
+        process.kill()
+        process.wait(20)
+    assert process.pid not in guard_proc.living_children()

@@ -1,5 +1,6 @@
 """Spawning: what a child is given, and how its end is reported."""
 
+import errno
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ from instance_manager.adapters.process import handles, proc
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus
-from tests.support.processes import Workshop, descriptors, open_workshop, wait_for
+from tests.support.processes import Workshop, descriptors, exists, open_workshop, wait_for
 
 SLEEP = ("/bin/sleep", "1000")
 
@@ -270,13 +271,30 @@ async def test_no_child_is_started_when_few_descriptors_are_left(
     assert await workshop.spawn("/bin/true", output=filled[-1]).exited() == ExitStatus(code=0)
 
 
-async def test_a_child_that_cannot_be_watched_for_want_of_a_descriptor_is_not_left_behind(
-    workshop: Workshop, low_limit: int, filled: list[int]
+@pytest.mark.parametrize("place", ["no descriptor", "no stat"])
+async def test_a_child_that_cannot_be_watched_is_not_left_behind(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    while not filled or filled[-1] < low_limit - 1:
-        filled.append(os.open(os.devnull, os.O_WRONLY))
-    with pytest.raises(ResourceExhaustedError, match="cannot start one: Too many open files"):
-        workshop.spawn(*SLEEP, output=filled[0])
-    os.close(filled.pop())
+    spawned: list[int] = []
+
+    def no_descriptor(pid: int) -> int:
+        spawned.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_stat(pid: int) -> None:
+        spawned.append(pid)
+        raise proc.UnreadableError("it cannot be read")
+
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        if place == "no descriptor":
+            patch.setattr(os, "pidfd_open", no_descriptor)
+        else:
+            patch.setattr(proc, "read_stat", no_stat)
+        with pytest.raises(ResourceExhaustedError, match="cannot start one: "):
+            workshop.spawn(*SLEEP)
+    (pid,) = spawned
+    assert not exists(pid)
     assert workshop.marked() == []
     assert proc.children_of(os.getpid()) == []
+    assert descriptors() == before

@@ -204,3 +204,20 @@ def test_loading_leaves_no_descriptor_open(tmp_path: Path) -> None:
     for _ in range(5):
         loaded(folder)
     assert len(list(descriptors.iterdir())) == before
+
+
+def test_a_set_expires_with_its_ca_if_that_expires_first(tmp_path: Path) -> None:
+    until = (today() + 5 * DAY).replace(microsecond=0)
+    ca = OURS.renewed(since=today() - DAY, until=until)
+    assert loaded(fill(tmp_path, replaced(ca=ca))).expires_at == until.timestamp()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_ca_out_of_its_time_is_told_as_such(tmp_path: Path, side: Side) -> None:
+    gone = OURS.renewed(since=today() - 9 * DAY, until=today() - DAY)
+    message = refusal(fill(tmp_path / "gone", replaced(ca=gone)), side)
+    assert "ca.crt: it expired on 20" in message
+    assert "renew the CA" in message
+    coming = OURS.renewed(since=today() + DAY, until=today() + 9 * DAY)
+    message = refusal(fill(tmp_path / "coming", replaced(ca=coming)), side)
+    assert "ca.crt: it is not valid before 20" in message

@@ -1,12 +1,14 @@
 """Certificates renewed on disk are taken into use if they are good; what is in use stays if they are not."""
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from instance_manager.adapters.tls import files
 from instance_manager.adapters.tls import reloader as reloading
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.core.certificates import PEER_NAME, CertificateError
@@ -192,4 +194,25 @@ async def test_a_renewed_certificate_that_no_library_expects_ends_nothing(
         assert await reports.get() is True
     assert kept.reloader.current == newer
     assert background.works[reloading.WORK].error == ""
+    await background.close()
+
+
+async def test_a_look_for_which_no_descriptor_is_left_is_not_the_last(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 1000)
+    background = Background()
+    kept.reloader.follow(lambda _: None, background)
+
+    def fail(_: Path) -> files.Fingerprint:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fingerprint", fail)
+        kept.reloader.look_now()
+    assert kept.reloader.current == kept.first
+    newer = OURS.signed()
+    fill(kept.folder, newer)
+    kept.reloader.look_now()
+    assert kept.reloader.current == newer
     await background.close()

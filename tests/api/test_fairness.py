@@ -148,10 +148,17 @@ async def test_all_calls_of_a_crowd_are_answered() -> None:
 
 async def test_a_change_goes_before_the_reads_that_wait() -> None:
     calls = Calls()
-    await calls.occupied()
+    readers = [f"reader-{number}" for number in range(50)]
+    for reader in readers:
+        calls.ask(reader, times=10)
+    await calls.asked()
     before = calls.passed
+    assert calls.scheduler.waiting > 2 * len(readers)
     calls.ask("a", changes=True)
-    assert (await calls.all()).index("a") <= before + 1
+    answered = await calls.all()
+    # In its turn among the clients it would come after 50 of them.
+    assert answered.index("a") <= before + 1
+    assert Counter(answered) == Counter({"a": 1} | dict.fromkeys(readers, 10))
 
 
 async def test_a_read_does_not_wait_for_all_that_a_greedy_client_has_asked_before() -> None:

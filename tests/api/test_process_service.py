@@ -14,6 +14,7 @@ from instance_manager.api.event_service import EventService
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
+from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import process_spec_from_wire
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.events import EventLog
@@ -23,6 +24,8 @@ from instance_manager.app.supervisor import Settings, Supervisor
 from instance_manager.client import Client
 from instance_manager.core.addresses import parse_address
 from instance_manager.core.ports import PortRange
+from instance_manager.core.process import Process
+from instance_manager.core.spec import ProcessSpec
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.app.test_events import tell
 from tests.support.daemon import sleeper
@@ -163,6 +166,51 @@ async def test_a_watcher_that_is_stuck_in_a_write_is_cut_off_too(served: Served)
             async for _ in stuck:
                 pass
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class StuckContext:
+    """A call whose client never reads: no write ever ends."""
+
+    def __init__(self) -> None:
+        self.accepted, self.writing = asyncio.Event(), asyncio.Event()
+        self.code: grpc.StatusCode | None = None
+
+    async def send_initial_metadata(self, _: object) -> None:
+        self.accepted.set()
+
+    async def write(self, _: object) -> None:
+        self.writing.set()
+        await asyncio.Event().wait()
+
+    async def abort(self, code: grpc.StatusCode, _: str) -> None:
+        self.code = code
+        raise grpc.aio.AbortError
+
+
+async def test_a_watcher_whose_write_never_ends_is_taken_out_of_it() -> None:
+    events, context = EventLog(FakeClock().now, backlog=2), StuckContext()
+    process = Process(spec=ProcessSpec(name="a", binary="/bin/r"), uuid="u")
+
+    async def watch() -> None:
+        async with watching(events, context, "watch again") as changes:  # type: ignore[arg-type]
+            await accept(context, changes)  # type: ignore[arg-type]
+            async for change in changes:
+                await context.write(change)
+
+    task = asyncio.create_task(watch())
+    async with asyncio.timeout(30):
+        await context.accepted.wait()
+        tell(events, process)
+        await context.writing.wait()
+    for _ in range(3):
+        tell(events, process)
+    # Not by a timeout, whose end would take it out of the write as well.
+    ended, _ = await asyncio.wait([task], timeout=30)
+    assert ended
+    with pytest.raises(grpc.aio.AbortError):
+        await task
+    assert context.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (events.overflows, events.subscribers) == (1, 0)
 
 
 async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscriber(served: Served) -> None:

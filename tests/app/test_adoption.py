@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from instance_manager.app import adoption
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.interfaces import Adoptable, Child, Findings, JournalRecord, SpawnRequest, Unclear
 from instance_manager.core.adoption import NEVER_SPAWNED, recovery_metadata
+from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
 from tests.support.fakes import FakeChild
-from tests.support.world import READY_TIMEOUT, World
+from tests.support.world import READY_TIMEOUT, World, spec
 
 
 class FakeAdopter:
@@ -242,6 +244,40 @@ async def test_without_a_journal_an_old_replacement_is_asked_while_what_it_repla
     world.readiness.answer(10001, "failed")
     await task
     assert world.supervisor.get("r").uuid == OLD.uuid
+
+
+async def test_an_error_about_one_process_does_not_keep_the_others_from_being_taken_over() -> None:
+    world = World()
+    adopter = FakeAdopter(world)
+    other = process(1, State.RUNNING, Body.ALIVE, name="other")
+    adopter.add(OLD)
+    adopter.add(other)
+    task = asyncio.ensure_future(recover(world, adopter))
+    await world.until(lambda: {10000, 10001} <= set(world.readiness.waiting))
+    with capture_logs() as logs:
+        world.readiness.fail(10000, KeyError("odd"))
+        world.readiness.answer(10001)
+        await task
+    assert any(line["event"] == "readiness check failed" for line in logs)
+    states = {name: each.state for name, each in world.supervisor.processes().items()}
+    assert states == {"r": State.STARTING, "other": State.RUNNING}
+
+
+async def test_ports_of_another_range_than_before_are_kept_and_not_handed_out(
+    world: World, adopter: FakeAdopter
+) -> None:
+    """The range of the last daemon reached from below this one's into it."""
+    old = replace(OLD, ports=PortRange(9995, 10001))
+    adopter.add(old)
+    await recover(world, adopter, JournalRecord(old, listed=True))
+    assert world.supervisor.registry.free_ports == 8
+    ports = [world.supervisor.create(spec(f"n{number}", ports=1)).ports for number in range(8)]
+    assert ports == [PortRange(10002 + number, 10002 + number) for number in range(8)]
+    with pytest.raises(ResourceExhaustedError):
+        world.supervisor.create(spec("more", ports=1))
+    world.supervisor.delete("r")
+    await world.told(old, "deleted")
+    assert world.supervisor.create(spec("more", ports=2)).ports == PortRange(10000, 10001)
 
 
 async def test_an_end_that_the_guard_saw_is_told_once(world: World, adopter: FakeAdopter) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from instance_manager.app import broadcast
 from instance_manager.app.broadcast import LaggedError, Subscription
 from instance_manager.app.events import EventLog
 from instance_manager.core.change import Change
@@ -217,3 +218,17 @@ async def test_a_subscriber_that_leaves_when_another_is_cut_off_hurts_nobody(log
     assert slow.lagged
     assert [c.revision for c in third._pending] == [BACKLOG + 1]
     assert log.subscribers == 1
+
+
+async def test_what_was_read_weighs_nothing_any_more(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "MAX_BACKLOG_BYTES", 2 * Change(1, 0.0, PROCESS, None).weight)
+    subscription = log.subscribe()
+    changes = aiter(subscription)
+    tell(log, PROCESS)
+    for number in range(1, 20):
+        tell(log, PROCESS)  # two are unread now, and never more
+        assert (await anext(changes)).revision == number
+    assert not subscription.lagged
+    for _ in range(2):
+        tell(log, PROCESS)
+    assert subscription.lagged

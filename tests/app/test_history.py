@@ -70,6 +70,31 @@ async def test_the_past_is_fetched_once_for_all_who_ask() -> None:
     assert past.fetched == 1
 
 
+async def test_who_goes_away_while_the_past_is_fetched_takes_it_from_nobody() -> None:
+    history = History(Told(1, 2), 10)
+    gone, waiting = (asyncio.create_task(history.after(0)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert revisions(await waiting) == [1, 2]
+    assert gone.cancelled()
+
+
+async def test_a_past_that_could_not_be_fetched_is_fetched_the_next_time() -> None:
+    past, errors = Told(1, 2), [KeyError("odd")]
+    fetch = past.changes
+
+    def fetch_later() -> AsyncIterator[Change]:
+        if errors:
+            raise errors.pop()
+        return fetch()
+
+    past.changes = fetch_later  # type: ignore[method-assign]
+    history = History(past, 10)
+    with pytest.raises(KeyError):
+        await history.after(0)
+    assert revisions(await history.after(0)) == [1, 2]
+
+
 async def test_what_happens_while_the_past_is_fetched_is_not_lost() -> None:
     history = History(Told(1, 2), 10)
     asking = asyncio.create_task(history.after(0))
@@ -122,4 +147,7 @@ async def test_a_revision_of_another_sequence_is_refused() -> None:
 )
 def test_each_change_tells_why(process: Process, previous: State | None, reason: str) -> None:
     assert Change(1, 0.0, process, previous).reason == reason
-    assert Change(1, 0.0, process, previous, deleted=True).reason == "nothing is left of it"
+    ended = Change(1, 0.0, process, previous, deleted=True)
+    assert ended.reason == "nothing is left of it"
+    replaced = replace(ended, successor="uuid-of-another")
+    assert replaced.reason == "nothing is left of it; its name belongs to another"

@@ -1,10 +1,17 @@
 """Replacing a process while others do something with it, or while nobody waits for the answer any more."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from instance_manager.core.errors import AlreadyExistsError, NotFoundError
+from instance_manager.app.interfaces import JournalRecord
+from instance_manager.core.change import Change
+from instance_manager.core.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+)
 from instance_manager.core.process import ExitStatus, Process, State
 from tests.support.world import World, spec
 
@@ -168,3 +175,37 @@ async def test_an_entry_that_is_not_listed_cannot_be_swapped(world: World, old: 
     with pytest.raises(ValueError, match="r is not listed any more"):
         world.supervisor.transfer_name(beside, listed)
     assert world.supervisor.processes() == {"r": old}
+
+
+async def test_a_new_process_that_ends_as_soon_as_it_runs_does_not_get_the_name(
+    world: World, old: Process, replacing: "asyncio.Task[Process]"
+) -> None:
+    def end(change: Change) -> None:
+        """Let it end before anybody can act on that it runs."""
+        if change.process.uuid == NEW_UUID and change.process.state is State.RUNNING:
+            world.spawner.child(NEW_UUID).exit(ExitStatus(code=1))
+
+    world.events.observe(end)
+    world.readiness.answer(10001)
+    with pytest.raises(FailedPreconditionError, match="the old process is untouched"):
+        await replacing
+    assert world.events.states(NEW_UUID)[:3] == ["starting", "running", "error"]
+    assert world.supervisor.processes() == {"r": old}
+    assert world.child(old).signals == []
+
+
+async def test_a_daemon_that_dies_in_the_middle_of_a_swap_leaves_a_journal_in_which_the_name_is_somebodys(
+    world: World, old: Process, replacing: "asyncio.Task[Process]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, listed = world.journal.record, []
+
+    def record(record: JournalRecord, changes: Sequence[Change] = ()) -> None:
+        write(record, changes)
+        listed.append({uuid for uuid, each in world.journal.records.items() if each.listed})
+
+    monkeypatch.setattr(world.journal, "record", record)
+    world.readiness.answer(10001)
+    await replacing
+    assert all(listed)
+    assert {old.uuid, NEW_UUID} in listed, "the new one claims it before the old one gives it up"
+    assert listed[-1] == {NEW_UUID}

@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from instance_manager.app.broadcast import Pings
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
 from instance_manager.core.process import ExitStatus, Process
+from instance_manager.daemon.run import _shut_down
+from instance_manager.daemon.settings import OnStop
 from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 
@@ -172,6 +177,7 @@ async def test_a_shutdown_may_come_right_after_a_replacement_that_cannot_be_exec
     assert results[1] == []
     assert world.events.states("uuid-1") == ["starting", "error", "deleted"]
     assert [c.process.uuid for c in world.events.changes if c.deleted].count("uuid-1") == 1
+    assert world.journal.records == {}
 
 
 async def test_what_was_not_killed_yet_is_killed_before_it_is_given_up(world: World) -> None:
@@ -185,3 +191,45 @@ async def test_what_was_not_killed_yet_is_killed_before_it_is_given_up(world: Wo
     assert world.child(slow).signals[-1] == ("SIGKILL", True)
     world.child(slow).exit(ExitStatus(signal="SIGKILL"))
     assert await ending == []
+
+
+async def test_a_supervisor_that_leaves_its_processes_alone_starts_nothing_any_more(world: World) -> None:
+    old = await world.running("r")
+    world.supervisor.close()
+    with pytest.raises(UnavailableError, match="the instance manager is ending"):
+        world.supervisor.create(spec("more"))
+    with pytest.raises(UnavailableError, match="the instance manager is ending"):
+        await world.replacer.replace(spec("r", binary="/bin/new"), "SIGHUP")
+    assert world.supervisor.processes() == {"r": old}
+    assert world.child(old).signals == []
+
+
+class LateServer:
+    """A server that still answers a call that it has accepted before it was told to end."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    async def drain(self) -> None:
+        """Go on answering."""
+
+    async def stop(self, _: float) -> None:
+        self._call()
+
+
+@pytest.mark.parametrize("on_stop", OnStop)
+async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
+    world: World, on_stop: OnStop
+) -> None:
+    refused: list[str] = []
+
+    def create() -> None:
+        with pytest.raises(UnavailableError, match="is ending") as error:
+            world.supervisor.create(spec("late"))
+        refused.append(str(error.value))
+
+    parts: Any = SimpleNamespace(supervisor=world.supervisor, server=LateServer(create), pings=Pings())
+    settings: Any = SimpleNamespace(on_stop=on_stop, shutdown_grace=1.0)
+    assert await _shut_down(parts, settings) == 0
+    assert len(refused) == 1
+    assert world.spawner.children == []

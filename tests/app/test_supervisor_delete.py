@@ -2,6 +2,7 @@
 
 import pytest
 
+from instance_manager.core.change import Change
 from instance_manager.core.errors import NotFoundError
 from instance_manager.core.process import Body, ExitStatus, State
 from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
@@ -189,3 +190,14 @@ async def test_an_end_that_is_reported_while_the_signal_is_sent_comes_after_it(w
     assert world.supervisor.delete("r").body is Body.LEADER_EXITED
     assert world.clock.timers == set(), "the timer of the stop was set before the end, and called off by it"
     await world.told(process, "deleted")
+
+
+async def test_whatever_watchers_see_of_a_process_is_in_the_journal_before(world: World) -> None:
+    early: list[Change] = []
+    world.events.observe(lambda change: None if change in world.journal.changes else early.append(change))
+    process = await world.running("r")
+    world.supervisor.delete("r")
+    world.child(process).exit()
+    await world.told(process, "deleted")
+    assert world.journal.records == {}
+    assert early == []

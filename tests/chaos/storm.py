@@ -155,7 +155,10 @@ class Storm:
             self.summary.list_seconds.append(round(time.monotonic() - killed, 3))
             for task in work:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            for result in await asyncio.gather(*work, return_exceptions=True):
+                # A client ends when it is told to; whatever else it met is a failure of the storm.
+                if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                    raise result
             self._compare_stable(listed)
             await self._compare_all(client)
         self.summary.rounds += 1

@@ -113,9 +113,18 @@ def test_what_is_no_envelope_is_a_value_error(text: str) -> None:
         parse_recovery_metadata("r", "u", text, ("/bin/r",), IDENTITY)
 
 
+@pytest.mark.parametrize("name", ["", "../../tmp/x", "a/b", "A"])
+def test_a_name_that_no_process_has_is_a_value_error(name: str) -> None:
+    text = recovery_metadata(journaled(State.RUNNING, Body.ALIVE), "")
+    command = command_line(SPEC, PortRange(10, 11))
+    with pytest.raises(ValueError, match="no recovery metadata"):
+        parse_recovery_metadata(name, "u", text, command, IDENTITY)
+
+
 def test_another_command_line_is_a_value_error() -> None:
     text = recovery_metadata(journaled(State.RUNNING, Body.ALIVE), "")
-    for command in (("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10")):
+    another_port = ("/bin/r", "a", "b", "--listen", "0.0.0.0:11")
+    for command in (("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10"), another_port):
         with pytest.raises(ValueError, match="another command line"):
             parse_recovery_metadata("r", "u", text, command, IDENTITY)
 
@@ -146,3 +155,15 @@ def test_a_range_cannot_be_reserved_twice() -> None:
     pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(12, 13))
     with pytest.raises(ValueError, match="handed out already"):
         pool.reserve(PortRange(13, 14))
+
+
+def test_after_a_range_outside_of_the_span_was_reserved_the_search_stays_in_it() -> None:
+    pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(15, 24)).reserve(PortRange(30, 39))
+    assert pool.cursor == 10
+    assert pool.allocate(5)[1] == PortRange(10, 14)
+
+
+def test_what_is_reserved_was_used_last_so_the_search_goes_on_behind_it() -> None:
+    pool = PortPool.of(PortRange(10, 19)).reserve(PortRange(12, 13))
+    pool = pool.release(PortRange(12, 13))
+    assert pool.allocate(2)[1] == PortRange(14, 15)

@@ -203,3 +203,19 @@ def test_an_impossible_event_is_named_with_the_state() -> None:
         step(process, StopTimedOut("?"))
     with pytest.raises(IllegalTransitionError, match="Exited takes a body that is alive"):
         step(after()[0], Exited(ExitStatus()))
+
+
+def test_how_a_process_ended_that_was_stopped_is_kept() -> None:
+    process, _ = after(SPAWNED, Ready(), StopRequested(), Exited(ExitStatus(code=3)))
+    assert (process.state, process.exit) == (State.STOPPING, ExitStatus(code=3))
+
+
+def test_what_is_observed_again_changes_nothing_at_all() -> None:
+    process, _ = after(SPAWNED, Ready(), ConditionObserved("Full", value=True))
+    assert lifecycle.step(process, ConditionObserved("Full", value=True)) == (process, ())
+    assert lifecycle.step(process, ConditionObserved("Full", value=True))[0] is process
+
+
+def test_a_second_delete_of_what_failed_changes_nothing_at_all() -> None:
+    process, _ = after(SPAWNED, NotReady("why"), StopRequested())
+    assert lifecycle.step(process, StopRequested())[0] is process

@@ -15,6 +15,7 @@ from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 from tests.support.spdk.process import SpdkProcess
+from tests.support.v2_requests import SPECS, create_request
 
 WITHIN = 30.0
 REPLICA = pb.InstanceSpec(
@@ -104,6 +105,29 @@ async def test_of_two_with_one_name_the_v1_instance_is_listed(client: Client) ->
     await client.instance_create(REPLICA)
     listed = await client.instance_list()
     assert [each.spec.data_engine for each in listed.values()] == [common_pb2.DATA_ENGINE_V1]
+
+
+async def test_what_only_v2_has_reaches_the_service_over_the_wire(spdk: SpdkProcess, client: Client) -> None:
+    for kind in ("engine", "engine-frontend"):
+        await client.instance_create(create_request(kind).spec)
+    engine, frontend = SPECS["engine"].name, SPECS["engine-frontend"].name
+
+    async def state() -> str:
+        return (await client.instance_get(engine, kind="engine", data_engine="v2")).status.state
+
+    await client.instance_suspend(engine, kind="engine")
+    assert await state() == "suspended"
+    await client.instance_resume(engine, kind="engine")
+    assert await state() == "running"
+    await client.instance_switch_over(
+        frontend, "10.0.0.7:1", kind="engine-frontend", engine_name="v-e-1", phase="connect"
+    )
+    status = (await client.instance_get(frontend, kind="engine-frontend", data_engine="v2")).status
+    assert (status.active_path, status.engine_name) == ("10.0.0.7:1", "v-e-1")
+    assert (await spdk.request("EngineFrontendSwitchOver"))["switchover_phase"] == "connect"
+    await client.instance_delete_target(engine, kind="engine")
+    status = (await client.instance_get(engine, kind="engine", data_engine="v2")).status
+    assert (status.state, status.target_port_start) == ("running", 0)
 
 
 async def test_a_stale_uuid_is_refused_over_the_wire(client: Client) -> None:

@@ -60,6 +60,7 @@ async def test_each_alert_fires_when_it_should_and_none_when_all_is_well(tmp_pat
 def test_alerts_are_about_metrics_that_there_are_and_each_is_tested() -> None:
     rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
     documented = (ROOT / "docs" / "metrics.md").read_text()
+    assert len(re.findall(r"instance_manager_\w+", " ".join(rule["expr"] for rule in rules))) >= 5
     for rule in rules:
         for metric in re.findall(r"instance_manager_\w+", rule["expr"]):
             assert f"| `{metric}` |" in documented

@@ -13,19 +13,33 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
+def links(document: Path) -> list[str]:
+    """Return the files that a document links to."""
+    found: list[str] = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    return [target for target in found if "://" not in target]
+
+
+def files(document: Path) -> list[str]:
+    """Return the files of this repository that a document names."""
+    pattern = r"`((?:instance_manager|scripts|tests|protos|docs|benchmarks|\.ci)/[\w./-]*)"
+    found: list[str] = re.findall(pattern, document.read_text())
+    return found
+
+
+def test_documents_link_to_files_and_name_some() -> None:
+    assert sum(map(len, map(links, DOCUMENTS))) > 20
+    assert sum(map(len, map(files, DOCUMENTS))) > 20
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-        if "://" not in target:
-            assert (document.parent / target).exists(), target
+    for target in links(document):
+        assert (document.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(document: Path) -> None:
-    named = re.findall(
-        r"`((?:instance_manager|scripts|tests|protos|docs|benchmarks|\.ci)/[\w./-]*)", document.read_text()
-    )
-    for name in named:
+    for name in files(document):
         assert (ROOT / name).exists(), name
 
 

@@ -1,11 +1,15 @@
 """The orphan agent among fakes: what it finds, what it leaves alone, and when its records end."""
 
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
+from instance_manager.orphans.events import OwnerEvent, OwnersListed
+from instance_manager.orphans.interfaces import CannotReadError
 from instance_manager.orphans.model import Resolution
-from tests.orphans.world import MANAGER, NEIGHBOUR, instance, orphan_world, owner
+from tests.orphans.world import MANAGER, NEIGHBOUR, OrphanWorld, instance, orphan_world, owner
 from tests.support.fake_orphans import MemoryRecords
 
 
@@ -227,6 +231,46 @@ async def test_a_source_that_breaks_in_a_way_nobody_foresaw_counts_as_away() -> 
         assert len(world.orphans) == 1
 
 
+async def test_a_watch_that_breaks_in_a_way_nobody_foresaw_is_begun_again() -> None:
+    errors = [ZeroDivisionError("odd")]
+
+    async def broken() -> AsyncGenerator[OwnerEvent, None]:
+        for error in errors:
+            raise error
+        yield OwnersListed(())
+
+    async with orphan_world() as world:
+        whole = world.owners.watch
+        world.owners.watch = broken  # type: ignore[method-assign]
+        with capture_logs() as logs:
+            world.owners.fail("cut off")
+            await world.passes(60)
+        assert any(entry["event"] == "watch failed" for entry in logs)
+        world.owners.watch = whole  # type: ignore[method-assign]
+        world.owners.fail("")
+        await world.passes(60)
+        assert not world.agent.status().owners_error
+        await world.abandon("a-e-0")
+        await world.passes(10)
+        assert len(world.orphans) == 1
+
+
+async def test_what_is_wrong_and_could_not_be_written_down_is_written_down_later() -> None:
+    async with orphan_world() as world:
+        write, errors = world.records.report_conditions, [CannotReadError("busy")]
+
+        async def busy_once(conditions: Mapping[str, str]) -> None:
+            if errors:
+                raise errors.pop()
+            await write(conditions)
+
+        world.records.report_conditions = busy_once  # type: ignore[method-assign]
+        world.owners.fail("api server away")
+        await world.passes(30)
+        assert not errors
+        assert "owner source" in world.records.conditions
+
+
 async def test_a_source_that_does_not_answer_counts_as_away() -> None:
     async with orphan_world() as world:
         await world.stop()
@@ -253,6 +297,44 @@ async def test_a_list_without_any_owner_is_not_believed_at_once() -> None:
         await world.passes(1000)
         assert not world.orphans
         assert world.agent.counts["declared"] == 0
+
+
+def listed_again(world: OrphanWorld) -> None:
+    world.owners.relist()
+
+
+def one_comes(world: OrphanWorld) -> None:
+    world.owners.put(owner(NEIGHBOUR))
+
+
+async def test_of_two_lists_without_any_owner_the_second_is_not_believed_before_the_wait_is_over() -> None:
+    async with orphan_world(confirm_delay=10.0) as world:
+        world.owners.owners = {}
+        for _ in range(3):
+            world.owners.relist()
+            await world.passes(3)
+            assert "no owner at all" in world.agent.status().owners_error
+        await world.passes(10)
+        assert not world.agent.status().owners_error
+
+
+@pytest.mark.parametrize("sign", [listed_again, one_comes])
+async def test_once_there_was_an_owner_a_list_without_any_needs_a_second_one_again(
+    sign: Callable[[OrphanWorld], None],
+) -> None:
+    async with orphan_world(confirm_delay=10.0) as world:
+        whole, world.owners.owners = world.owners.owners, {}
+        world.owners.relist()
+        await world.passes(20)
+        assert not world.agent.status().owners_error
+        if sign is listed_again:
+            world.owners.owners = whole
+        sign(world)
+        await world.settle()
+        world.owners.owners = {}
+        world.owners.relist()
+        await world.settle()
+        assert "no owner at all" in world.agent.status().owners_error
 
 
 async def test_no_owners_at_all_are_believed_at_the_second_look_but_nothing_is_deleted_for_it() -> None:

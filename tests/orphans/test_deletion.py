@@ -133,6 +133,18 @@ async def test_a_delete_that_fails_is_kept_and_tried_again_across_restarts() -> 
         assert world.manager.deleted == ["u1"]
 
 
+async def test_a_delete_that_fails_again_and_again_is_tried_less_and_less_often() -> None:
+    async with orphan_world(auto_deletion=True, grace=0.0, retry=10.0, resync=300.0) as world:
+        world.manager.refusal = "not now"
+        await declared(world)
+        tried = []
+        for _ in range(100):
+            await world.passes(10)
+            tried.append(len(world.manager.asked))
+        assert tried[10] - tried[0] > tried[-1] - tried[-11]
+        assert tried[-1] < 20  # every 10 seconds it would be 100
+
+
 async def test_a_delete_waits_while_the_owner_or_the_process_cannot_be_read() -> None:
     async with orphan_world(auto_deletion=True, grace=60.0) as world:
         await declared(world)

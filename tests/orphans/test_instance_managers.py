@@ -85,6 +85,29 @@ async def test_a_watch_tells_all_instances_and_then_each_change(daemon: Daemon) 
         ]
 
 
+async def test_the_end_of_a_replaced_instance_is_no_end_of_the_one_that_has_the_name(daemon: Daemon) -> None:
+    async with daemon.client() as client, daemon.client() as watching:
+        old = await created(client, "r1")
+        async with (
+            aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
+            asyncio.timeout(40),
+        ):
+            assert await anext(watched) == InstancesListed("im-1", [old])
+            spec = sleeper("r1")
+            spec.binary = "/bin/sh"
+            spec.args[:] = ["-c", "exec sleep 1000"]
+            new = (await client.process_replace(spec)).status.uuid
+            seen, ending = None, False
+            async for event in watched:
+                if isinstance(event, InstanceChanged):
+                    seen = event.instance
+                    if ending:
+                        break
+                    ending = seen is not None and (seen.uuid, seen.state) == (old.uuid, "stopped")
+            assert seen is not None
+            assert (seen.uuid, seen.state) == (new, "running")
+
+
 async def test_a_ping_leads_to_another_list_for_what_no_event_tells(daemon: Daemon) -> None:
     async with daemon.client() as client, daemon.client() as watching:
         async with (

@@ -8,12 +8,20 @@ from instance_manager.orphans.actions import (
     CloseRecord,
     ConfirmNoOwner,
     DeleteInstance,
+    ListOwners,
     ListRecords,
     ReadInstance,
     ReadOwner,
     WriteRecord,
 )
-from instance_manager.orphans.events import InstanceChanged, InstancesListed, OwnerChanged, OwnersListed
+from instance_manager.orphans.events import (
+    InstanceChanged,
+    InstanceManagerLeaving,
+    InstancesListed,
+    OwnerChanged,
+    OwnersListed,
+    OwnersLost,
+)
 from instance_manager.orphans.reconciler import Reconciler
 from instance_manager.orphans.results import (
     InstanceRead,
@@ -142,3 +150,42 @@ def test_an_instance_that_ends_between_the_reads_is_never_declared() -> None:
     driver.result(InstanceRead(driver.find(ReadInstance), replace(SEEN, state="stopping")), 10.0)
     assert not any(isinstance(each, WriteRecord) for each in driver.pending)
     assert not driver.real.candidates.open
+
+
+def test_more_suspects_than_allowed_that_show_during_the_reads_are_noticed_after_them() -> None:
+    driver = Driver(replace(SETTINGS, max_per_minute=1))
+    driver.real.on_event(InstanceChanged(MANAGER, "b-e-0", instance("b-e-0", "u2")), 5.0)
+    driver.step(10.0)
+    driver.no_owner(10.0)
+    driver.step(15.0)  # the other one has waited long enough
+    driver.result(InstanceRead(driver.find(ReadInstance), SEEN), 15.0)
+    assert driver.real.candidates.breaker.tripped
+    assert not any(isinstance(each, WriteRecord) for each in driver.pending)
+
+
+def test_nothing_is_declared_on_an_instance_manager_that_has_left_during_the_reads() -> None:
+    driver = Driver()
+    driver.step(10.0)
+    driver.no_owner(10.0)
+    driver.real.on_event(InstanceManagerLeaving(MANAGER), 10.5)
+    driver.result(InstanceRead(driver.find(ReadInstance), SEEN), 11.0)
+    assert not any(isinstance(each, WriteRecord) for each in driver.pending)
+    assert not driver.real.candidates.open
+
+
+def test_a_list_that_comes_late_brings_no_instance_manager_back() -> None:
+    driver = Driver()
+    driver.real.on_event(InstanceManagerLeaving(MANAGER), 5.0)
+    driver.real.on_event(InstancesListed(MANAGER, [SEEN]), 6.0)
+    assert driver.real.caches.managers[MANAGER].items is None
+    driver.step(20.0)
+    assert not driver.real.candidates.open
+
+
+def test_owners_are_listed_soon_after_their_watch_was_lost() -> None:
+    driver = Driver()
+    driver.step(10.0)
+    driver.result(OwnersRead(driver.find(ListOwners), (owner(NEIGHBOUR),)), 10.0)
+    driver.real.on_event(OwnersLost("cut off"), 20.0)
+    driver.step(20.0 + SETTINGS.retry)
+    assert any(isinstance(each, ListOwners) for each in driver.pending)

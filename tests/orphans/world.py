@@ -65,7 +65,8 @@ class OrphanWorld:
     async def stop(self) -> None:
         assert self.task is not None
         self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        (result,) = await asyncio.gather(self.task, return_exceptions=True)
+        assert isinstance(result, asyncio.CancelledError), result
 
     async def crash(self) -> None:
         """Lose everything but the records, and begin again."""

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.platform.sqlite import NewerSchemaError, transaction, upgrade
+from instance_manager.platform.sqlite import (
+    NewerSchemaError,
+    SqliteFile,
+    is_damage,
+    is_transient,
+    transaction,
+    upgrade,
+)
 
 STEPS = (
     "CREATE TABLE a (x); INSERT INTO a VALUES (1);",
@@ -87,3 +94,34 @@ def test_only_one_at_a_time_may_write_and_it_may_from_the_start(connect: Connect
     with transaction(connect()), pytest.raises(sqlite3.OperationalError, match="locked"):
         upgrade(connect(), STEPS)
     assert state(connect()) == (0, [])
+
+
+def test_a_full_disk_is_no_damage_and_passes(connect: Connect) -> None:
+    upgrade(connect(), STEPS)
+    connection = connect()
+    connection.execute("PRAGMA max_page_count = 1")  # as many as it has
+    with pytest.raises(sqlite3.OperationalError, match="full") as caught:
+        connection.execute("INSERT INTO a VALUES (?)", ("x" * 100_000,))
+    assert not is_damage(caught.value)
+    assert is_transient(caught.value)
+
+
+def test_a_file_that_somebody_else_writes_is_no_damage_and_passes(connect: Connect) -> None:
+    upgrade(connect(), STEPS)
+    with transaction(connect()), pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+        connect().execute("INSERT INTO a VALUES (2)")
+    assert not is_damage(caught.value)
+    assert is_transient(caught.value)
+
+
+def test_a_file_is_moved_aside_with_what_was_not_written_into_it_yet(tmp_path: Path) -> None:
+    alive, file = SqliteFile(tmp_path / "alive.db", STEPS), SqliteFile(tmp_path / "file.db", STEPS)
+    alive.open().execute("INSERT INTO a VALUES (3)")
+    for suffix in ("", "-wal"):  # as a process that was killed leaves it
+        Path(f"{file.path}{suffix}").write_bytes(Path(f"{alive.path}{suffix}").read_bytes())
+    alive.close()
+    aside = file.move_aside()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive.db", aside.name, f"{aside.name}-wal"]
+    connection = sqlite3.connect(aside)
+    assert connection.execute("SELECT x FROM a").fetchall() == [(1,), (3,)]
+    connection.close()

@@ -30,6 +30,23 @@ class Authority:
     def pem(self) -> bytes:
         return self.ca.cert_pem.bytes()
 
+    def renewed(self, *, since: dt.datetime, until: dt.datetime) -> bytes:
+        """Return the CA's certificate with another validity; what it has signed stays signed."""
+        made = x509.load_pem_x509_certificate(self.pem)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(made.subject)
+            .issuer_name(made.issuer)
+            .public_key(made.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(since)
+            .not_valid_after(until)
+        )
+        for extension in made.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        signer: Any = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), None)
+        return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def leaf(self, *names: str, **validity: Any) -> trustme.LeafCert:
         """Issue a certificate; without a name for the peer name."""
         validity = {"not_before": today() - DAY, "not_after": today() + 365 * DAY} | validity
