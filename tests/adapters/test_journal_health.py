@@ -107,6 +107,7 @@ def put_back(path: Path) -> None:
     other.open()
     other.record(RECORD, [Change(5, 1.0, PROCESS, None)])
     other.close()
+    remove(path)
     beside.replace(path)
 
 
