@@ -17,6 +17,7 @@ from instance_manager.orphans.records import AgentInfo, SqliteRecords
 from tests.support.cli import ESCAPES, Result, executed, on_terminal, run
 from tests.support.daemon import Daemon, Watch, refusal, sleeper
 from tests.support.owner_files import replica, write
+from tests.support.patience import patience
 
 NOWHERE = "unix:///nonexistent/im.sock"
 
@@ -129,7 +130,7 @@ async def test_a_terminal_gets_a_table_on_which_nothing_is_cut_off(folder: Folde
     await folder.agent.create(orphan("a-volume-with-a-rather-long-name-r-1"))
     args = ("orphans", "list", "--records", str(folder.records))
     async with on_terminal(*args, columns=60) as (process, terminal):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             assert await process.wait() == 0
     assert "a-volume-with-a-rather-long-name-r-1" in ESCAPES.sub("", terminal.text).replace("\n", "")
 
