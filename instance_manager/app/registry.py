@@ -58,6 +58,10 @@ class Registry:
         """The number of free ports."""
         return self._pool.free_count
 
+    def __contains__(self, entry: SupervisedProcess) -> bool:
+        """Return whether an entry is here, listed or not."""
+        return entry.process.uuid in self._entries
+
     def entries(self) -> list[SupervisedProcess]:
         """Return every entry, listed or not."""
         return list(self._entries.values())

@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 GIVE_UP_DELAY = 5.0
 """Seconds after the grace period of a shutdown until processes that remain are given up."""
 
+_STOPPED_AT_ONCE = 16
+"""Processes asked to end in one round of the event loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -194,18 +197,25 @@ class Supervisor:
         grace = min(grace, self._actions.grace) if self._draining else grace
         self.close()
         self._actions.grace = grace
-        for entry in self.registry.entries():
-            self.handle(entry, StopRequested())
-            # Only the first wait depends on the grace period; a process that was killed is retried soon.
-            if entry.timer is not None and not entry.process.killed:
-                self._actions.start_timer(entry, grace)
-        if self.registry.entries():
+        if entries := self.registry.entries():
             self._ended.clear()
             self._give_up_in(grace + GIVE_UP_DELAY)
+            for number, entry in enumerate(entries, 1):
+                self._stop_within_grace(entry)
+                if number % _STOPPED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             await self._ended.wait()
         if self._give_up_timer is not None:
             self._give_up_timer.cancel()
         return self.remaining
+
+    def _stop_within_grace(self, entry: SupervisedProcess) -> None:
+        if entry not in self.registry:
+            return  # it has ended meanwhile
+        self.handle(entry, StopRequested())
+        # Only the first wait depends on the grace period; a process that was killed is retried soon.
+        if entry.timer is not None and not entry.process.killed:
+            self._actions.start_timer(entry, self._actions.grace)
 
     def force_shutdown(self) -> None:
         """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""

@@ -138,7 +138,7 @@ async def test_a_change_is_refused_before_it_is_made_if_its_answer_has_no_room(
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await unary(channel, RENAME, named("a"))
         assert served.service.renamed == []
-        assert [entry.code for entry in served.trail.entries()] == ["RESOURCE_EXHAUSTED"]
+        await until(lambda: [entry.code for entry in served.trail.entries()] == ["RESOURCE_EXHAUSTED"])
 
 
 async def test_messages_of_a_stream_are_given_back_when_they_are_sent_and_when_nobody_reads() -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,16 @@ async def test_a_daemon_that_is_used_wrongly_is_not_started_again(tmp_path: Path
         assert await guard.ended() == 2
         assert (await guard.logged("daemon ended"))["status"] == "code 2"
         assert len(guard.events("daemon started")) == 1
+
+
+async def test_an_address_in_use_is_tried_again_until_it_is_free(tmp_path: Path) -> None:
+    port = port_span()[1] - 30
+    options = ("--listen", f"127.0.0.1:{port}", "--logs-dir", f"{tmp_path}/logs", "--metrics-listen", "")
+    with socket.create_server(("127.0.0.1", port)) as other:
+        async with guarding(tmp_path / "state", "daemon", *options) as guard:
+            assert (await guard.logged("daemon died", 2))["status"] == "code 1"
+            (told, *_) = [line for line in guard.lines if line["event"] == "cannot start"]
+            assert f"127.0.0.1:{port} is in use" in told["reason"]
+            other.close()
+            await guard.seen(lambda: guard.served or None)
+            assert await guard.stop() == 0

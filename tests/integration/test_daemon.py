@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ SIX_PINGS = 65
 
 async def refused(*options: str) -> tuple[int, str]:
     """Start a daemon that must not start; return its exit status and why it did not."""
+    with tempfile.TemporaryDirectory() as folder:
+        return await _refused("--state-dir", f"{folder}/state", "--logs-dir", f"{folder}/logs", *options)
+
+
+async def _refused(*options: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *(str(BIN), "daemon", *options), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )

@@ -7,12 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Watch, shell
+from tests.support.daemon import Daemon, Watch, shell
 from tests.support.node import Node
 from tests.support.patience import patience
 
 GRACE = 2
 SCRIPT = "trap '' INT; (trap '' INT; setsid sleep 1000 &); sleep 1000 & while :; do sleep 1000; done"
+LONGEST_SILENCE = 0.2
+"""Seconds that the event loop may stand still."""
+
+
+async def longest_silence(daemon: Daemon) -> float:
+    """Ask over HTTP, which the event loop answers itself, until nothing listens; return the longest wait."""
+    longest = 0.0
+    while True:
+        begun = time.monotonic()
+        try:
+            await daemon.http("/healthz")
+        except (OSError, asyncio.IncompleteReadError):
+            return longest
+        longest = max(longest, time.monotonic() - begun)
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.timeout(300)
@@ -32,9 +47,12 @@ async def test_sigterm_ends_many_instances_whose_children_ignore_sigint(
         if adopted:
             await node.kill()
             await node.restart("--shutdown-grace", str(GRACE))
+        await node.daemon.http("/healthz")
         begun = time.monotonic()
+        heartbeat = asyncio.create_task(longest_silence(node.daemon))
         assert await node.daemon.stop(within=60) == 0
         assert time.monotonic() - begun < patience(GRACE + 5)
+        assert await heartbeat < patience(LONGEST_SILENCE)
     finally:
         left = await node.daemon.clean_up()
     assert left == []

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterat
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import structlog
 
-from instance_manager.adapters.process.proc import all_processes, children_of, read_stat
+from instance_manager.adapters.process.proc import UnreadableError, all_processes, children_of, read_stat
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +47,13 @@ class ListenerCheck:
         Returns:
             Empty if a process of the instance listens, or if that cannot be found out.
         """
+        try:
+            return await self._stranger(port, leader)
+        except UnreadableError as error:
+            log.debug("listener not checked", port=port, reason=str(error))
+            return ""
+
+    async def _stranger(self, port: int, leader: int) -> str:
         inodes = {f"socket:[{inode}]" for inode in _listening(port)}
         if not inodes:
             return ""
@@ -66,12 +72,18 @@ class ListenerCheck:
     def _was_left_behind(self, pid: int) -> bool:
         """Return whether the daemon or its guard has inherited a process, or one of its ancestors."""
         heirs = {os.getpid(), self._guard}
-        with suppress(psutil.Error):
-            line = [pid, *(each.pid for each in psutil.Process(pid).parents())]
-            for child, parent in itertools.pairwise(line):
-                if parent in heirs:
-                    return child not in heirs and child not in self._leaders()
+        for child, parent in itertools.pairwise(_ancestry(pid)):
+            if parent in heirs:
+                return child not in heirs and child not in self._leaders()
         return False
+
+
+def _ancestry(pid: int) -> Iterator[int]:
+    """Yield a process, its parent, and so on."""
+    while pid:
+        yield pid
+        stat = read_stat(pid)
+        pid = stat.parent if stat else 0
 
 
 async def _in_slices(pids: Iterable[int]) -> AsyncIterator[int]:
