@@ -18,6 +18,7 @@ from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec
 from instance_manager.platform.background import Background
 from tests.support.disks import tmpfs
+from tests.support.patience import patience
 
 PROCESS = Process(
     spec=ProcessSpec(name="a", binary="/bin/true"), uuid="u", state=State.RUNNING, body=Body.ALIVE
@@ -49,7 +50,7 @@ class CheckedJournal:
             self.recovered.set()
 
     async def well_again(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await self.recovered.wait()
         assert self._health == [False, True]
         assert self.journal.last_error == ""
@@ -160,7 +161,7 @@ async def test_a_state_directory_that_has_become_read_only_serves_until_it_can_b
     assert "cannot write" in following.journal.last_error
     following.journal.start_health_check(Background())
     subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)  # noqa: ASYNC221
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         await following.recovered.wait()
     following.journal.close()
     state.close()

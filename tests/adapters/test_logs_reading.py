@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.logs.lines import LONGEST, LineSplitter
 from instance_manager.core.errors import NotFoundError
+from tests.support.patience import patience
 from tests.support.processes import LagMeter, descriptors, open_logs
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ async def logs(tmp_path: Path) -> AsyncIterator[LogFiles]:
 
 
 async def read(logs: LogFiles, name: str, tail: int | None = None) -> list[str]:
-    async with asyncio.timeout(20), aclosing(logs.read(name, follow=False, tail=tail)) as lines:
+    async with asyncio.timeout(patience(20)), aclosing(logs.read(name, follow=False, tail=tail)) as lines:
         return [line async for line in lines]
 
 
@@ -48,12 +49,12 @@ class Follower:
 
     async def seen(self, line: str) -> None:
         """Wait for a line."""
-        async with asyncio.timeout(20), self._arrived:
+        async with asyncio.timeout(patience(20)), self._arrived:
             await self._arrived.wait_for(lambda: line in self.lines)
 
     async def ended(self) -> list[str]:
         """Wait until the stream has ended by itself; return all that came."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await self._task
         return self.lines
 
@@ -176,7 +177,7 @@ async def test_a_huge_tail_of_a_long_log_does_not_stall_the_event_loop(
     (tmp_path / "a.log").write_bytes(line * 500_000)
     with lag.measuring():
         assert len(await read(logs, "a", tail=499_999)) == 499_999
-    assert lag.longest < 0.1
+    assert lag.longest < patience(0.1)
 
 
 async def test_a_follower_gets_what_is_written_later_and_ends_when_the_last_process_has(
@@ -217,7 +218,7 @@ async def test_a_log_that_grows_while_it_is_read_comes_to_an_end_all_the_same(lo
     with logs.writer("a") as fd:
         os.write(fd, b"begun\nunfin")
         got = []
-        async with asyncio.timeout(20), aclosing(logs.read("a", follow=False, tail=None)) as lines:
+        async with asyncio.timeout(patience(20)), aclosing(logs.read("a", follow=False, tail=None)) as lines:
             async for line in lines:
                 got.append(line)
                 os.write(fd, b"ished\n" + b"x" * 65536 + b"\n")  # faster than it is read
@@ -258,7 +259,7 @@ async def test_a_reader_that_is_overtaken_by_a_cut_goes_on_with_whole_lines(logs
             for block in range(2, 30):
                 version = each.version
                 os.write(fd, b"".join(b"%099d\n" % (block * 1000 + number) for number in range(1000)))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(patience(20)):
                     await each.changed(version)
             logs.release("a")
             got += [line async for line in lines]

@@ -17,6 +17,7 @@ from instance_manager.adapters.logs import LogFiles, outputs, watcher
 from instance_manager.adapters.logs.log import LogFile
 from instance_manager.core.errors import NotFoundError, ResourceExhaustedError
 from tests.support.disks import tmpfs
+from tests.support.patience import patience
 from tests.support.processes import descriptors, open_logs
 
 MIB = 1 << 20
@@ -71,7 +72,7 @@ def watches() -> int:
 
 async def let_go(logs: LogFiles) -> None:
     """Wait until no log is in use any more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         for each in tuple(logs._logs.values()):
             while not each.ended:
                 await each.changed(each.version)
@@ -233,7 +234,7 @@ async def test_a_writer_that_failed_does_not_end_the_log_of_another_process_of_t
         logs.release("a")
         lines = logs.read("a", follow=True, tail=None)
         os.write(fd, b"still followed\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await anext(lines) == "still followed"
             logs.release("a")
             assert [line async for line in lines] == []
@@ -256,10 +257,10 @@ async def test_a_log_that_is_taken_away_by_hand_is_still_bounded_and_read(
         assert await anext(lines) == "before"
         for _ in range(30):
             os.write(fd, (b"x" * 99 + b"\n") * 1000)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 for _ in range(900):
                     await anext(lines)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while os.fstat(fd).st_size > MIB:
                 await logs._logs["a"].changed(logs._logs["a"].version)
         if how == "replaced":
@@ -281,13 +282,13 @@ async def test_the_next_process_gets_a_new_log_while_the_last_one_still_writes_o
         assert await anext(follower) == "old"
         with logs.writer("a") as new:
             os.write(new, b"new\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 assert [line async for line in follower] == []
             lines = logs.read("a", follow=True, tail=None)
             assert await anext(lines) == "new"
             logs.release("a")
             os.write(new, b"more\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 assert await anext(lines) == "more"
             logs.release("a")
             assert [line async for line in lines] == []
@@ -317,14 +318,14 @@ async def test_many_processes_leave_no_watch_and_no_descriptor_behind(logs: LogF
 async def test_a_log_at_rest_is_watched_and_one_that_ends_is_not(logs: LogFiles) -> None:
     with logs.writer("a") as fd:
         watched = watching(logs)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await watched.wait()
         assert watches() == 1
         assert logs._dirty.keys() == set()  # nothing is done until it is written
         each = logs._logs["a"]
         version = each.version
         os.write(fd, b"line\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await each.changed(version)
         logs.release("a")
     await let_go(logs)
@@ -347,12 +348,12 @@ async def test_without_inotify_logs_are_followed_and_bounded_all_the_same(
         monkeypatch.setattr(watcher.Watcher, "watch", fail)
     async with open_logs(tmp_path, max_size=MIB) as logs:
         with logs.writer("a") as fd:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 await failed.wait()
             each = logs._logs["a"]
             for _ in range(3):
                 os.write(fd, (b"x" * 99 + b"\n") * 8000)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(patience(20)):
                     while os.fstat(fd).st_size > MIB * 3 // 4:
                         await each.changed(each.version)
             logs.release("a")
@@ -369,7 +370,7 @@ async def test_an_overflow_of_inotify_loses_no_file(logs: LogFiles, monkeypatch:
 
     with logs.writer("a") as fd:
         watched = watching(logs)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await watched.wait()
         each = logs._logs["a"]
         logs._watcher._inotify.rm_watch(logs._watcher._watches[each])  # type: ignore[union-attr]
@@ -379,7 +380,7 @@ async def test_an_overflow_of_inotify_loses_no_file(logs: LogFiles, monkeypatch:
             events = iter([Overflow(), None])
             patch.setattr(Inotify, "sync_get", lambda _: next(events))
             logs._watcher._read()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await each.changed(version)
         logs.release("a")
 
@@ -393,7 +394,7 @@ async def test_a_process_is_followed_though_another_of_its_name_has_no_log(tmp_p
             with logs.writer("a") as fd:
                 os.write(fd, b"one\n")
                 lines = logs.read("a", follow=True, tail=None)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(patience(20)):
                     assert await anext(lines) == "one"
                     os.write(fd, b"two\n")
                     assert await anext(lines) == "two"

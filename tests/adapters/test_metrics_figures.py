@@ -18,6 +18,7 @@ from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
 from instance_manager.platform.background import Background
+from tests.support.patience import patience
 
 NEW = Process(spec=ProcessSpec(name="r", binary="/bin/r"), uuid="u")
 ALIVE = replace(NEW, identity=Identity(1, 1), body=Body.ALIVE)
@@ -175,7 +176,7 @@ def _cost(method: MethodMetrics) -> float:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while not condition():  # noqa: ASYNC110 - the loop itself is what is looked at
             await asyncio.sleep(0.01)
 

@@ -35,6 +35,7 @@ from tests.support.fakes import (
     FakeReadiness,
     FakeSpawner,
 )
+from tests.support.patience import patience
 from tests.support.processes import descriptors
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -63,7 +64,7 @@ def open_sockets() -> int:
 
 async def sockets(count: int) -> None:
     """Wait until so many sockets are open; nothing tells when one is closed."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while open_sockets() != count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -73,7 +74,7 @@ async def ask(address: Address, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(request)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             return await reader.read()
     finally:
         writer.close()
@@ -94,7 +95,7 @@ async def test_a_page_is_served_with_its_type_and_length_and_without_query(addre
 
 async def test_a_client_of_the_standard_library_understands_it(address: Address) -> None:
     def fetch() -> bytes:
-        with urllib.request.urlopen(f"http://{address}/page", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{address}/page", timeout=patience(20)) as answer:
             return bytes(answer.read())
 
     assert await asyncio.to_thread(fetch) == b"/page"
@@ -137,7 +138,7 @@ async def test_one_who_says_too_little_or_reads_nothing_is_cut_off(
 ) -> None:
     monkeypatch.setattr(server, "_TIMEOUT", 0.2)
     before = open_sockets()
-    with socket.create_connection((address.host, address.port), timeout=20) as caller:
+    with socket.create_connection((address.host, address.port), timeout=patience(20)) as caller:
         caller.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(caller, request_)
@@ -158,13 +159,13 @@ async def test_when_there_are_more_callers_than_room_the_oldest_is_hung_up_on_an
             await loop.sock_connect(caller, (address.host, address.port))
             await loop.sock_sendall(caller, b"GET /page HTTP/1.1\r\n")
             callers.append(caller)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
             with suppress(ConnectionError):  # another way to notice it
                 assert await loop.sock_recv(callers[0], 1) == b""
         for caller in callers[1:]:
             await loop.sock_sendall(caller, b"\r\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 assert status(await loop.sock_recv(caller, 65536)) == 200
     assert status(await ask(address, b"GET / HTTP/1.1\r\n\r\n")) == 200
 

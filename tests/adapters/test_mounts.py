@@ -17,6 +17,7 @@ from instance_manager.adapters import mounts
 from instance_manager.adapters.mounts import MountWatcher, read_only_volumes
 from instance_manager.core.conditions import volume_key
 from instance_manager.platform.background import Background
+from tests.support.patience import patience
 from tests.support.processes import LagMeter, descriptors
 
 KEY, OTHER = volume_key("vol"), volume_key("other")
@@ -98,7 +99,7 @@ class Seen:
         self._told.set()
 
     async def until(self, *, read_only: bool) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while self.read_only[-1:] != [read_only]:
                 self._told.clear()
                 await self._told.wait()
@@ -135,7 +136,7 @@ async def test_an_error_of_whoever_is_told_ends_nothing(
     watcher = MountWatcher(on_change, background, path)
     watcher.open()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await told.get() == {KEY}
             path.write_text(line())
             assert await told.get() == frozenset()
@@ -302,4 +303,4 @@ async def test_thousands_of_mounts_do_not_stall_the_event_loop(tmp_path: Path, l
     with lag.measuring():
         async with watching(KEY, path) as seen:
             assert seen.read_only == [False]
-    assert lag.longest < 0.1
+    assert lag.longest < patience(0.1)

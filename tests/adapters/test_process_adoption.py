@@ -29,6 +29,7 @@ from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.guard import proc as guard_proc
 from instance_manager.platform import contract
+from tests.support.patience import patience
 from tests.support.processes import descriptors, lives
 
 Carry = Callable[..., tuple[int, str]]
@@ -91,7 +92,7 @@ async def ended(pid: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(pidfd, readable.set)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await readable.wait()
     finally:
         loop.remove_reader(pidfd)
@@ -122,7 +123,7 @@ async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_w
     told: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     assert adopter.adopt(Identity(pid, ticks(pid)), identity, told.set_result, never) is not None
     (tmp_path / f"{pid}.{ticks(pid)}").write_text("signal SIGKILL\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         assert await told == ExitStatus(signal="SIGKILL")
 
 
@@ -149,7 +150,7 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     leftover_descendants = adopter.leftover_descendants(Identity(foreign, 1), identity)
     killing = asyncio.create_task(leftover_descendants.end_tree())
     await ended(left)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         assert await killing is None
     assert lives(foreign)
 
@@ -216,7 +217,7 @@ async def test_a_process_that_cannot_be_looked_at_is_neither_gone_nor_signalled_
     child = adopter.adopt(known, identity, exits.put_nowait, doubts.put_nowait)
     assert child is not None
     child.signal("SIGTERM", session=False)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         assert str(shortage.strerror) in await doubts.get()
         assert str(shortage.strerror) in child.describe()
         assert exits.empty()
@@ -237,9 +238,9 @@ async def test_a_process_that_could_not_be_looked_at_and_had_ended_is_reported_t
     with monkeypatch.context() as patch:
         patch.setattr(os, "pidfd_open", raising(SHORTAGES["no descriptor"]))
         assert adopter.adopt(known, identity, told.put_nowait, told.put_nowait) is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             assert "Too many open files" in str(await told.get())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         assert [await told.get(), await told.get()] == ["", UNKNOWN_EXIT]
     adopter.close()
     assert lives(pid), "it is another one"

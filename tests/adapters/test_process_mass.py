@@ -14,13 +14,14 @@ from instance_manager.adapters.process import OsProcessAdopter, proc
 from instance_manager.app.interfaces import Child
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
+from tests.support.patience import patience
 from tests.support.processes import LagMeter, Workshop, lives
 
 Sized = Callable[[int, int], int]
 
 STUBBORN = "trap '' INT; (trap '' INT; setsid sleep 1000 &); sleep 1000 & echo $$; exec sleep 1000"
 """A process that ignores SIGINT, as do its children, one of which has left the session."""
-LONGEST_STALL = 0.2
+LONGEST_STALL = patience(0.2)
 """Seconds that the event loop may stand still."""
 
 EARLIER_DAEMON = f"""
@@ -52,7 +53,7 @@ class Ending:
         self.child.signal("SIGINT", session=False)
         await asyncio.sleep(0)
         self.child.signal("SIGKILL", session=True)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             await self.exited.wait()
             while await self.child.end_tree() is not None:
                 pass
@@ -100,7 +101,7 @@ async def test_many_spawned_processes_end_at_once_with_all_they_started(
     started = [workshop.shell(STUBBORN) for _ in range(sized(100, 500))]
     for _ in started:
         await workshop.output.line()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         # One in the middle of its execve shows no environment; nothing tells when it does.
         while len(workshop.marked()) != 3 * len(started):  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -168,6 +169,6 @@ async def test_a_fork_bomb_that_leaves_its_session_is_ended(workshop: Workshop) 
     started = workshop.spawn(sys.executable, "-I", "-S", "-c", script)
     assert await workshop.output.line() == "begun"
     await started.exited()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         assert await started.child.end_tree() is None
     assert workshop.marked() == []

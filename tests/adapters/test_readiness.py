@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from instance_manager.adapters import readiness
 from instance_manager.adapters.readiness import HealthProbe
 from tests.support.daemon import BIN
+from tests.support.patience import patience
 from tests.support.processes import descriptors
 
 HOST = "127.0.0.1"
@@ -106,17 +107,17 @@ async def test_an_instance_that_serves_is_ready_at_once(port: Port, stub: StartS
     process = stub(port)
     await logged(process, "listening")
     begun = time.monotonic()
-    assert await HealthProbe().wait(port.number, 20) is None
-    assert time.monotonic() - begun < 5
+    assert await HealthProbe().wait(port.number, patience(20)) is None
+    assert time.monotonic() - begun < patience(5)
 
 
 async def test_an_instance_that_serves_later_is_ready_soon_after(port: Port, stub: StartStub) -> None:
     process = stub(port, "--ready-after", "0.5")
-    ready = asyncio.create_task(HealthProbe().wait(port.number, 20))
+    ready = asyncio.create_task(HealthProbe().wait(port.number, patience(20)))
     await logged(process, "listening")
     begun = time.monotonic()
     assert await ready is None
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < patience(5)
 
 
 async def test_an_instance_that_never_listens_is_told_so_when_the_time_is_over(
@@ -126,7 +127,7 @@ async def test_an_instance_that_never_listens_is_told_so_when_the_time_is_over(
     await logged(process, "never listens")
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.3)
-    assert 0.29 <= time.monotonic() - begun < 15
+    assert 0.29 <= time.monotonic() - begun < patience(15)
     assert missing == f"not ready within 0.3 s: nothing listens on localhost:{port.number}"
 
 
@@ -145,7 +146,7 @@ async def test_a_listener_that_answers_nothing_is_told_even_after_calls_have_tim
     port.listen()
     begun = time.monotonic()
     missing = await HealthProbe().wait(port.number, 0.5)
-    assert 0.49 <= time.monotonic() - begun < 15
+    assert 0.49 <= time.monotonic() - begun < patience(15)
     assert missing == (
         f"not ready within 0.5 s: localhost:{port.number} accepts connections but answers no health check"
     )
@@ -172,8 +173,8 @@ async def test_an_instance_that_says_so_later_is_ready_then(port: Port) -> None:
 
     servicer.Check = tell  # type: ignore[method-assign]
     async with server(port, servicer):
-        ready = asyncio.create_task(HealthProbe().wait(port.number, 20))
-        async with asyncio.timeout(20):
+        ready = asyncio.create_task(HealthProbe().wait(port.number, patience(20)))
+        async with asyncio.timeout(patience(20)):
             await asked.wait()
         await servicer.set("", Serving.SERVING)
         assert await ready is None
@@ -218,8 +219,8 @@ async def test_an_odd_answer_means_not_yet_and_is_told_when_the_time_is_over(por
 
 async def test_an_instance_that_answers_oddly_at_first_is_ready_later(port: Port) -> None:
     serving = Serving(status=Serving.SERVING).SerializeToString()
-    async with answering(port, UNKNOWN_STATUS, b"\xff garbage", serving), asyncio.timeout(20):
-        assert await HealthProbe().wait(port.number, 20) is None
+    async with answering(port, UNKNOWN_STATUS, b"\xff garbage", serving), asyncio.timeout(patience(20)):
+        assert await HealthProbe().wait(port.number, patience(20)) is None
 
 
 async def test_an_error_that_nobody_foresaw_means_not_yet(
@@ -236,7 +237,7 @@ async def test_an_error_that_nobody_foresaw_means_not_yet(
     monkeypatch.setattr(readiness, "_accepts", failing)
     process = stub(port)
     await logged(process, "listening")
-    assert await HealthProbe().wait(port.number, 20) is None
+    assert await HealthProbe().wait(port.number, patience(20)) is None
     monkeypatch.setattr(readiness, "_accepts", None)
     missing = await HealthProbe().wait(port.number, 0.1)
     assert missing is not None
@@ -250,7 +251,7 @@ async def test_an_instance_that_listens_on_ipv6_only_is_found(stub: StartStub) -
         pytest.skip(f"there is no IPv6 here: {error}")
     process = stub(port)
     await logged(process, "listening")
-    assert await HealthProbe().wait(port.number, 20) is None
+    assert await HealthProbe().wait(port.number, patience(20)) is None
     port.close()
 
 
@@ -293,13 +294,13 @@ async def test_a_probe_that_is_called_off_leaves_no_task_and_no_descriptor(
             return await accepts(family, host, number)
 
         monkeypatch.setattr(readiness, "_accepts", tell)
-        probe = asyncio.create_task(HealthProbe().wait(port.number, 20))
-        async with asyncio.timeout(20):
+        probe = asyncio.create_task(HealthProbe().wait(port.number, patience(20)))
+        async with asyncio.timeout(patience(20)):
             await tried.wait()
     else:
         listener = port.listen()
-        probe = asyncio.create_task(HealthProbe().wait(port.number, 20))
-        async with asyncio.timeout(20):
+        probe = asyncio.create_task(HealthProbe().wait(port.number, patience(20)))
+        async with asyncio.timeout(patience(20)):
             while True:  # it knocks first
                 called, _ = await loop.sock_accept(listener)
                 stack.callback(called.close)
@@ -309,12 +310,12 @@ async def test_a_probe_that_is_called_off_leaves_no_task_and_no_descriptor(
     with pytest.raises(asyncio.CancelledError):
         await probe
     if phase == "asking":
-        async with asyncio.timeout(5):  # gRPC hangs up when it has waited for an answer, not before
+        async with asyncio.timeout(patience(5)):  # gRPC hangs up when it has waited for an answer, not before
             while await loop.sock_recv(called, 65536):
                 pass
     stack.close()
     assert asyncio.all_tasks() == tasks
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while not sockets() <= before:  # noqa: ASYNC110 - a thread of gRPC closes what it has hung up
             await asyncio.sleep(0.01)
 
@@ -333,4 +334,4 @@ async def test_many_probes_of_ports_where_nothing_listens_cost_little() -> None:
     for port in ports:
         port.close()
     assert all(each is not None and "nothing listens" in each for each in missing)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < wall / 2
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < patience(wall / 2)

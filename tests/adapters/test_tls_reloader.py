@@ -14,6 +14,7 @@ from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.core.certificates import PEER_NAME, CertificateError
 from instance_manager.platform.background import Background
 from tests.support.certificates import DAY, Authority, expired, fill, not_yet_valid, today
+from tests.support.patience import patience
 
 OURS = Authority()
 
@@ -158,7 +159,7 @@ async def test_it_looks_by_itself_and_reports_when_that_changes_whether_all_is_w
     monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
     reports: asyncio.Queue[bool] = asyncio.Queue()
     kept.reloader.follow(reports.put_nowait, Background())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         assert await reports.get() is True
         (kept.folder / "ca.crt").write_bytes(b"")
         assert await reports.get() is False
@@ -175,7 +176,7 @@ async def test_a_renewed_certificate_that_no_library_expects_ends_nothing(
     background = Background()
     reports: asyncio.Queue[bool] = asyncio.Queue()
     kept.reloader.follow(reports.put_nowait, background)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         assert await reports.get() is True
         with monkeypatch.context() as patch:
             if error is not None:

@@ -22,6 +22,7 @@ from instance_manager.core.spec import MAX_COMMAND_BYTES, ProcessSpec
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
 from tests.support.http2 import Http2Client
+from tests.support.patience import patience
 from tests.support.small_service import SmallService
 from tests.support.world import World
 
@@ -63,14 +64,14 @@ async def serving(**options: Any) -> AsyncIterator[Served]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that gRPC does in threads of its own."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def unary(channel: grpc.aio.Channel, path: str, request: bytes = b"") -> Any:
     call: Any = channel.unary_unary(path)
-    return await call(request, timeout=30)
+    return await call(request, timeout=patience(30))
 
 
 def named(name: str) -> bytes:
@@ -171,7 +172,7 @@ async def test_requests_that_are_half_sent_make_room_for_one_that_is_whole(
             await until(lambda: len(served.chain._arrivals) == 2)
             await unary(channel, RENAME, named("whole"))
             assert served.service.renamed == ["whole"]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(patience(30)):
                 while len(slow.codes) < len(streams):
                     await asyncio.to_thread(slow.receive)
             assert slow.codes == dict.fromkeys(streams, str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]))
@@ -198,7 +199,7 @@ async def test_a_call_without_a_request_is_refused() -> None:
                 yield each
 
         with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
-            await call(nothing(), timeout=30)
+            await call(nothing(), timeout=patience(30))
 
 
 def test_the_largest_request_of_a_longhorn_manager_fits_ten_times_over() -> None:

@@ -16,6 +16,7 @@ import grpc.aio
 import pytest
 
 from instance_manager.api.caller import UNKNOWN, Callers, unix_peers
+from tests.support.patience import patience
 
 CALL_FROM_ANOTHER_PROCESS = """
 import sys, grpc
@@ -48,7 +49,7 @@ class Server:
     async def asked_by_us(self, target: str) -> str:
         async with grpc.aio.insecure_channel(target) as channel:
             call: Any = channel.unary_unary("/S/Who")
-            answer: bytes = await call(b"", timeout=20)
+            answer: bytes = await call(b"", timeout=patience(20))
             return answer.decode()
 
 
@@ -73,7 +74,7 @@ async def test_over_a_unix_socket_it_is_the_process_the_kernel_names(server: Ser
     assert other.stdin is not None
     assert other.stdout is not None
     try:
-        told = (await asyncio.wait_for(other.stdout.readline(), 30)).decode().strip()
+        told = (await asyncio.wait_for(other.stdout.readline(), patience(30))).decode().strip()
         assert told == f"unix socket, pid {other.pid} uid {os.getuid()} gid {os.getgid()}"
         # With two of them connected it cannot be told which; both are named and neither is blamed alone.
         both = await server.asked_by_us(f"unix:{server.path}")
@@ -81,7 +82,7 @@ async def test_over_a_unix_socket_it_is_the_process_the_kernel_names(server: Ser
         assert f" or pid {os.getpid()} " in both or f"pid {os.getpid()} uid" in both
     finally:
         other.stdin.close()
-        assert await asyncio.wait_for(other.wait(), 30) == 0
+        assert await asyncio.wait_for(other.wait(), patience(30)) == 0
 
 
 async def test_without_a_connection_the_process_is_unknown(server: Server) -> None:
@@ -103,10 +104,10 @@ async def test_without_a_connection_the_process_is_unknown(server: Server) -> No
 async def test_looking_at_the_connections_closes_none(server: Server) -> None:
     async with grpc.aio.insecure_channel(f"unix:{server.path}") as channel:
         call: Any = channel.unary_unary("/S/Who")
-        first = await call(b"", timeout=20)
+        first = await call(b"", timeout=patience(20))
         for _ in range(50):
             assert [peer.pid for peer in unix_peers()] == [os.getpid()]
-        assert await call(b"", timeout=20) == first
+        assert await call(b"", timeout=patience(20)) == first
 
 
 def test_without_a_descriptor_to_look_with_the_caller_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

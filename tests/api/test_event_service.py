@@ -18,6 +18,7 @@ from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.api.test_process_service import Served
 from tests.app.test_events import tell
 from tests.support.daemon import sleeper
+from tests.support.patience import patience
 
 BACKLOG = 200
 
@@ -96,7 +97,7 @@ class SlowPast:
 async def test_what_happens_while_the_past_is_fetched_is_told_once(tmp_path: Path) -> None:
     past = SlowPast()
     served = Served(tmp_path, BACKLOG, past)
-    async with served.serving() as client, asyncio.timeout(30):
+    async with served.serving() as client, asyncio.timeout(patience(30)):
         watching = client._watch_events(pb.WatchRequest(since_revision=0), False)
         told = aiter(watching)
         first = asyncio.ensure_future(anext(told))

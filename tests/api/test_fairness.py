@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, MAX_QUEUED_CALLS, FairScheduler
 from instance_manager.core.errors import ResourceExhaustedError
+from tests.support.patience import patience
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 
 
 async def rounds(number: int) -> None:

@@ -20,6 +20,7 @@ from instance_manager.api.service import Service, rpc
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.addresses import parse_address
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.support.patience import patience
 from tests.support.small_service import SmallService
 
 
@@ -176,7 +177,7 @@ async def test_a_service_that_is_added_has_metrics_audit_and_error_mapping(tmp_p
     async def call(method: str, request: bytes) -> tuple[str, str]:
         unary: Any = channel.unary_unary(f"/tests.Small/{method}")
         try:
-            await unary(request, timeout=20)
+            await unary(request, timeout=patience(20))
         except grpc.aio.AioRpcError as error:
             return error.code().name, error.details() or ""
         return "OK", ""

@@ -13,6 +13,7 @@ import pytest
 from instance_manager.api.interceptors.arrivals import Arrivals
 from instance_manager.api.interceptors.foreign import guard
 from instance_manager.platform.loopback import is_loopback
+from tests.support.patience import patience
 
 PATH = "/S/M"
 
@@ -80,7 +81,7 @@ class Server:
             async with grpc.aio.insecure_channel(self.target) as channel:
                 given = aiter(requests) if hasattr(requests, "__aiter__") else iter(requests)
                 given = given if self.kind.startswith("stream") else b"ab"
-                call = getattr(channel, self.kind)(PATH)(given, timeout=20)
+                call = getattr(channel, self.kind)(PATH)(given, timeout=patience(20))
                 if self.kind.endswith("unary"):
                     return [await call]
                 return [answer async for answer in call]

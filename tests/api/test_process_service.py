@@ -30,6 +30,7 @@ from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.app.test_events import tell
 from tests.support.daemon import sleeper
 from tests.support.fakes import FakeClock, FakeJournal, FakeLogs, FakeReadiness, FakeSpawner
+from tests.support.patience import patience
 
 
 class RecordedMethod:
@@ -198,14 +199,14 @@ async def test_a_watcher_whose_write_never_ends_is_taken_out_of_it() -> None:
                 await context.write(change)
 
     task = asyncio.create_task(watch())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         await context.accepted.wait()
         tell(events, process)
         await context.writing.wait()
     for _ in range(3):
         tell(events, process)
     # Not by a timeout, whose end would take it out of the write as well.
-    ended, _ = await asyncio.wait([task], timeout=30)
+    ended, _ = await asyncio.wait([task], timeout=patience(30))
     assert ended
     with pytest.raises(grpc.aio.AbortError):
         await task
@@ -221,7 +222,7 @@ async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscr
             streams = [await client.process_watch().accepted() for _ in range(10)]
             for stream in streams:
                 stream.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while served.events.subscribers or len(asyncio.all_tasks()) > before:
                 await client.health()
 
@@ -242,7 +243,7 @@ async def test_the_list_shows_every_change_although_it_is_kept_serialized(served
 
 
 async def until_gone(client: Client, name: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         while name in await client.process_list():
             pass
 
@@ -283,7 +284,7 @@ async def test_how_each_call_begins_and_ends_is_told(served: Served) -> None:
 
 async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(served: Served) -> None:
     watch = served.calls.methods["ProcessWatch"]
-    async with served.serving() as client, asyncio.timeout(20):
+    async with served.serving() as client, asyncio.timeout(patience(20)):
         stream = client.process_watch()
         await stream.accepted()
         assert (watch.started_calls, watch.codes) == (1, [])
@@ -300,7 +301,7 @@ async def test_a_watch_is_under_way_until_its_caller_goes_away_or_it_is_cut_off(
 
 async def test_a_watch_that_is_cut_off_ends_with_the_code_its_caller_is_told(served: Served) -> None:
     watch = served.calls.methods["ProcessWatch"]
-    async with served.serving() as client, asyncio.timeout(20):
+    async with served.serving() as client, asyncio.timeout(patience(20)):
         stream = client.process_watch()
         await stream.accepted()
         process = served.supervisor.create(process_spec_from_wire(pb.ProcessCreateRequest(spec=sleeper("a"))))

@@ -15,11 +15,14 @@ from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.addresses import Address
+from tests.support.patience import patience
 from tests.support.proxy import proxied
 from tests.support.small_service import SmallService
 
 Started = Callable[..., Any]
 FOLLOW = "/tests.Small/Follow"
+THREE_PINGS = 35
+"""Seconds."""
 
 
 @asynccontextmanager
@@ -53,7 +56,7 @@ async def test_a_watcher_that_no_longer_answers_frees_its_slot(monkeypatch: pyte
         proxied(port) as proxy,
         channel(proxy.port) as silent,
         channel(port) as other,
-        asyncio.timeout(30),
+        asyncio.timeout(patience(30)),
     ):
         stream = followed(silent)
         await stream.read()
@@ -106,7 +109,7 @@ async def test_a_client_may_ping_every_ten_seconds(streaming: bool) -> None:
         state = connection.get_state()
         assert state is grpc.ChannelConnectivity.READY
         try:
-            async with asyncio.timeout(35):
+            async with asyncio.timeout(THREE_PINGS):
                 while True:
                     await connection.wait_for_state_change(state)
                     state = connection.get_state()

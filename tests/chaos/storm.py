@@ -25,6 +25,7 @@ import grpc.aio
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import BIN, Daemon, marked, port_span, stub
+from tests.support.patience import patience
 
 LIST_WITHIN = 5.0
 """Seconds from the kill to a complete list."""
@@ -88,7 +89,7 @@ class Guarded(Daemon):
 
         A process shows no environment in the middle of its execve.
         """
-        async with self.client() as client, asyncio.timeout(within):
+        async with self.client() as client, asyncio.timeout(patience(within)):
             while True:
                 pids = {environment(pid).get("INSTANCE_MANAGER_NAME", ""): pid for pid in self.instances()}
                 if pids.keys() >= names:
@@ -212,7 +213,7 @@ class Storm:
 
     async def _compare_all(self, client: Client) -> None:
         """Wait until what lives is exactly what is listed as living; whatever differs for long is lost."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patience(15)
         while True:
             listed = await client.process_list()
             leaders = self._leaders()
@@ -233,7 +234,7 @@ class Storm:
                 # One whose deletion was under way may be gone by now.
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await client.process_delete(name)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(patience(30)):
                 while await client.process_list():
                     pass
 
@@ -255,7 +256,7 @@ def environment(pid: int) -> dict[str, str]:
 
 async def running(client: Client, names: list[str]) -> None:
     """Wait until all of them run."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(patience(120)):
         while True:
             listed = await client.process_list()
             if all(listed[name].status.state == "running" for name in names):
@@ -264,7 +265,7 @@ async def running(client: Client, names: list[str]) -> None:
 
 async def wait_for(condition: Callable[[], bool], work: list[asyncio.Task[None]]) -> None:
     """Wait until the workers have got so far."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         while not condition():
             done, _ = await asyncio.wait(work, timeout=0.01)
             for task in done:

@@ -10,6 +10,7 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import BIN, Watch, shell
+from tests.support.patience import patience
 
 CLOSED = [(0,), (1,), (2,), (0, 1, 2)]
 
@@ -34,7 +35,7 @@ async def test_commands_end_as_always(arguments: list[str], closed: Sequence[int
     wanted = await start(["--url", url, *arguments], [])
     expected = await wanted.communicate()
     process = await start(["--url", url, *arguments], closed)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         said = await process.communicate()
     assert process.returncode == wanted.returncode
     assert b"Traceback" not in b"".join(said)
@@ -53,13 +54,13 @@ async def test_a_daemon_serves_logs_and_ends(
     command = (*guard[:1], *(folders[2:] if guard else ()), *guard[1:], "daemon", *options)
     process = await start(command, closed)
     try:
-        async with asyncio.timeout(60), grpc.aio.insecure_channel(url, QUICKLY) as channel:
+        async with asyncio.timeout(patience(60)), grpc.aio.insecure_channel(url, QUICKLY) as channel:
             await channel.channel_ready()
         async with Client(url) as client, Watch(client) as watch:
             await client.process_create(shell("r1", "ls -l /proc/self/fd; exec sleep 1000"))
             await watch.state("r1", "running")
             text = ""
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patience(60)):
                 async for line in client.process_log("r1", follow=True):
                     text += line
                     if " 2 -> " in line:
@@ -67,7 +68,7 @@ async def test_a_daemon_serves_logs_and_ends(
         assert " 0 -> /dev/null" in text
         assert text.count(f"-> {tmp_path}/logs/r1.log") == 2
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             out, err = await process.communicate()
         assert process.returncode == 0
         assert (b"r1" in out) == (1 not in closed)

@@ -31,8 +31,8 @@ async def test_without_a_daemon_it_says_so_and_exits_with_1(daemon: Daemon) -> N
     assert "→" in result.out
 
 
-async def test_a_wrong_port_range_is_wrong_usage() -> None:
-    result = await run("doctor", "--port-range", "x")
+async def test_a_wrong_port_range_is_wrong_usage(tmp_path: Path) -> None:
+    result = await run("doctor", "--state-dir", str(tmp_path), "--port-range", "x")
     assert result.code == 2
     assert "10000-30000" in result.err
 

@@ -20,6 +20,7 @@ from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_events import FakeEvents
 from tests.support.node import Node
+from tests.support.patience import patience
 
 __all__ = ["node"]
 
@@ -100,7 +101,7 @@ async def test_a_watch_goes_on_where_it_was_when_the_daemon_was_killed(node: Nod
         async with node.client() as client, Watch(client) as seen:
             await client.process_delete("r1")
             await seen.state("r1", "deleted")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             lines = [json.loads(await watch.stdout.readline()) for _ in range(5)]
         assert [line["revision"] for line in lines] == ["1", "2", "3", "4", "5"]
         assert lines[-1]["deleted"]
@@ -169,7 +170,7 @@ async def test_changes_that_are_lost_are_told_beside_those_that_are_not(
         assert watch.stdout is not None
         assert watch.stderr is not None
         events.happen("r1", "starting")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert json.loads(await watch.stdout.readline())["revision"] == "1"
             await events.watched.acquire()
             events.bookmark()

@@ -16,6 +16,7 @@ from instance_manager.cli.exit_codes import MEANINGS, ExitCode, of_status
 from tests.support.cli import on_terminal, run
 from tests.support.daemon import Daemon, Watch, sleeper
 from tests.support.fake_daemon import fake_daemon
+from tests.support.patience import patience
 
 CREATE = ("process", "create", "--binary", "/bin/sleep", "--name")
 
@@ -94,7 +95,7 @@ async def test_a_daemon_out_of_reach_is_told_in_one_line_and_soon(tmp_path: Path
             silent: "timed out",
             f"unix://{tmp_path}/none": "no such file or directory",
         }
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(patience(15)):
             results = await asyncio.gather(*(run("--url", url, "process", "list") for url in urls))
     for result, (url, reason) in zip(results, urls.items(), strict=True):
         assert (result.code, result.out) == (5, "")
@@ -126,7 +127,7 @@ async def test_a_connection_that_is_lost_is_a_daemon_out_of_reach(daemon: Daemon
     async with on_terminal("--url", daemon.url, "process", "watch") as (process, terminal):
         await terminal.shows("Watching")
         await daemon.stop(signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await process.wait() == 5
         await terminal.shows("\nError: cannot reach the instance manager at .*\n$")
 
@@ -175,6 +176,6 @@ async def test_a_full_disk_is_exit_code_1() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     async with on_terminal("version", "--client", stdout=full) as (process, terminal):
         os.close(full)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await process.wait() == 1
         await terminal.shows("^Error: cannot write the output: No space left on device\n$")

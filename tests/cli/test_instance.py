@@ -16,6 +16,7 @@ from tests.support.cli import Result, ok, on_terminal, run, started
 from tests.support.daemon import Daemon, Watch
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_instances import FakeInstances, instance
+from tests.support.patience import patience
 
 CREATE = ("instance", "create", "--type", "replica", "--binary", "/bin/sleep", "--name")
 CREATE_V2 = ("create", "--name", "r1", "--type", "replica", "--data-engine", "v2")
@@ -88,7 +89,7 @@ async def test_replace_and_log_are_those_of_processes(daemon: Daemon) -> None:
     await ok(daemon, "process", "wait", "r1", "--for", "running")
     async with started("--url", daemon.url, "instance", "log", "r1", "-f", "--tail", "1") as log:
         assert log.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await log.stdout.readline() in {b"one\n", b"two\n"}
     replace = ("instance", "replace", "--name", "r1", "--type", "replica", "--binary", "/usr/bin/env")
     replaced = (await ok(daemon, *replace, "--", "sleep", "1000")).json
@@ -111,7 +112,7 @@ async def test_a_watch_in_a_pipe_is_json_and_ends_with_the_daemon(daemon: Daemon
         await terminal.shows("Watching")
         await client.instance_create(spec("r1", "replica"))
         assert watch.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             change = json.loads(await watch.stdout.readline())
             assert (change["spec"]["name"], change["deleted"]) == ("r1", False)
             await daemon.stop()

@@ -24,6 +24,7 @@ from instance_manager.guard.options import parse as parse_guard
 from instance_manager.platform import logging, signals
 from instance_manager.stub.options import parse as parse_stub
 from tests.support.daemon import BIN
+from tests.support.patience import patience
 
 WORDS = """
 - -- -1 0 1 1e309 nan inf -inf 0x10 1_0 ٣ ½ ² é 🦆 %s {} '"`$( / . .. ~ : :: [::] [::1]:0 [::1 host: :99999
@@ -75,11 +76,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # fmt: skip
     try:
         with grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 100)]) as channel:
-            grpc.channel_ready_future(channel).result(timeout=60)
+            grpc.channel_ready_future(channel).result(timeout=patience(60))
         yield address
     finally:
         process.terminate()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=patience(60)) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +280,11 @@ def test_odd_arguments_of_the_stub(words: list[str]) -> None:
 def test_odd_locales(words: tuple[str, ...], locale: str) -> None:
     env = {**os.environ, "LC_ALL": locale, "LANG": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
-        [BIN, "--url", "unix:///no/such", *words], env=env, capture_output=True, timeout=60, check=False
+        [BIN, "--url", "unix:///no/such", *words],
+        env=env,
+        capture_output=True,
+        timeout=patience(60),
+        check=False,
     )
     assert done.returncode == ExitCode.UNREACHABLE
     assert done.stderr.startswith(b"Error: cannot reach the instance manager at unix:///no/such")

@@ -7,6 +7,7 @@ import yaml
 
 from tests.support.cli import Result, executed, ok, on_terminal, run, started
 from tests.support.daemon import BIN, Daemon, Watch, shell, sleeper
+from tests.support.patience import patience
 
 EVERY_FIELD = {
     "spec": {"name", "binary", "args", "port_count", "port_args"},
@@ -69,7 +70,7 @@ async def test_all_after_the_dashes_goes_to_the_program_and_port_args_are_not_sp
 
     async with started("--url", daemon.url, "process", "log", "r1", "--follow") as log:
         assert log.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             lines = [(await log.stdout.readline()).decode().rstrip("\n") for _ in range(10)]
     ports = ["--listen", f"0.0.0.0:{first}", "--sync", f"{first + 1}"]
     assert lines == ["-o", "--name", "x", "--", "a b", "", *ports]
@@ -155,7 +156,7 @@ async def test_a_followed_log_comes_line_by_line_and_ends_with_the_process(daemo
         await client.process_create(shell("r1", "echo first; trap 'echo last; exit' INT; sleep 1000 & wait"))
         async with started("--url", daemon.url, "process", "log", "r1", "-f") as log:
             assert log.stdout is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 assert await log.stdout.readline() == b"first\n"
                 await client.process_delete("r1")
                 out, err = await log.communicate()
@@ -169,7 +170,7 @@ async def test_one_who_reads_no_more_ends_the_program_without_a_word(daemon: Dae
     async with started("--url", daemon.url, "process", "log", "r1") as log:
         assert log.stdout is not None
         assert log.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await log.stdout.readline() == b"1\n"
             log.stdout._transport.close()  # type: ignore[attr-defined]
             assert await log.stderr.read() == b""
@@ -183,7 +184,7 @@ async def test_in_a_pipe_every_change_is_a_line_of_json_at_once(daemon: Daemon) 
         assert watch.stdout is not None
         await terminal.shows(f"Watching {daemon.url}")
         created = await client.process_create(sleeper("r1"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             changes = [json.loads(await watch.stdout.readline()) for _ in range(2)]
             await client.process_delete("r1")
             changes += [json.loads(await watch.stdout.readline()) for _ in range(3)]

@@ -10,6 +10,7 @@ import pytest
 from tests.support.cli import ESCAPES, interrupted, on_terminal, shown
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon, process
+from tests.support.patience import patience
 
 GREEN, RED = "\x1b[32m", "\x1b[31m"
 UUID = "0e2cbdd9-1c57-4b1f-a7a7-6a9e7d9e9a0{}"
@@ -103,6 +104,6 @@ async def test_a_watch_ends_with_the_daemon_and_says_so(daemon: Daemon) -> None:
     async with on_terminal("--url", daemon.url, "process", "watch") as (watching, terminal):
         await terminal.shows("Watching")
         await daemon.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await watching.wait() == 5
         await terminal.shows("Error: cannot .*ending")

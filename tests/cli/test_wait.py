@@ -14,8 +14,9 @@ from instance_manager.client import Client
 from tests.support.cli import Result, ok, run
 from tests.support.daemon import Daemon, Watch, shell, sleeper
 from tests.support.fake_daemon import FakeDaemon, fake_daemon, process
+from tests.support.patience import patience
 
-WITHIN = 20.0
+WITHIN = patience(20.0)
 
 
 async def wait(daemon: Daemon, name: str, goal: str, *options: str) -> Result:

@@ -7,6 +7,7 @@ import pytest
 from instance_manager.client import Client, address_of, channel
 from tests.support.fake_daemon import fake_daemon
 from tests.support.fake_events import FakeEvents
+from tests.support.patience import patience
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,6 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed(
             await following
             cable.cut()
             following = asyncio.ensure_future(anext(changes))
-            await asyncio.wait_for(lost.wait(), 20)
+            await asyncio.wait_for(lost.wait(), patience(20))
             following.cancel()
         await cable.close()

@@ -13,6 +13,7 @@ from instance_manager.client import Client, EventStream, Gap, Position, event_st
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.support.fake_daemon import FakeDaemon, fake_daemon
 from tests.support.fake_events import FakeEvents
+from tests.support.patience import patience
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -58,7 +59,7 @@ class Reader:
         self._told = aiter(stream)
 
     async def read(self, count: int) -> list[Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             return [await anext(self._told) for _ in range(count)]
 
     async def words(self, count: int) -> list[str]:
@@ -238,11 +239,11 @@ async def test_a_cancelled_stream_ends_the_iteration_also_between_two_connection
     while not all(stream.position == Position(1, "e1") for stream in streams):
         await client.event_history()
     streams[0].cancel()
-    assert await asyncio.wait_for(tasks[0], 20) == ["1 r1 starting"]
+    assert await asyncio.wait_for(tasks[0], patience(20)) == ["1 r1 starting"]
     await fake.stop()
     await gone.wait()
     streams[1].cancel()
-    assert await asyncio.wait_for(tasks[1], 20) == ["1 r1 starting"]
+    assert await asyncio.wait_for(tasks[1], patience(20)) == ["1 r1 starting"]
 
 
 async def test_a_task_that_reads_can_be_cancelled(client: Client) -> None:

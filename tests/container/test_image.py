@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.patience import patience
+
 ROOT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", "docker")
 BASE = os.environ.get("INSTANCE_MANAGER_TEST_IMAGE_BASE")
@@ -31,7 +33,9 @@ pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 
 def docker(*args: str, timeout: float = 60) -> str:
     """Run the client, bounded; its output, or a failure that shows what it said."""
-    done = subprocess.run([DOCKER, *args], capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [DOCKER, *args], capture_output=True, text=True, timeout=patience(timeout), check=False
+    )
     assert done.returncode == 0, f"docker {' '.join(args)}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -109,12 +113,20 @@ def image() -> str:
         pytest.skip("INSTANCE_MANAGER_TEST_IMAGE_BASE is not set; .ci/container-engine tells it")
     if shutil.which(DOCKER) is None:
         pytest.skip(f"there is no {DOCKER} here; .ci/container-engine installs it")
-    engine = subprocess.run([DOCKER, "info"], capture_output=True, text=True, timeout=60, check=False)
+    engine = subprocess.run(
+        [DOCKER, "info"], capture_output=True, text=True, timeout=patience(60), check=False
+    )
     if engine.returncode != 0:
         pytest.skip(f"no container engine answers ({engine.stderr.strip()}); .ci/container-engine starts one")
     build = ["scripts/build-image", "--offline", "--base", BASE, "--tag", IMAGE]
     built = subprocess.run(
-        build, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=540, check=False
+        build,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=patience(540),
+        check=False,
     )
     assert built.returncode == 0, built.stdout
     return IMAGE
@@ -196,7 +208,9 @@ def test_it_survives_that_its_daemon_is_killed(container: Container) -> None:
 
 
 def docker_status(*arguments: str) -> int:
-    return subprocess.run([DOCKER, *arguments], capture_output=True, check=False, timeout=30).returncode
+    return subprocess.run(
+        [DOCKER, *arguments], capture_output=True, check=False, timeout=patience(30)
+    ).returncode
 
 
 def test_sigterm_ends_it_and_all_that_runs_in_it(container: Container, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.names import validate_name
 from tests.fuzz.messages import messages, methods
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.patience import patience
 
 FORESEEN = {
     grpc.StatusCode.OK,
@@ -33,7 +34,7 @@ FORESEEN = {
     # Of v2 while its service is away.
     grpc.StatusCode.UNAVAILABLE,
 }
-TIMEOUT = 30.0
+TIMEOUT = patience(30.0)
 BEGINNING = 0.05
 """Seconds that a stream is read."""
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.daemon import BIN, refusal
 from tests.support.guard import STUB, Guard, guarding, strings
+from tests.support.patience import patience
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -15,7 +16,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         [BIN, "guard", *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=patience(20),
         check=False,
         env=os.environ | environment,
     )
@@ -91,7 +92,7 @@ def test_as_a_module_it_guards_the_installed_program(tmp_path: Path) -> None:
         [sys.executable, "-m", "instance_manager.guard", "--state-dir", tmp_path, "--", *STUB, "--exit", "0"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=patience(20),
         check=False,
     )
     assert done.returncode == 0
@@ -115,6 +116,6 @@ def test_it_loads_nothing_of_weight() -> None:
         f"try: main()\nfinally: sys.exit(str(sorted({heavy} & set(sys.modules))))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=patience(20), check=False
     )
     assert done.stderr == "[]\n"

@@ -16,6 +16,7 @@ from instance_manager.guard.records import MOST, ExitRecords
 from instance_manager.guard.status import Status
 from instance_manager.platform.linux import boot_id
 from tests.support.guard import PROGRAM, STUB, Arrivals, Guard, gone, guarding, helpers, record_name
+from tests.support.patience import patience
 
 LIMIT_KIB = 15 * 1024
 
@@ -209,6 +210,6 @@ async def test_a_full_disk_loses_records_and_nothing_else(tmp_path: Path) -> Non
 
 async def all_reaped(guard: Guard, besides: Iterable[int]) -> None:
     """Wait until the guard has no other children; nothing tells, so look until it is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while set(guard.children()) - set(besides):  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import BIN, SLEEP, Daemon, Watch, refusal, running_daemon, shell, sleeper, stub
 from tests.support.node import Node, on_node
+from tests.support.patience import patience
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ async def test_a_descendant_is_not_taken_for_the_instance_when_the_journal_is_lo
     spec = shell("a", script)
     async with node.client() as client:
         await client.process_create(spec)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             lines = client.process_log("a", follow=True)
             assert await anext(aiter(lines)) == "helper"
     await node.kill()
@@ -227,7 +228,7 @@ async def test_two_daemons_never_share_a_state_directory(daemon: Daemon) -> None
         *("--state-dir", str(daemon.folder / "state")),
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         _, err = await process.communicate()
     assert process.returncode == 1
     assert "another daemon uses it" in refusal(err.decode())

@@ -17,6 +17,10 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import BIN, Daemon, Watch, port_span, refusal, running_daemon, shell, sleeper
+from tests.support.patience import patience
+
+SIX_PINGS = 65
+"""Seconds."""
 
 
 async def refused(*options: str) -> tuple[int, str]:
@@ -30,7 +34,7 @@ async def _refused(*options: str) -> tuple[int, str]:
         *(str(BIN), "daemon", *options), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             _, err = await process.communicate()
     finally:
         if process.returncode is None:
@@ -189,7 +193,9 @@ async def test_a_client_may_ping_every_10_s_without_a_stream(tmp_path: Path) -> 
         async with grpc.aio.insecure_channel(target, options=options) as channel:
             await channel.channel_ready()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 65)
+                await asyncio.wait_for(
+                    channel.wait_for_state_change(grpc.ChannelConnectivity.READY), SIX_PINGS
+                )
 
 
 def shows_signal(name: str, line: dict[str, Any]) -> bool:
@@ -223,7 +229,7 @@ async def test_a_daemon_whose_log_nobody_reads_goes_on_and_ends_when_it_is_told_
     )
     os.close(writing)
     try:
-        async with Client(url) as client, asyncio.timeout(40):
+        async with Client(url) as client, asyncio.timeout(patience(40)):
             told = b""
             while b'"serving"' not in told:
                 told += await asyncio.to_thread(os.read, reading, 4096)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.cli import ESCAPES, Terminal, environment
 from tests.support.daemon import port_span
+from tests.support.patience import patience
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo-orphans"
 WITHIN = 240
@@ -40,7 +41,7 @@ async def demonstrate(folder: Path, output: int) -> asyncio.subprocess.Process:
 @pytest.mark.timeout(WITHIN + 30)
 async def test_the_demonstration_of_orphans_shows_the_whole_story_in_a_pipe(tmp_path: Path) -> None:
     process = await demonstrate(tmp_path, asyncio.subprocess.PIPE)
-    async with asyncio.timeout(WITHIN):
+    async with asyncio.timeout(patience(WITHIN)):
         out, err = await process.communicate()
     assert (process.returncode, err) == (0, b""), out.decode() + err.decode()
     told(out.decode())
@@ -53,7 +54,7 @@ async def test_the_demonstration_of_orphans_shows_the_same_on_a_terminal(tmp_pat
     terminal = Terminal(120)
     try:
         process = await demonstrate(tmp_path, terminal.slave)
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(patience(WITHIN)):
             status = await process.wait()
         await terminal.shows("deleted by")
         assert status == 0, terminal.text

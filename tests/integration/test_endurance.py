@@ -10,6 +10,7 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
+from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
 
@@ -47,7 +48,7 @@ async def work(client: Client, numbers: Iterator[int], listed: int) -> None:
 
 async def resting(client: Client, listed: int) -> None:
     """Wait until only the idle processes are left."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while len(await client.process_list()) > listed:
             pass
 

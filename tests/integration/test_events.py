@@ -15,6 +15,7 @@ from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 from tests.integration.test_adoption import node
 from tests.support.daemon import Daemon, Watch, live, shell, sleeper
 from tests.support.node import Node
+from tests.support.patience import patience
 
 __all__ = ["node"]
 
@@ -58,7 +59,7 @@ class Reader:
                 self._arrived.notify_all()
 
     async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
-        async with asyncio.timeout(within), self._arrived:
+        async with asyncio.timeout(patience(within)), self._arrived:
             await self._arrived.wait_for(condition)
 
     async def close(self) -> None:
@@ -162,7 +163,7 @@ async def test_a_watcher_whose_filter_lets_nothing_through_still_learns_how_far_
         await reader.stream.accepted()
         for begin in range(0, 25, 5):
             await asyncio.gather(*(live(client, watch, f"p{n}") for n in range(begin, begin + 5)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while reader.stream.position is None or reader.stream.position.revision < 100:
                 await client.health()
         assert reader.events == []

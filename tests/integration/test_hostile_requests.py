@@ -14,6 +14,7 @@ from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
 from instance_manager.pb.instance_manager.v1 import events_pb2
 from tests.support.daemon import Daemon
+from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
 METHODS = {
@@ -115,10 +116,10 @@ async def answer(client: Client, method: str, request: bytes) -> grpc.StatusCode
     try:
         if METHODS[method].server_streaming:
             call = client._channel.unary_stream(path)
-            await call(request, timeout=10).read()
+            await call(request, timeout=patience(10)).read()
         else:
             call = client._channel.unary_unary(path)
-            await call(request, timeout=10)
+            await call(request, timeout=patience(10))
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

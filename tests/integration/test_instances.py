@@ -14,6 +14,7 @@ from instance_manager.client import Client
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
 from tests.support.daemon import BIN, SLEEP, Daemon, Watch, running_daemon, sleeper, unique
+from tests.support.patience import patience
 
 REPLICAS = ("pvc-1-r-aaaa", "pvc-1-r-bbbb")
 ENGINE = "pvc-1-e-0"
@@ -52,7 +53,7 @@ class Controller:
 
     async def until(self, condition: Callable[[dict[str, pb.InstanceResponse]], bool]) -> None:
         """Wait until what is listed meets a condition."""
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(patience(20)), self._changed:
             await self._changed.wait_for(lambda: condition(self.instances))
 
     async def running(self, *names: str) -> dict[str, str]:

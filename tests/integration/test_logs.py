@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from asyncinotify import Inotify, Mask
 
 from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper, stub
 from tests.support.disks import tmpfs
+from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
 
@@ -73,7 +73,7 @@ async def test_a_wild_logger_stays_under_its_bound_and_costs_the_daemon_little(
     last = f"{count:012d} ".encode()
     process = psutil.Process(daemon.pid)
     async with daemon.client() as client, Watch(client) as watch:
-        before, begin = process.cpu_times(), time.monotonic()
+        before = process.cpu_times()
         await client.process_create(stub("wild", *options))
         await watch.state("wild", "running")
         with log.open("rb") as file, Inotify() as written:
@@ -84,10 +84,10 @@ async def test_a_wild_logger_stays_under_its_bound_and_costs_the_daemon_little(
                 if os.pread(file.fileno(), len(last), max(0, size - 100_000)) == last:
                     break
                 await written.get()
-        took, after = time.monotonic() - begin, process.cpu_times()
+        after = process.cpu_times()
     cpu = after.user + after.system - before.user - before.system
     assert 50 << 20 < largest <= 100 << 20
-    assert cpu < 0.5 * took
+    assert cpu < patience(0.5 * count / 1000), "half of one CPU, as long as so many lines take at their rate"
     numbers = [int(line[:12]) for line in log.read_bytes().splitlines() if line[:12].isdigit()]
     assert numbers == list(range(numbers[0], count + 1))
     assert len(numbers) > 100
@@ -108,7 +108,7 @@ async def test_a_full_log_disk_ends_no_process_and_blocks_none(tiny_disk: Path, 
     ):
         await client.process_create(stub("noisy", "--log-rate", "1000", "--log-line-bytes", "1000", ports=1))
         await watch.state("noisy", "running")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while os.statvfs(tiny_disk).f_bavail:
                 await client.health()
         await client.process_create(stub("late"))

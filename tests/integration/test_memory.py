@@ -15,6 +15,7 @@ from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import Daemon, Watch, running_daemon, shell
 from tests.support.http2 import Http2Client
+from tests.support.patience import patience
 
 ONE_CLIENT = 64 << 20
 ALL_CLIENTS = 256 << 20
@@ -46,7 +47,7 @@ async def grows_at_most(daemon: Daemon, most: int) -> AsyncIterator[None]:
     before = resident(daemon.pid)
     forget_peak(daemon.pid)
     yield
-    async with daemon.client() as client, asyncio.timeout(60):
+    async with daemon.client() as client, asyncio.timeout(patience(60)):
         assert await client.health() == "SERVING"
     assert peak(daemon.pid) - before <= most, f"{(peak(daemon.pid) - before) >> 20} MiB"
 
@@ -91,7 +92,7 @@ async def test_requests_that_are_half_sent(exposed: Daemon, clients: int, most: 
 
             await asyncio.to_thread(send)
             # A client that sends all of its request does not wait for them for long.
-            async with exposed.client() as client, asyncio.timeout(30):
+            async with exposed.client() as client, asyncio.timeout(patience(30)):
                 await client.process_create(shell("a", "exit 0"))
 
 
@@ -194,14 +195,16 @@ async def test_connections_that_say_nothing(tmp_path: Path, tls: bool) -> None:
         with contextlib.ExitStack() as stack:
             opened = []
             for _ in range(MAX_CONNECTIONS + 100):
-                opened.append(stack.enter_context(socket.create_connection((host, int(port)), timeout=20)))
+                opened.append(
+                    stack.enter_context(socket.create_connection((host, int(port)), timeout=patience(20)))
+                )
                 opened[-1].setblocking(False)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patience(60)):
                 while sum(map(is_closed, opened)) < 100:  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.05)
             assert resident(daemon.pid) - before <= ALL_CLIENTS
             # The others are closed as well when they say nothing.
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patience(60)):
                 while not all(map(is_closed, opened)):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 

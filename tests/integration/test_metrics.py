@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemon import BIN, Daemon, Watch, refusal, running_daemon, shell, sleeper, stub
+from tests.support.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "metrics.txt"
@@ -207,7 +208,7 @@ async def test_an_address_that_was_asked_for_and_is_taken_is_refused(
         env={"PATH": "/bin"} | ({"INSTANCE_MANAGER_DAEMON_METRICS_LISTEN": taken} if how != "option" else {}),
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         _, err = await process.communicate()
     assert process.returncode == 1
     assert f"cannot listen on {taken}: " in refusal(err.decode())

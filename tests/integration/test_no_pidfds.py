@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import BIN, port_span
+from tests.support.patience import patience
 
 WITHOUT = (sys.executable, "-m", "tests.support.without_pidfds", str(BIN))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*WITHOUT, *arguments], check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [*WITHOUT, *arguments], check=False, capture_output=True, text=True, timeout=patience(60)
+    )
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from instance_manager.client import Client
 from tests.support.daemon import Daemon, Watch, port_span, running_daemon, shell, sleeper, stub
+from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
 
@@ -42,7 +43,7 @@ async def test_a_tree_that_escapes_its_session_is_gone_within_the_grace_period_p
     script = f"{HELPER} {HELPER} trap '' INT; echo up; while :; do sleep 1000; done"
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(shell("tree", script))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             lines = client.process_log("tree", follow=True)
             seen = [await anext(aiter(lines)) for _ in range(3)]
         assert sorted(seen) == ["helper", "helper", "up"]
@@ -146,7 +147,7 @@ async def test_sigterm_ends_every_process_tells_the_watchers_and_exits_with_0(tm
         for name in names:
             await client.process_create(shell(name, "trap '' INT; echo up; while :; do sleep 1000; done"))
         for name in names:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(patience(10)):
                 assert await anext(aiter(client.process_log(name, follow=True))) == "up"
         assert await daemon.stop(within=2 + 20) == 0
         await watch.until(lambda seen: {c.spec.name for c in seen if c.deleted} == set(names))

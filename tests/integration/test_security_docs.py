@@ -11,6 +11,7 @@ from instance_manager.client import Client
 from instance_manager.core.certificates import CertificateSet
 from tests.support.cli import run
 from tests.support.daemon import running_daemon
+from tests.support.patience import patience
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
 
@@ -22,7 +23,7 @@ async def test_its_commands_make_certificates_with_which_both_sides_talk(tmp_pat
     shell = await asyncio.create_subprocess_exec(
         *("/bin/sh", "-e", "-c", script), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(patience(40)):
         _, err = await shell.communicate()
     assert shell.returncode == 0, err
 

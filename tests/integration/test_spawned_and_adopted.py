@@ -12,11 +12,12 @@ import pytest
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import Daemon, Watch, shell, stub
+from tests.support.patience import patience
 from tests.support.processes import eventually
 
 MIB = 1 << 20
 OPTIONS = ("--stop-timeout", "2", "--shutdown-grace", "1", "--echo-logs", "--log-max-size", "1")
-DEADLINE = 30
+DEADLINE = patience(30)
 
 Existing = Callable[..., Awaitable[None]]
 
@@ -168,7 +169,7 @@ async def test_it_is_deleted_with_all_that_is_left_of_it_and_its_log_remains(
     await existing(stub("r", "--helpers", "2", "--ignore", "SIGINT"))
     async with node.daemon.client() as client, Watch(client) as watch:
         await client.process_delete("r")
-        await watch.state("r", "deleted", within=DEADLINE)
+        await watch.state("r", "deleted", within=30)
         assert node.daemon.descendants() == []
         assert any("listening" in line for line in await lines_of(client, "r"))
         with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -31,6 +31,7 @@ from tests.support.daemon import (
     running_daemon,
     sleeper,
 )
+from tests.support.patience import patience
 
 OURS = Authority()
 FOREIGN = Authority()
@@ -117,7 +118,7 @@ async def ended(
     ending = asyncio.create_task(process.communicate())
     opened = False
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(patience(40)):
             while not ending.done():
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -218,7 +219,7 @@ async def every_method(address: str) -> dict[str, Any]:
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        stream = call(timeout=20)
+        stream = call(timeout=patience(20))
         await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         services = [each.name for each in (await stream.read()).list_services_response.service]
         for service in services:
@@ -245,13 +246,13 @@ async def called(connection: grpc.aio.Channel, path: str, method: Any) -> None:
     call: Any
     if method.client_streaming:
         call = connection.stream_stream(path)
-        answers = call(silence(), timeout=20)
+        answers = call(silence(), timeout=patience(20))
     elif method.server_streaming:
         call = connection.unary_stream(path)
-        answers = call(b"", timeout=20)
+        answers = call(b"", timeout=patience(20))
     else:
         call = connection.unary_unary(path)
-        await call(b"", timeout=20)
+        await call(b"", timeout=patience(20))
         return
     async for _ in answers:
         pass
@@ -290,7 +291,7 @@ async def test_a_change_that_is_refused_for_the_certificate_is_audited(tls_daemo
     async with channel(addresses(tls_daemon)[0], OURS.signed("other.example")) as connection:
         call: Any = connection.unary_unary("/ProcessManagerService/ProcessDelete")
         with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
-            await call(b"", timeout=20)
+            await call(b"", timeout=patience(20))
     async with tls_daemon.client() as client:
         (entry,) = (await client.audit()).entries
     assert (entry.method, entry.code) == ("ProcessManagerService/ProcessDelete", "PERMISSION_DENIED")
@@ -305,7 +306,7 @@ async def test_a_refusal_names_only_the_names_there_are(tls_daemon: Daemon) -> N
         async with channel(addresses(tls_daemon)[0], wrong) as connection:
             call: Any = connection.unary_unary("/ProcessManagerService/ProcessList")
             with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED") as caught:
-                await call(b"", timeout=20)
+                await call(b"", timeout=patience(20))
             assert told in (caught.value.details() or "")
 
 
@@ -322,7 +323,7 @@ async def test_a_name_that_begins_like_the_right_one_is_refused(
             for path in ("/ProcessManagerService/ProcessList", "/grpc.health.v1.Health/Check"):
                 call: Any = connection.unary_unary(path)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call(b"", timeout=20)
+                    await call(b"", timeout=patience(20))
                 assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
                 assert f"names {PEER_NAME}{repr(odd)[1:-1]}.evil.example" in (caught.value.details() or "")
 
@@ -344,7 +345,7 @@ async def test_a_certificate_that_has_expired_is_not_resumed(tls_daemon: Daemon)
 
     def ask(connection: grpc.Channel) -> bytes:
         call: Any = connection.unary_unary("/ProcessManagerService/ProcessList")
-        return bytes(call(b"", timeout=20))
+        return bytes(call(b"", timeout=patience(20)))
 
     with connect() as before:
         await asyncio.to_thread(ask, before)
@@ -363,7 +364,7 @@ async def test_a_client_without_a_good_certificate_is_refused_on_every_port(
             for path in ("/ProcessManagerService/ProcessCreate", "/grpc.health.v1.Health/Check"):
                 call: Any = connection.unary_unary(path)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call(b"", timeout=20)
+                    await call(b"", timeout=patience(20))
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -375,7 +376,7 @@ async def test_no_handler_runs_for_a_client_that_is_refused(tls_daemon: Daemon) 
                 call: Any = connection.unary_unary("/ProcessManagerService/ProcessCreate")
                 request = pb.ProcessCreateRequest(spec=sleeper("intruder"))
                 with pytest.raises(grpc.aio.AioRpcError):
-                    await call(request.SerializeToString(), timeout=20)
+                    await call(request.SerializeToString(), timeout=patience(20))
     async with tls_daemon.client() as client:
         assert await client.process_list() == {}
     assert tls_daemon.descendants() == []
@@ -422,7 +423,7 @@ async def handshakes_that_fail(host: str, port: int, count: int) -> None:
     for _ in range(count):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             with contextlib.suppress(ConnectionError):
                 await reader.read()
         writer.close()
@@ -447,12 +448,12 @@ async def test_failed_handshakes_do_not_stop_a_daemon_whose_stderr_nobody_reads(
     try:
         async with Client(f"tcp://127.0.0.1:{port}", OURS.signed()) as client:
             check: Any = client._channel.unary_unary("/grpc.health.v1.Health/Check")
-            await check(b"", timeout=30, wait_for_ready=True)
+            await check(b"", timeout=patience(30), wait_for_ready=True)
             await handshakes_that_fail("127.0.0.1", port, 2000)
             await client.process_create(sleeper("a"))
             await client.process_delete("a")
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -472,7 +473,7 @@ async def until_health(client: Client, wanted: str, within: float = 60) -> None:
         health_pb2.HealthCheckRequest(service="certificates"),
         health_pb2.HealthCheckResponse,
     )
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(patience(within)):
         async for answer in watching:
             if answer.status == health_pb2.HealthCheckResponse.ServingStatus.Value(wanted):
                 break

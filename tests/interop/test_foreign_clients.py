@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.patience import patience
 
 PROBE = "grpc.health.v1.Health"
 CREATE = {"spec": {"name": "r1", "binary": "/bin/sleep", "args": ["1000"]}}
@@ -47,7 +48,7 @@ async def run(*command: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
@@ -26,7 +27,7 @@ async def promtool(*arguments: str, given: str = "") -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         out, _ = await process.communicate(given.encode())
     return process.returncode or 0, out.decode()
 

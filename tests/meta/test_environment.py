@@ -19,9 +19,9 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment(checkout: Path, python: str) -> subprocess.CompletedProcess[str]:
+def environment(checkout: Path, python: str, *folder: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [checkout / "scripts" / "environment", "runtime"],
+        [checkout / "scripts" / "environment", "runtime", *folder],
         env={"PATH": "/usr/bin:/bin", "PYTHON": python},
         capture_output=True,
         text=True,
@@ -72,3 +72,13 @@ fi""",
     made.unlink()
     assert environment(checkout, str(python)).returncode == 0
     assert not made.exists(), "it was whole"
+
+
+def test_another_interpreter_has_a_folder_of_its_own(checkout: Path) -> None:
+    python = script(
+        checkout / "python", 'if [ "$2" = venv ]; then mkdir -p "$4/bin"; ln -s "$0" "$4/bin/python"; fi'
+    )
+    finished = environment(checkout, str(python), ".venv-3.13")
+    assert finished.returncode == 0, finished.stderr
+    assert (checkout / ".venv-3.13" / ".installed-runtime").exists()
+    assert not (checkout / ".venv").exists()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import patience
+
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"name", "file", "old", "new", "tests", "equivalent"}
 MUTANTS: list[dict[str, Any]] = [
@@ -40,7 +42,7 @@ def test_a_mutant_changes_one_place_and_names_tests_that_there_are(mutant: dict[
 
 def test_the_list_is_told_to_programs() -> None:
     command = [str(ROOT / "scripts" / "mutants"), "--list", "--only", "core/ports.py"]
-    listed = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    listed = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=patience(60)).stdout)
     assert [each["name"] for each in listed] == [
         each["name"] for each in MUTANTS if each["file"] == "core/ports.py"
     ]
@@ -51,7 +53,7 @@ def test_a_mutant_is_run_in_a_copy_and_the_outcome_told() -> None:
     name = "port 0 of a target is moved"
     source = (ROOT / "instance_manager" / "core" / "addresses.py").read_bytes()
     command = [str(ROOT / "scripts" / "mutants"), "--no-baseline", "--jobs", "1", "--only", name]
-    told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=150).stdout)
+    told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=patience(150)).stdout)
     assert told["summary"] == {"mutants": 1, "killed": 1}
     assert [(each["name"], each["outcome"]) for each in told["results"]] == [(name, "killed")]
     assert (ROOT / "instance_manager" / "core" / "addresses.py").read_bytes() == source

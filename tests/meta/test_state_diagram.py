@@ -13,6 +13,7 @@ import pytest
 from instance_manager.core.events import Exited, Ready, Spawned
 from instance_manager.core.lifecycle import TABLE
 from instance_manager.core.process import State
+from tests.support.patience import patience
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "state-diagram"
 DOCUMENT = "# Title\n\nbefore\n\n<!-- state-diagram -->\nstale\n<!-- /state-diagram -->\n\nafter\n"
@@ -142,7 +143,12 @@ def test_a_document_without_a_place_for_the_diagram_is_an_error(
 
 def test_the_script_prints_the_diagram(script: ModuleType, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT)], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=30
+        [sys.executable, str(SCRIPT)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        timeout=patience(30),
     )
     assert done.stdout == script.draw(TABLE)
     assert SCRIPT.stat().st_mode & 0o111

@@ -18,6 +18,7 @@ from instance_manager.orphans.interfaces import CannotDeleteError, CannotReadErr
 from instance_manager.orphans.model import ObservedInstance
 from instance_manager.pb.imrpc.instance_pb2 import InstanceDeleteRequest, InstanceResponse
 from tests.support.daemon import Daemon, Watch, sleeper
+from tests.support.patience import patience
 from tests.support.without_uuid import without_uuids
 
 ANOTHER = "00000000-0000-4000-8000-000000000000"
@@ -67,7 +68,7 @@ async def test_a_watch_tells_all_instances_and_then_each_change(daemon: Daemon) 
         known = await created(client, "r1")
         async with (
             aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
-            asyncio.timeout(40),
+            asyncio.timeout(patience(40)),
         ):
             assert await anext(watched) == InstancesListed("im-1", [known])
             new = await created(client, "r2")
@@ -90,7 +91,7 @@ async def test_the_end_of_a_replaced_instance_is_no_end_of_the_one_that_has_the_
         old = await created(client, "r1")
         async with (
             aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
-            asyncio.timeout(40),
+            asyncio.timeout(patience(40)),
         ):
             assert await anext(watched) == InstancesListed("im-1", [old])
             spec = sleeper("r1")
@@ -112,7 +113,7 @@ async def test_a_ping_leads_to_another_list_for_what_no_event_tells(daemon: Daem
     async with daemon.client() as client, daemon.client() as watching:
         async with (
             aclosing(GrpcInstanceManager("im-1", lambda: watching).watch()) as watched,
-            asyncio.timeout(40),
+            asyncio.timeout(patience(40)),
         ):
             assert await anext(watched) == InstancesListed("im-1", [])
             await client.process_create(sleeper("r1"))
@@ -134,7 +135,7 @@ async def test_a_watch_ends_with_an_error_when_the_daemon_ends(daemon: Daemon) -
     async with daemon.client() as client:
         async with (
             aclosing(GrpcInstanceManager("im-1", lambda: client).watch()) as watched,
-            asyncio.timeout(40),
+            asyncio.timeout(patience(40)),
         ):
             await anext(watched)
             await daemon.stop()
@@ -154,7 +155,7 @@ async def test_a_watch_that_follows_a_lost_one_connects_anew_and_cuts_nothing_of
             return made[-1]
 
         source = GrpcInstanceManager("im-1", connect)
-        async with aclosing(source.watch()) as watched, asyncio.timeout(40):
+        async with aclosing(source.watch()) as watched, asyncio.timeout(patience(40)):
             await anext(watched)
             assert len(made) == 1
             await daemon.stop()
@@ -165,7 +166,7 @@ async def test_a_watch_that_follows_a_lost_one_connects_anew_and_cuts_nothing_of
         assert len(made) == 2
         daemon.lines.clear()
         await daemon.start()
-        async with aclosing(source.watch()) as watched, asyncio.timeout(40):
+        async with aclosing(source.watch()) as watched, asyncio.timeout(patience(40)):
             assert await anext(watched) == InstancesListed("im-1", [])
         assert len(made) == 3
         assert await source.list_live() == []
@@ -207,12 +208,12 @@ async def test_an_instance_manager_that_knows_processes_only_is_asked_for_those(
             assert isinstance(first, InstancesListed)
             assert first.instances == [bare]
             await created(client, "r2")
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(patience(40)):
                 listed = [event async for event in taken_until(watched, InstancesListed)][-1]
             assert isinstance(listed, InstancesListed)
             assert {each.name for each in listed.instances} == {"r1", "r2"}
             await client.process_delete("r2")
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(patience(40)):
                 while listed.instances != [bare]:
                     listed = await anext(watched)
                     assert isinstance(listed, InstancesListed)

@@ -16,6 +16,7 @@ from instance_manager.orphans.model import OwnerKind
 from instance_manager.orphans.owners import FileOwners, snapshot
 from instance_manager.platform.files import Stamp
 from tests.support.owner_files import ConfigMap, listed, replica, write
+from tests.support.patience import patience
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ class Watched:
         self._watch = owners.watch()
 
     async def next(self) -> list[str]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             event = await anext(self._watch)
         assert isinstance(event, OwnersListed)
         return sorted(owner.name for owner in event.owners)
@@ -162,7 +163,7 @@ async def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> 
             path.symlink_to("/dev/zero")
         case "loop":
             path.symlink_to(path)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         with pytest.raises(CannotReadError, match=r"not a regular file|symbolic"):
             await FileOwners(path).list_live()
         async with watching(FileOwners(path)) as watched:

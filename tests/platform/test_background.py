@@ -7,8 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.platform.background import EVENT_LOOP, Background
+from tests.support.patience import patience
 
-DEADLINE = 20
+DEADLINE = patience(20)
 
 
 class Attempts:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.support.patience import patience
+
 CONFIGURED = """
 import asyncio, sys, threading, warnings
 from instance_manager.platform import logging
@@ -31,7 +33,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_line_is_json_and_says_what_happened(case: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CONFIGURED + CASES[case]], capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", CONFIGURED + CASES[case]],
+        capture_output=True,
+        timeout=patience(60),
+        check=False,
     )
     assert done.returncode == (case == "uncaught")
     lines = [json.loads(line) for line in done.stderr.splitlines()]

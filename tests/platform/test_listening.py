@@ -18,6 +18,7 @@ from instance_manager.platform.listening import (
     port_is_free,
     reserve,
 )
+from tests.support.patience import patience
 
 OPTION = "--listen"
 
@@ -135,7 +136,7 @@ def test_a_port_that_was_just_closed_with_a_connection_on_it_is_free() -> None:
     """Its connection is in TIME_WAIT, which keeps no server from listening."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        client = socket.create_connection(("127.0.0.1", port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", port), timeout=patience(20))
         accepted, _ = server.accept()
         accepted.close()
         assert client.recv(1) == b""

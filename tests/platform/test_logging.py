@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.platform.logging import Sink
+from tests.support.patience import patience
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ async def test_the_event_loop_does_not_go_on_with_a_reader_that_is_gone(
     monkeypatch.setattr(sink, "_resume", resume)
     sink.write("x" * 10_000)
     os.close(reading)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         await resumed.wait()
     assert sink.lost == 1
     assert not asyncio.get_running_loop().remove_writer(sink._writer.fd)

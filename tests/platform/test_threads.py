@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from instance_manager.platform.threads import NoThreadError, Threads
+from tests.support.patience import patience
 from tests.support.threads import no_thread
 
-DEADLINE = 20
+DEADLINE = patience(20)
 
 
 @pytest.fixture
@@ -74,4 +75,4 @@ def test_a_call_that_never_ends_does_not_keep_the_program() -> None:
         "    threads.close()\n"
         "uvloop.run(main())\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=patience(30))

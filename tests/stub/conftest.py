@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patience
+
 PROGRAM = str(Path(sys.executable).with_name("instance-manager"))
-DEADLINE = 20.0
+DEADLINE = patience(20.0)
 
 
 @pytest.fixture

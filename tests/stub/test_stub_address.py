@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.patience import patience
+
 StartStub = Callable[..., subprocess.Popen[str]]
 StartListening = Callable[..., tuple[subprocess.Popen[str], int]]
 Stop = Callable[[subprocess.Popen[str]], tuple[int, str]]
@@ -17,7 +19,7 @@ def refuses(port: int) -> bool:
 
 
 def failure_of(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=patience(20))
     return process.returncode, out, err
 
 
@@ -40,7 +42,7 @@ def test_it_listens_on_any_kind_of_address_and_logs_the_port(
     start, _, rest = line.removesuffix("\n").rpartition(":")
     port, _, pid = rest.partition(" ")
     assert (start, pid) == (f"stub replica vol-r-1 listening on {listen[:-2]}", f"pid={process.pid}")
-    socket.create_connection((reached_at, int(port)), timeout=20).close()
+    socket.create_connection((reached_at, int(port)), timeout=patience(20)).close()
     assert stop(process)[0] == 0
 
 

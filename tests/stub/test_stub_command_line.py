@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.stub.options import parse
+from tests.support.patience import patience
 
 StartStub = Callable[..., subprocess.Popen[str]]
 StartListening = Callable[..., tuple[subprocess.Popen[str], int]]
@@ -17,7 +18,7 @@ LISTEN = ["--listen", "127.0.0.1:0"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(20))
 
 
 def test_the_stub_explains_its_options() -> None:

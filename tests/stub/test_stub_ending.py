@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patience
+
 StartStub = Callable[..., subprocess.Popen[str]]
 StartListening = Callable[..., tuple[subprocess.Popen[str], int]]
 Stop = Callable[[subprocess.Popen[str]], tuple[int, str]]
@@ -43,7 +45,7 @@ def test_each_stop_signal_ends_it_with_code_0_and_a_line(
     assert process.stdout
     process.send_signal(number)
     assert process.stdout.read() == f"stub engine one ending on {number.name} pid={process.pid}\n"
-    assert process.wait(20) == 0
+    assert process.wait(patience(20)) == 0
 
 
 def test_another_exit_code_after_a_signal_can_be_asked_for(
@@ -75,14 +77,14 @@ def test_a_slow_stub_serves_until_its_time_is_over_whatever_else_it_is_sent(
     process.send_signal(signal.SIGTERM)
     socket.create_connection(("127.0.0.1", port)).close()
     assert process.stdout.read() == ""
-    assert process.wait(20) == 0
+    assert process.wait(patience(20)) == 0
     assert time.monotonic() - begun >= 0.4
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_it_exits_at_once_with_the_code_it_is_told(start_stub: StartStub, code: int) -> None:
     process = start_stub("engine", "--listen", "127.0.0.1:0", "--exit", str(code))
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=patience(20))
     assert (out, err) == (f"stub engine one exiting with code {code} pid={process.pid}\n", "")
     assert process.returncode == code
 
@@ -96,7 +98,7 @@ def test_it_exits_after_the_time_it_is_told(
     assert process.stdout
     socket.create_connection(("127.0.0.1", port)).close()
     assert process.stdout.read() == f"stub engine one exiting with code {code} pid={process.pid}\n"
-    assert process.wait(20) == code
+    assert process.wait(patience(20)) == code
     assert time.monotonic() - begun >= 0.3
 
 
@@ -108,7 +110,7 @@ def test_it_crashes_with_the_signal_it_is_told(start_listening: StartListening, 
     assert process.stdout
     number = signal.Signals[name or "SIGSEGV"]
     assert process.stdout.read() == f"stub engine one crashing with {number.name} pid={process.pid}\n"
-    assert process.wait(20) == -number
+    assert process.wait(patience(20)) == -number
     assert time.monotonic() - begun >= 0.3
 
 
@@ -125,7 +127,7 @@ def test_helpers_outlive_it_and_hold_stdout_but_not_the_port(start_stub: StartSt
             assert ignored_signals(pid) >= set(STOP_SIGNALS)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == f"stub engine one ending on SIGTERM pid={process.pid}\n"
-        assert process.wait(20) == 0
+        assert process.wait(patience(20)) == 0
         hangup = select.poll()
         hangup.register(process.stdout, 0)
         assert hangup.poll(0) == []
@@ -154,8 +156,8 @@ def test_a_full_stdout_neither_stops_it_from_serving_nor_from_ending(
         # each connection is an event the stub has to get to, so this is no idle loop
         socket.create_connection(("127.0.0.1", port)).close()
         fcntl.ioctl(process.stdout, termios.FIONREAD, held)
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience(20)) as client:
         client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert client.recv(1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(patience(20)) == 0

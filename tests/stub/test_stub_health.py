@@ -15,10 +15,12 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import TrailersReceived
 
+from tests.support.patience import patience
+
 StartListening = Callable[..., tuple[subprocess.Popen[str], int]]
 
 SERVING = HealthCheckResponse.SERVING
-DEADLINE = 20.0
+DEADLINE = patience(20.0)
 # each channel its own connection, where grpc would share one per process
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patience
+
 StartStub = Callable[..., subprocess.Popen[str]]
 StartListening = Callable[..., tuple[subprocess.Popen[str], int]]
 Stop = Callable[[subprocess.Popen[str]], tuple[int, str]]
@@ -100,7 +102,7 @@ def test_a_failing_stdout_does_not_end_it(
     wait_for_port(free_port)
     wait_for_port(free_port)  # it came back from its first writes
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(patience(20)) == 0
     assert process.stderr
     assert process.stderr.read() == ""
 

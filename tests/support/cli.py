@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.daemon import BIN, Daemon
+from tests.support.patience import patience
 
 OURS = (
     "INSTANCE_MANAGER_",
@@ -60,7 +61,7 @@ async def run(*args: str, env: Mapping[str, str] | None = None) -> Result:
 
 async def executed(*command: str, env: Mapping[str, str] | None = None) -> Result:
     """Run any program with its output in pipes."""
-    async with _started(command, env, {}) as process, asyncio.timeout(30):
+    async with _started(command, env, {}) as process, asyncio.timeout(patience(30)):
         out, err = await process.communicate()
     assert process.returncode is not None
     return Result(process.returncode, out.decode(), err.decode())
@@ -125,7 +126,7 @@ class Terminal:
     async def shows(self, pattern: str, within: float = 20) -> re.Match[str]:
         """Wait until it shows a text, colours aside."""
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(patience(within)):
                 while (found := re.search(pattern, self.plain)) is None:
                     self._arrived.clear()
                     await self._arrived.wait()
@@ -158,7 +159,7 @@ async def on_terminal(
 async def shown(url: str, *args: str, columns: int = 120, env: Mapping[str, str] | None = None) -> str:
     """Run it on a terminal and return what it shows, with colours."""
     async with on_terminal("--url", url, *args, columns=columns, env=env) as (process, terminal):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             assert await process.wait() == 0, terminal.text
     return terminal.text
 
@@ -166,5 +167,5 @@ async def shown(url: str, *args: str, columns: int = 120, env: Mapping[str, str]
 async def interrupted(process: asyncio.subprocess.Process) -> int:
     """Press Ctrl-C and return the exit code."""
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         return await process.wait()

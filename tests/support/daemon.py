@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from instance_manager.client import Client
 from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.support.patience import patience
 
 BIN = Path(sys.executable).parent / "instance-manager"
 MARKER = "INSTANCE_MANAGER_TEST"
@@ -166,7 +167,7 @@ class Daemon:
         host, _, port = line["addresses"][-1].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
         writer.close()
         return int(head.split(" ")[1]), body
@@ -198,7 +199,7 @@ class Daemon:
 
     async def _await(self, look: Callable[[], Line | None], within: float) -> Line:
         try:
-            async with asyncio.timeout(within), self._arrived:
+            async with asyncio.timeout(patience(within)), self._arrived:
                 while (found := look()) is None:
                     await self._arrived.wait()
         except TimeoutError:
@@ -216,7 +217,7 @@ class Daemon:
 
     async def ended(self, within: float = 30) -> int:
         """Wait for the end and return the exit status."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(patience(within)):
             status = await self.process.wait()
             await asyncio.gather(*self._readers)
         return status
@@ -227,7 +228,7 @@ class Daemon:
 
     async def has_descendants(self, count: int, within: float = 10) -> None:
         """Wait until the daemon has so many: a process shows no environment in the middle of its execve."""
-        async with self.client() as client, asyncio.timeout(within):
+        async with self.client() as client, asyncio.timeout(patience(within)):
             while len(self.descendants()) != count:
                 await client.health()
 
@@ -289,7 +290,7 @@ class Watch:
     ) -> list[pb.ProcessResponse]:
         """Wait until what has been seen meets a condition."""
         try:
-            async with asyncio.timeout(within), self._arrived:
+            async with asyncio.timeout(patience(within)), self._arrived:
                 await self._arrived.wait_for(lambda: wanted(self.seen))
         except TimeoutError:
             raise AssertionError(f"not seen: {[summary(c) for c in self.seen[-30:]]}") from None

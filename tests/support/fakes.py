@@ -17,6 +17,7 @@ from instance_manager.app.interfaces import JournalRecord, SpawnRequest
 from instance_manager.core.change import Change
 from instance_manager.core.errors import NotFoundError, PermissionDeniedError
 from instance_manager.core.process import ExitStatus, Identity
+from tests.support.patience import patience
 
 
 class Notices:
@@ -38,7 +39,7 @@ class Notices:
             return
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((condition, future))
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(patience(within)):
             await future
 
 

@@ -13,10 +13,11 @@ from typing import Any, Self, TypeVar
 from asyncinotify import Inotify, Mask
 
 from tests.support.daemon import BIN, MARKER, foreign, log_line, marked
+from tests.support.patience import patience
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("guard_program.py")))
 STUB = ("stub", "replica", "--listen", "127.0.0.1:0")
-WITHIN = 20.0
+WITHIN = patience(20.0)
 """Seconds that anything may take."""
 
 Found = TypeVar("Found")

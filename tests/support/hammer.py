@@ -1,6 +1,9 @@
 """Greedy clients in a process of their own, beside what a test or benchmark does."""
 
 import asyncio
+import mmap
+import os
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -10,15 +13,22 @@ from typing import Any
 import grpc
 import grpc.aio
 
+_COUNT = struct.Struct("q")
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 
 class Hammer:
     """What the greedy clients have got."""
 
-    answered = 0
-    """Number of lists, when it is over."""
     seconds = 0.0
+
+    def __init__(self, shared: mmap.mmap) -> None:
+        self._shared = shared
+
+    @property
+    def answered(self) -> int:
+        """Number of lists so far."""
+        return int(_COUNT.unpack_from(self._shared)[0])
 
     @property
     def per_second(self) -> float:
@@ -29,28 +39,32 @@ class Hammer:
 @asynccontextmanager
 async def hammer(url: str, connections: int, depth: int) -> AsyncIterator[Hammer]:
     """Let `connections` clients list processes during the block, each with `depth` calls under way."""
+    shared = os.memfd_create("answered")
+    os.truncate(shared, mmap.PAGESIZE)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, url, str(connections), str(depth)),
+        *(sys.executable, __file__, url, str(connections), str(depth), str(shared)),
+        pass_fds=[shared],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    result = Hammer()
+    result = Hammer(mmap.mmap(shared, 0))
+    os.close(shared)
     try:
         assert await process.stdout.readline(), "the greedy clients have failed"
         begin = time.perf_counter()
         yield result
         process.stdin.close()
-        result.answered = int(await process.stdout.readline())
+        await process.stdout.readline()
         result.seconds = time.perf_counter() - begin
     finally:
         process.stdin.close()
         await process.wait()
 
 
-async def main(url: str, connections: int, depth: int) -> None:
-    """List without pause, print a line when it has begun, and how often when stdin ends."""
+async def main(url: str, connections: int, depth: int, shared: mmap.mmap) -> None:
+    """List without pause, counting in shared memory; print a line at the begin, and at the end of stdin."""
     answered = 0
     begun = asyncio.Event()
 
@@ -60,6 +74,7 @@ async def main(url: str, connections: int, depth: int) -> None:
         while True:
             await call(b"", wait_for_ready=True)
             answered += 1
+            _COUNT.pack_into(shared, 0, answered)
             if answered >= connections * depth:
                 begun.set()
 
@@ -70,10 +85,10 @@ async def main(url: str, connections: int, depth: int) -> None:
     answered = 0
     print("hammering", flush=True)  # noqa: T201 - read by `hammer`
     await asyncio.to_thread(sys.stdin.read)
-    print(answered, flush=True)  # noqa: T201 - read by `hammer`
+    print("done", flush=True)  # noqa: T201 - read by `hammer`
     for loop in loops:
         loop.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), mmap.mmap(int(sys.argv[4]), 0)))

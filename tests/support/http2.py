@@ -13,6 +13,8 @@ from h2.connection import H2Connection
 from h2.events import Event, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError
 
+from tests.support.patience import patience
+
 _FRAME = 16_384
 
 
@@ -27,7 +29,7 @@ class Http2Client:
     def __init__(self, target: str) -> None:
         """Connect to HOST:PORT."""
         host, _, port = target.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket = socket.create_connection((host, int(port)), timeout=patience(20))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._h2 = H2Connection(H2Configuration(client_side=True))
         self._h2.initiate_connection()

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from instance_manager.client import Client
 from tests.support.daemon import Daemon
+from tests.support.patience import patience
 
 STOP_TIMEOUT = 2
 """Seconds."""
 _OPTIONS = ("--stop-timeout", str(STOP_TIMEOUT))
 _LOOK = 0.01
-_PATIENCE = 30.0
+_PATIENCE = patience(30.0)
 
 
 class Node:

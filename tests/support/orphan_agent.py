@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.support.cli import Result, run, started
 from tests.support.daemon import foreign, log_line
+from tests.support.patience import patience
 
 WAIT = "0.2"
 """Seconds from a suspicion to its judgement: short, so that whatever is judged wrongly is seen."""
@@ -44,7 +45,7 @@ class Agent:
             return next((line for line in self.lines if wanted.items() <= line.items()), None)
 
         try:
-            async with asyncio.timeout(within), self._arrived:
+            async with asyncio.timeout(patience(within)), self._arrived:
                 while (found := look()) is None:
                     await self._arrived.wait()
         except TimeoutError:
@@ -80,7 +81,7 @@ async def running_agent(
         await agent.logged("looking for orphans")
         yield agent
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             status = await process.wait()
             await reading
         assert status == 0, agent.lines

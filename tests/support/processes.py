@@ -16,9 +16,10 @@ from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.core.process import ExitStatus
 from tests.support.daemon import MARKER, marked
+from tests.support.patience import patience
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
-DEADLINE = 20.0
+DEADLINE = patience(20.0)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -75,9 +76,9 @@ class Started:
         self.reports.append(status)
         self._exited.set()
 
-    async def exited(self, within: float = DEADLINE) -> ExitStatus:
+    async def exited(self, within: float = 20) -> ExitStatus:
         """Wait for the end."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(patience(within)):
             await self._exited.wait()
         return self.reports[0]
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import instance_pb2 as pb
+from tests.support.patience import patience
 
-WITHIN = 30.0
+WITHIN = patience(30.0)
 V2 = common_pb2.DATA_ENGINE_V2
 GROUP = common_pb2.ShardGroupSpec(
     data_chunks=2,

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.patience import patience
+
 ROOT = Path(__file__).resolve().parents[3]
-DEADLINE = 30.0
+DEADLINE = patience(30.0)
 
 
 class SpdkProcess:
