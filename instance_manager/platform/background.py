@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,9 @@ class Background:
         if work.in_a_row in {1, 10, 100} or work.in_a_row % 1000 == 0:
             # What the machine lacks is explained by its words, a defect only by where it happened.
             where = {} if isinstance(error, OSError) else {"exc_info": error}
-            log.error("background work failed", work=name, reason=text, failures=work.failures, **where)
+            # Python itself may fail to render a traceback, which must not end the work.
+            with suppress(Exception):
+                log.error("background work failed", work=name, reason=text, failures=work.failures, **where)
         if fresh:
             self._on_health(name, False)
 
@@ -187,4 +189,7 @@ class Background:
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:_LONGEST_TEXT]
-    return f"{type(error).__name__}: {error}"[:_LONGEST_TEXT]
+    text = type(error).__name__
+    with suppress(Exception):
+        text = f"{text}: {error}"
+    return text[:_LONGEST_TEXT]
