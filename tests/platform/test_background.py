@@ -67,13 +67,13 @@ async def test_a_look_that_fails_does_not_end_those_after_it(background: Backgro
     assert "exc_info" not in told[0]
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     def __str__(self) -> str:
         raise SystemError("AST constructor recursion depth mismatch")
 
 
 async def test_an_error_that_cannot_be_shown_ends_no_work(background: Background) -> None:
-    work = Attempts(Unprintable())
+    work = Attempts(UnprintableError())
     background.every("looking", 0.001, work)
     await work.some(2)
     assert background.works["looking"].failures == 1
