@@ -1,14 +1,14 @@
 """Who listens on a port: the instance it was allocated to, or somebody else."""
 
-import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from instance_manager.adapters.process.census import Slices
 from instance_manager.adapters.process.proc import UnreadableError, all_processes, children_of, read_stat
 
 log = structlog.get_logger(__name__)
@@ -17,8 +17,6 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTEN = b"0A"
 """The state in these tables. The kernel lists what listens before all connections."""
 _CHUNK = 1 << 14
-_SLICE = 32
-"""Processes looked at in one round of the event loop."""
 
 
 class ListenerCheck:
@@ -57,10 +55,13 @@ class ListenerCheck:
         inodes = {f"socket:[{inode}]" for inode in _listening(port)}
         if not inodes:
             return ""
-        async for pid in _in_slices(_tree(leader)):
+        slices = Slices()
+        for pid in _tree(leader):
+            await slices.pause()
             if _holds(pid, inodes) is not False:
                 return ""
-        async for pid in _in_slices(all_processes()):
+        for pid in all_processes():
+            await slices.pause()
             if _holds(pid, inodes):
                 if self._was_left_behind(pid):
                     return ""
@@ -84,14 +85,6 @@ def _ancestry(pid: int) -> Iterator[int]:
         yield pid
         stat = read_stat(pid)
         pid = stat.parent if stat else 0
-
-
-async def _in_slices(pids: Iterable[int]) -> AsyncIterator[int]:
-    """Yield processes, and let others run once in a while."""
-    for number, pid in enumerate(pids, 1):
-        yield pid
-        if number % _SLICE == 0:
-            await asyncio.sleep(0)
 
 
 def _tree(leader: int) -> Iterator[int]:
