@@ -12,7 +12,7 @@ from instance_manager.adapters.metrics import Endpoints, Lifecycles, LoopLag, Me
 from instance_manager.adapters.metrics.lag import WORK as EVENT_LOOP_LAG
 from instance_manager.adapters.metrics.server import WORK as METRICS_SERVER
 from instance_manager.adapters.mounts import WORK as MOUNTS
-from instance_manager.adapters.process import ListenerCheck, OsProcessAdopter, ProcessSpawner
+from instance_manager.adapters.process import GuardLink, ListenerCheck, OsProcessAdopter, ProcessSpawner
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.spdk.watch import WORK as SPDK_WATCH
@@ -35,7 +35,6 @@ from instance_manager.app.supervisor import Supervisor
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
-from instance_manager.platform.contract import GUARD_VARIABLE
 from instance_manager.platform.listening import port_is_free
 from instance_manager.platform.logging import control as log_control
 
@@ -66,21 +65,21 @@ class Components:
 def build(
     settings: DaemonSettings,
     state_dir: StateDir,
+    link: GuardLink,
     journal: SqliteJournal,
     reloader: CertificateReloader | None,
 ) -> Components:
     """Put the components together; nothing is opened yet."""
     clock = LoopClock()
     background = Background(*_works(settings))
-    guard = _guard()
 
     def leaders() -> set[int]:
         entries = supervisor.registry.entries()
         return {entry.process.identity.pid for entry in entries if entry.process.identity}
 
-    readiness = HealthProbe(ListenerCheck(leaders, guard).stranger)
+    readiness = HealthProbe(ListenerCheck(leaders, link.pid).stranger)
     spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
-    adopter = OsProcessAdopter(state_dir.owner, state_dir.exits, guard)
+    adopter = OsProcessAdopter(state_dir.owner, link.exits, link.pid)
     logs = LogFiles(
         settings.logs_dir,
         max_size=settings.log_max_size,
@@ -166,9 +165,3 @@ def _works(settings: DaemonSettings) -> list[str]:
     if settings.tls:
         names.append(CERTIFICATES)
     return names
-
-
-def _guard() -> int | None:
-    """Return the PID of the guard that started this daemon, None without one."""
-    text = os.environ.get(GUARD_VARIABLE, "")
-    return int(text) if text.isdecimal() and int(text) == os.getppid() else None

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.process import check_pidfds
+from instance_manager.adapters.process import GuardLink, check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
 from instance_manager.core.addresses import Address
@@ -66,11 +67,11 @@ async def serve(settings: DaemonSettings) -> int:
         state_dir = StateDir(settings.state_dir)
         state_dir.open()
         stack.callback(state_dir.close)
-        state_dir.write_on_stop(settings.grace_at_end)
+        link = _link(settings, state_dir.path)
         journal = SqliteJournal(state_dir.journal, boot_id())
         records = journal.open()
         stack.callback(journal.close)
-        components = build(settings, state_dir, journal, reloader)
+        components = build(settings, state_dir, link, journal, reloader)
         server = components.server
         background = components.background
         stack.push_async_callback(background.close)
@@ -114,6 +115,13 @@ async def serve(settings: DaemonSettings) -> int:
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
         return await _shut_down(components, settings)
+
+
+def _link(settings: DaemonSettings, state_dir: Path) -> GuardLink:
+    """Find the guard, and tell it what this daemon is to do with its instances."""
+    link = GuardLink.of(os.environ, state_dir)
+    link.write_on_stop(settings.grace_at_end)
+    return link
 
 
 def _bind(server: GrpcServer, listen: Address) -> list[str]:

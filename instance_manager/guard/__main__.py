@@ -5,12 +5,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from instance_manager.guard.ending import forget_settings
 from instance_manager.guard.guard import SIGNALS, Guard
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
 from instance_manager.platform import descriptors
-from instance_manager.platform.contract import GUARD_VARIABLE, STATE_DIR_VARIABLE
+from instance_manager.platform.contract import GUARD_STATE_DIR_VARIABLE, GUARD_VARIABLE, STATE_DIR_VARIABLE
 from instance_manager.platform.linux import become_subreaper
 
 
@@ -41,8 +42,10 @@ def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) 
             return 1
     records = ExitRecords(options.state_dir, log)
     records.open()
+    forget_settings(options.state_dir)
     environment = os.environ | {
         GUARD_VARIABLE: str(os.getpid()),
+        GUARD_STATE_DIR_VARIABLE: options.state_dir,
         STATE_DIR_VARIABLE: options.state_dir,
     }
     command = [*_own_command(argv), *options.command]

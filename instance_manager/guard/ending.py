@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 
 from instance_manager.guard import proc
 from instance_manager.guard.log import Log
@@ -13,6 +14,12 @@ GIVE_UP_DELAY = 5.0
 """Seconds from SIGKILL until those that remain are given up."""
 _LOOK_AGAIN = 0.05
 """Seconds between looks after SIGKILL, when what is killed may leave children of its own."""
+
+
+def forget_settings(state_dir: str) -> None:
+    """Remove what daemons of an earlier guard have written down; it does not concern this one's instances."""
+    with suppress(OSError):  # there is none, or the next daemon cannot write there either, and says so
+        os.unlink(f"{state_dir}/{contract.ON_STOP}")  # noqa: PTH108 - pathlib costs a MiB
 
 
 def grace_period(state_dir: str, log: Log) -> float | None:

@@ -196,8 +196,10 @@ class Guard:
     def _end(self, code: int) -> None:
         """End with a code; if the daemon did not end in order, end the instances first."""
         self._exit_code = code
+        if code == 0 or not self._instances():
+            return
         grace = ending.grace_period(self._options.state_dir, self._log)
-        if code != 0 and grace is not None and self._instances():
+        if grace is not None:
             self._ending = Ending(grace, time.monotonic(), self._log)
 
 

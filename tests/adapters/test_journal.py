@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from instance_manager.adapters.journal import SqliteJournal, StateDir, StateDirError, codec
 from instance_manager.adapters.journal.schema import STEPS
@@ -393,13 +392,3 @@ def test_in_another_mount_namespace_the_same_path_marks_processes_differently(tm
     if there.returncode != 0:
         pytest.skip(f"needs the right to make a mount namespace: {there.stderr.strip()}")
     assert there.stdout.strip() not in {"", state.owner}
-
-
-def test_settings_for_the_guard_that_cannot_be_written_are_no_reason_not_to_start(tmp_path: Path) -> None:
-    state = StateDir(tmp_path / "state")
-    state.open()
-    (tmp_path / "state" / "on-stop.new").mkdir()
-    with capture_logs() as logs:
-        state.write_on_stop(20.0)
-    assert [line["log_level"] for line in logs] == ["warning"]
-    state.close()

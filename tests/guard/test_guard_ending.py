@@ -26,9 +26,6 @@ async def dying(
     """Guard a program that leaves an orphan of a kind and then fails for ever; yields its PID too."""
     (folder / "code").write_text("3")
     state = folder / "state"
-    state.mkdir()
-    if on_stop:
-        (state / contract.ON_STOP).write_text(on_stop)
     async with guarding(
         state,
         "fail",
@@ -39,6 +36,8 @@ async def dying(
         environment={"SLOW_DELAY": "1000", **INSTANCE},
     ) as guard:
         await guard.logged("daemon keeps dying")
+        if on_stop:
+            (state / contract.ON_STOP).write_text(on_stop)
         yield guard, int((folder / "orphan").read_text())
 
 
@@ -138,3 +137,58 @@ async def test_whenever_the_guard_is_signalled_after_a_crash_instances_end_as_se
             await gone(left)
         else:
             assert asked.read_text() == "asked\n"
+
+
+@pytest.mark.parametrize("on_stop", ["terminate", "leave"])
+async def test_a_daemon_with_a_state_directory_of_its_own_is_understood(tmp_path: Path, on_stop: str) -> None:
+    """Its settings hold when it is dead, and the next one learns how an instance has ended."""
+    url, asked = f"unix://{tmp_path}/im.sock", tmp_path / "asked"
+    first, last = port_span()
+    options = ("--listen", url, "--logs-dir", f"{tmp_path}/logs", "--port-range", f"{first}-{last}")
+    own = ("--state-dir", str(tmp_path / "own"), "--on-stop", on_stop)
+    async with guarding(tmp_path / "state", "daemon", *options, *own) as guard:
+        daemon = await guard.serving(1)
+        async with Client(url) as client, Watch(client) as watch:
+            await client.process_create(shell("r1", "exec sleep 1000"))
+            await watch.state("r1", "running")
+            (instance,) = children_of(daemon)
+            os.kill(daemon, signal.SIGKILL)
+        daemon = await guard.serving(2)
+        async with Client(url) as client, Watch(client) as watch:
+            os.kill(instance, signal.SIGKILL)
+            assert (await watch.state("r1", "error")).status.error_msg == "signal: SIGKILL"
+            script = f"trap 'echo asked >> {asked}; exit 0' INT; echo > {tmp_path}/ready; sleep 1000 & wait"
+            await client.process_create(shell("r2", script))
+            await reached((tmp_path / "ready").exists)
+        os.kill(daemon, signal.SIGKILL)
+        await guard.logged("daemon died", 2)
+        await guard.stop()
+        left = marked(guard.marker)
+        if on_stop == "leave":
+            assert not asked.exists()
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            await gone(left)
+        else:
+            assert asked.read_text() == "asked\n"
+
+
+async def test_what_a_daemon_of_an_earlier_guard_has_settled_holds_no_more(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / contract.ON_STOP).write_text("leave\n")
+    async with dying(tmp_path, "obedient") as (guard, _):
+        assert await guard.stop() == 143
+        assert (tmp_path / ASKED).read_text() == "SIGINT"
+
+
+async def test_settings_that_cannot_be_read_are_told_only_where_they_matter(tmp_path: Path) -> None:
+    async with dying(tmp_path, "obedient", on_stop="nonsense\n") as (guard, _):
+        assert await guard.stop() == 143
+        (told,) = guard.events("what is to happen to instances cannot be read; they are ended")
+        assert "nonsense" in told["error"]
+    (tmp_path / "code").write_text("")
+    async with guarding(tmp_path / "state", "fail", str(tmp_path), "obedient", program=PROGRAM) as guard:
+        await guard.printed("mended")
+        (tmp_path / "state" / contract.ON_STOP).write_text("nonsense\n")
+        assert await guard.stop() == 143
+        assert guard.events("what is to happen to instances cannot be read; they are ended") == []

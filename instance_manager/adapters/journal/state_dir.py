@@ -4,12 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from instance_manager.platform import contract
 from instance_manager.platform.linux import is_locked, lock_file
-
-log = structlog.get_logger(__name__)
 
 PATIENCE = 2.0
 """Seconds to wait for the lock of a state directory."""
@@ -43,11 +39,6 @@ class StateDir:
         return self.path / contract.JOURNAL
 
     @property
-    def exits(self) -> Path:
-        """Where the guard writes exit statuses."""
-        return self.path / contract.EXITS
-
-    @property
     def owner(self) -> str:
         """The mark of the processes that daemons with this directory have started.
 
@@ -77,25 +68,6 @@ class StateDir:
                 f"cannot use the state directory {self.path}: {error.strerror}; "
                 "make it writable or choose another --state-dir"
             ) from error
-
-    def write_on_stop(self, grace: float | None) -> None:
-        """Write down what becomes of instances at the end, for a guard that has to end them itself.
-
-        Args:
-            grace: seconds that they get to end; None to leave them alone.
-
-        If it cannot be written, that is logged: a full disk must not keep the daemon from its instances.
-        """
-        target, beside = self.path / contract.ON_STOP, self.path / f"{contract.ON_STOP}.new"
-        try:
-            beside.write_text(contract.format_on_stop(grace), encoding="ascii")
-            beside.replace(target)
-        except OSError as error:
-            log.warning(
-                "a guard that has to end the instances itself will not know the settings of this daemon",
-                path=str(target),
-                reason=error.strerror,
-            )
 
     def close(self) -> None:
         """Release the directory."""

@@ -6,7 +6,7 @@ What an instance has from this process, and why; tests/adapters/test_process_inh
 - signals: none blocked, none ignored, whatever this process was started with.
 - session: its own, without a controlling terminal; it leads its process group.
 - environment: this process's, without `LD_*` (a library path may break another program) and the guard's
-  variable, and with the instance's identity. Words and variables are UTF-8 in every locale.
+  variables, and with the instance's identity. Words and variables are UTF-8 in every locale.
 - limit of open files: as raised by the daemon to its hard limit, since an instance holds a descriptor for
   each client and disk file; all other limits as this process was started with.
 - umask, nice value, OOM score adjustment, working directory: this process's, which the one who starts the
@@ -67,8 +67,8 @@ class ProcessSpawner:
         self._allowlist = BinaryAllowlist(roots)
         self._search_path = os.get_exec_path(environment)
         # The library path of this program may break the one that is started.
-        kept = {key: value for key, value in environment.items() if not key.startswith("LD_")}
-        kept.pop(contract.GUARD_VARIABLE, None)
+        dropped = ("LD_", contract.GUARD_VARIABLE)
+        kept = {key: value for key, value in environment.items() if not key.startswith(dropped)}
         self._environment = kept | {contract.OWNER_VARIABLE: owner}
         self._children: dict[int, OsChild] = {}
         """By PID; also those that have ended and whose descendants are searched for."""
