@@ -47,6 +47,8 @@ class Adoption:
         self._ready_timeout = supervisor.settings.ready_timeout
         self._intents: list[SupervisedProcess] = []
         """Those that were perhaps spawned: one of the processes that are unclear may be theirs."""
+        self._told: set[Unclear] = set()
+        """The processes that were unclear at the last look."""
         self._looking: asyncio.Task[None] | None = None
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
@@ -161,16 +163,16 @@ class Adoption:
             return
         self._adopt(record, adoptable, ())
 
-    @staticmethod
-    def _unclear(findings: Findings, known: AbstractSet[Identity | None]) -> list[Unclear]:
-        """Return the processes that may be instances which are not known; says so."""
+    def _unclear(self, findings: Findings, known: AbstractSet[Identity | None]) -> list[Unclear]:
+        """Return the processes that may be instances which are not known; says so if they are others."""
         unclear = [each for each in findings.unclear if each.identity is None or each.identity not in known]
-        if unclear:
+        if unclear and set(unclear) != self._told:
             log.warning(
                 "cannot tell whether some processes are instances; trying again",
                 pids=[each.identity.pid for each in unclear if each.identity],
                 reason=unclear[0].reason,
             )
+        self._told = set(unclear)
         return unclear
 
     async def _from_environment(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from instance_manager.adapters.process import descendants, proc
+from instance_manager.adapters.process import census, descendants, proc
 from instance_manager.adapters.process.descendants import DescendantReaper
 from instance_manager.adapters.process.leaders import Leader
 from instance_manager.adapters.process.reading import BoundedReader
@@ -322,6 +322,34 @@ async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
         await asyncio.sleep(0.001)
     assert await started.child.end_tree() is None
     assert not lives(stray)
+
+
+async def test_a_stray_that_need_not_belong_to_an_instance_holds_it_up_for_a_while_only(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have brought it here (nsenter, docker exec): it is told, and not killed."""
+    started = workshop.shell("setsid sh -c 'echo $$; exec sleep 1000' &")
+    stray = await pid_told(workshop)
+    await started.exited()
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
+        patch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
+        patch.setattr(census, "HOLD", 0.2)
+        begun, remains = asyncio.get_running_loop().time(), []
+        while why := await started.child.end_tree():
+            remains.append(why)
+            assert not [line for line in logged if line["log_level"] == "warning"]
+        assert asyncio.get_running_loop().time() - begun >= 0.2
+        assert set(remains) == {f"pid {stray} may belong to it: refused"}
+        # Patience with it is over, for whatever it holds up next.
+        other = workshop.spawn("/bin/sleep", "1000")
+        other.child.signal("SIGKILL", session=False)
+        await other.exited()
+        assert await other.child.end_tree() is None
+    told = [line for line in logged if "cannot tell to which instance" in line["event"]]
+    assert [(line["pid"], line["reason"]) for line in told] == [(stray, "refused")]
+    assert lives(stray)
+    os.kill(stray, signal.SIGKILL)
+    await workshop.reaped(stray)
 
 
 async def test_a_stray_that_may_belong_to_several_is_told_and_holds_up_none(

@@ -372,6 +372,24 @@ async def test_a_process_that_is_clear_only_later_is_recovered_then(
     assert world.supervisor.get("r").identity == OLD.identity
 
 
+@pytest.mark.usefixtures("soon")
+async def test_processes_that_stay_unclear_are_told_once(world: World, adopter: FakeAdopter) -> None:
+    async def look_often() -> None:
+        looks = adopter.looks
+        await world.until(lambda: adopter.looks > looks + 3)
+
+    world.supervisor.changed.observe(lambda _: world.notices.post())
+    adopter.unclear = [SOMEBODY]
+    with capture_logs() as logs:
+        await recover(world, adopter)
+        await look_often()
+        another = Unclear(Identity(78, 8), "refused")
+        adopter.unclear = [SOMEBODY, another]
+        await look_often()
+    told = [line["pids"] for line in logs if line["event"].startswith("cannot tell whether some processes")]
+    assert told == [[77], [77, 78]]
+
+
 async def test_a_process_in_the_journal_makes_no_other_unclear(world: World, adopter: FakeAdopter) -> None:
     assert NEW.identity is not None
     adopter.add(NEW)

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 PATIENCE = 0.05
 """Seconds that one candidate has to become readable, in the middle of an execve or an exit."""
+HOLD = 60.0
+"""Seconds for which a process holds up the delete of an instance only because it can be no other's."""
 _SLICE = 0.005
 """Seconds of work until the event loop gets its turn."""
 _NOT_READ = Unread("its environment was not read")
@@ -64,6 +66,8 @@ class Census:
         """By process: the UUID in its environment."""
         self._first_seen: dict[Key, float] = {}
         """By process that is in the middle of something: since when, by the clock of the event loop."""
+        self._suspected: dict[Key, float] = {}
+        """By process that no instance but one can have left behind, if any has: since when that is so."""
         self._told: set[Key] = set()
 
     def add(self, leader: Leader) -> None:
@@ -212,9 +216,10 @@ class Census:
         """Say of a candidate that it is not certain whose it is."""
         owner, inherited = attribution.owner, stat.parent == self._parent()
         if owner is None and inherited:
-            # It descends from some instance. If there is just one that is old enough, it is that one's.
+            # It descends from an instance, or was brought here by somebody else (nsenter, docker exec). Where
+            # just one instance is old enough that is suspicion enough to wait for a while.
             older = [each.uuid for each in self._leaders.values() if each.identity.start_time <= key[1]]
-            owner = older[0] if len(older) == 1 else None
+            owner = older[0] if len(older) == 1 and self._is_fresh(self._suspected, key, HOLD) else None
         if owner is not None:
             found.doubts.setdefault(owner, {})[key[0]] = attribution.reason
         elif inherited and key not in self._told:
@@ -230,12 +235,18 @@ class Census:
 
     def _is_new(self, key: Key) -> bool:
         """Return whether there is patience with a process that is in the middle of something."""
+        return self._is_fresh(self._first_seen, key, PATIENCE)
+
+    @staticmethod
+    def _is_fresh(since: dict[Key, float], key: Key, seconds: float) -> bool:
+        """Return whether it has been so for less than some seconds; `since` remembers when it began."""
         now = asyncio.get_running_loop().time()
-        return now - self._first_seen.setdefault(key, now) < PATIENCE
+        return now - since.setdefault(key, now) < seconds
 
     def _forget_all_but(self, living: set[Key]) -> None:
         living |= {leader.key for leader in self._leaders.values()}
         self._owners = {key: uuid for key, uuid in self._owners.items() if key in living}
         self._environments = {key: each for key, each in self._environments.items() if key in living}
         self._first_seen = {key: since for key, since in self._first_seen.items() if key in living}
+        self._suspected = {key: since for key, since in self._suspected.items() if key in living}
         self._told &= living
