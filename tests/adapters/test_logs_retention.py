@@ -5,13 +5,13 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from instance_manager.adapters.logs import LogFiles, retention
+from instance_manager.adapters.logs import LogFiles, opening, retention
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.platform.background import Background
 from tests.support.processes import DEADLINE, open_logs
@@ -31,6 +31,8 @@ def aged(tmp_path: Path) -> Aged:
         path.write_bytes(b"x" * size)
         then = time.time() - days * DAY
         os.utime(path, (then, then))
+        with path.open() as file:
+            opening.mark(file.fileno())
         return path
 
     return make
@@ -88,6 +90,78 @@ async def test_old_logs_are_removed_and_that_is_told(tmp_path: Path, aged: Aged)
     (line,) = [line for line in told if line["event"] == "old logs removed"]
     assert (line["count"], line["kept"]) == (1, 1)
     assert (logs.retention.files, logs.retention.size, logs.retention.removed) == (1, 4096, 1)
+
+
+def not_marked(path: Path) -> Path:
+    """Make another program's log."""
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+    return path
+
+
+async def test_the_logs_of_others_are_not_touched(tmp_path: Path, aged: Aged) -> None:
+    not_marked(aged("dpkg", 100))
+    aged("r", 100)
+    async with open_logs(tmp_path, keep=LogLimits(age=1, size=1)) as logs:
+        await passed(logs)
+        assert left(tmp_path) == {"dpkg.log"}
+        assert logs.retention.files == 0
+
+
+@pytest.mark.parametrize("marks", [True, False])
+async def test_the_log_of_an_instance_is_known_after_its_end(
+    tmp_path: Path, marks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its mark, by every daemon; where the file system has none, by the daemon that has seen the end."""
+    if not marks:
+        monkeypatch.setattr(os, "setxattr", raising(OSError(95, "Operation not supported")))
+        monkeypatch.setattr(os, "getxattr", raising(OSError(95, "Operation not supported")))
+    for number in range(2):
+        async with open_logs(tmp_path) as logs:
+            with logs.writer(f"r{number}"):
+                pass
+            logs.release(f"r{number}")
+    async with open_logs(tmp_path, keep=WEEK) as logs:
+        logs.retention.ended("r1", time.time() - 8 * DAY, failed=False)
+        for number in range(2):
+            os.utime(tmp_path / f"r{number}.log", (0, 0))
+        await passed(logs)
+    assert left(tmp_path) == (set() if marks else {"r0.log"})
+
+
+def raising(error: Exception) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
+
+
+async def test_an_adopted_log_is_marked(
+    tmp_path: Path, aged: Aged, writer: Callable[[Path], subprocess.Popen[bytes]]
+) -> None:
+    path = not_marked(aged("r", 1))
+    process = writer(path)
+    async with open_logs(tmp_path) as logs:
+        logs.adopt("r", process.pid)
+        await asyncio.wait(logs._adoptions.values(), timeout=DEADLINE)
+        assert opening.is_marked(path)
+        logs.release("r")
+
+
+@pytest.mark.parametrize("jump", [30 * DAY, -30 * DAY])
+async def test_a_clock_that_is_set_makes_no_log_old(
+    tmp_path: Path, aged: Aged, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    aged("r", 6)
+    wall, uptime = time.time, retention._uptime
+    async with open_logs(tmp_path, keep=WEEK) as logs:
+        await passed(logs)
+        monkeypatch.setattr(time, "time", lambda: wall() + jump)
+        await passed(logs)
+        assert left(tmp_path) == {"r.log"}
+        monkeypatch.setattr(retention, "_uptime", lambda: uptime() + 2 * DAY)
+        await passed(logs)
+        assert left(tmp_path) == set()
 
 
 @pytest.mark.usefixtures("lease")
@@ -187,11 +261,11 @@ async def test_it_looks_at_the_start_and_after_deletes_and_goes_on_after_an_erro
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def failing(directory: Path) -> list[retention._Found]:
+    def failing(directory: Path, known: Collection[str]) -> list[retention._Found]:
         if errors:
             raise errors.pop()
         loop.call_soon_threadsafe(ended.set)
-        return scan(directory)
+        return scan(directory, known)
 
     monkeypatch.setattr(retention, "_scan", failing)
     aged("old", 8)

@@ -19,7 +19,7 @@ import structlog
 from instance_manager.adapters.logs import console_echo, probe, retention, trimmer, watcher
 from instance_manager.adapters.logs.console_echo import ConsoleEcho
 from instance_manager.adapters.logs.log import LogFile
-from instance_manager.adapters.logs.opening import NO_DESCRIPTOR, open_again, open_for_reader
+from instance_manager.adapters.logs.opening import NO_DESCRIPTOR, mark, open_again, open_for_reader
 from instance_manager.adapters.logs.outputs import Outputs
 from instance_manager.adapters.logs.probe import DirectoryProbe
 from instance_manager.adapters.logs.reader import LogReader
@@ -252,6 +252,7 @@ class LogFiles:
 
     def _begin(self, name: str, fd: int) -> None:
         """Start following what a process writes to a descriptor."""
+        mark(fd)
         each = self._logs.get(name)
         if each is not None and not each.is_same_file(fd):  # moved or removed by hand
             self._drop(each)

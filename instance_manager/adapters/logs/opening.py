@@ -1,11 +1,14 @@
-"""Opening log files: only regular files, and never through a symbolic link."""
+"""Opening log files, and marking them: only regular files, and never through a symbolic link."""
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_MARK = "user.instance-manager"
+"""Extended attribute of each file that is, or was, the log of an instance."""
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe must not make the daemon wait
 
 
@@ -36,6 +39,20 @@ def open_again(fd: int, flags: int) -> int:
         OSError: if that is impossible.
     """
     return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+def mark(fd: int) -> None:
+    """Mark a file as the log of an instance, where the file system can."""
+    with suppress(OSError):
+        os.setxattr(fd, _MARK, b"log")
+
+
+def is_marked(path: Path) -> bool:
+    """Return whether a file is known to be the log of an instance."""
+    try:
+        return bool(os.getxattr(path, _MARK, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def _regular(fd: int) -> int:

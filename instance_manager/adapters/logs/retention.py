@@ -1,4 +1,8 @@
-"""Removing the logs of instances that are gone, in a thread; never one that a process still fills."""
+"""Removing the logs of instances that are gone, in a thread; never one that a process still fills.
+
+The directory may hold files of others (somebody may choose /var/log): only what bears the mark of a log, or
+the name of an instance that this daemon knows, is one.
+"""
 
 import asyncio
 import errno
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from instance_manager.adapters.logs.opening import is_marked
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.log_retention import LogLimits, StoredLog, surplus
 from instance_manager.core.names import validate_name
@@ -44,6 +49,18 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sight:
+    """A log as it was seen first since it was written last."""
+
+    last: float
+    """When that was, or its instance ended."""
+    age: float
+    """Seconds, by the system's clock, which may have been wrong and may be set at any time."""
+    when: float
+    """When that was, by a clock that nobody sets."""
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
     """How an instance ended."""
 
@@ -69,6 +86,8 @@ class LogRetention:
         self._living = living
         self._ends: dict[str, _End] = {}
         """Of the instances whose logs are still there, as far as it is known."""
+        self._sights: dict[str, _Sight] = {}
+        """The first of each log as it is now: from then on it ages as time really passes."""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.files = 0
@@ -102,11 +121,13 @@ class LogRetention:
                     await self._due.wait()
 
     async def _pass(self) -> None:
-        found = await self._threads.run(_scan, self._directory)
+        known = {*self._living(), *self._ends}
+        found = await self._threads.run(_scan, self._directory, known)
         names = {each.name for each in found}
         self._ends = {name: end for name, end in self._ends.items() if name in names}
-        now, living = time.time(), set(self._living())
-        doomed = surplus([self._judged(each, now, living) for each in found], self._limits)
+        self._sights = {name: sight for name, sight in self._sights.items() if name in names}
+        living = set(self._living())
+        doomed = surplus([self._judged(each, living) for each in found], self._limits)
         gone = await self._threads.run(_remove, self._directory, [each.name for each in doomed])
         self.removed += len(gone)
         self.files = len(found) - len(gone)
@@ -117,15 +138,23 @@ class LogRetention:
             freed = sum(each.size for each in doomed if each.name in gone)
             log.info("old logs removed", count=len(gone), bytes=freed, kept=self.files, kept_bytes=self.size)
 
-    def _judged(self, each: _Found, now: float, living: Collection[str]) -> StoredLog:
+    def _judged(self, each: _Found, living: Collection[str]) -> StoredLog:
         end = self._ends.get(each.name)
         last = max(each.modified, end.time) if end else each.modified
+        now, sight = _uptime(), self._sights.get(each.name)
+        if sight is None or sight.last != last:
+            sight = self._sights[each.name] = _Sight(last, max(0.0, time.time() - last), now)
         failed = end is not None and end.failed
-        return StoredLog(each.name, each.size, max(0.0, now - last), each.name in living, failed)
+        return StoredLog(each.name, each.size, sight.age + now - sight.when, each.name in living, failed)
 
 
-def _scan(directory: Path) -> list[_Found]:
-    """Return the logs in a directory: regular files that are named like one."""
+def _uptime() -> float:
+    """Return the seconds since the start of the machine; the time that it was suspended counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _scan(directory: Path, known: Collection[str]) -> list[_Found]:
+    """Return the logs in a directory: regular files that are named like one, and known or marked as one."""
     found = []
     _finish_all(directory)
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
@@ -135,7 +164,7 @@ def _scan(directory: Path) -> list[_Found]:
                 continue
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
+                if stat.S_ISREG(status.st_mode) and (name in known or is_marked(directory / entry.name)):
                     found.append(_Found(name, status.st_blocks * _BLOCK, status.st_mtime))
     return found
 
