@@ -1,6 +1,7 @@
 """scripts/pytest, whatever becomes of pytest."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ def test_b_passes():
     pass
 
 def test_c_is_killed_if_told(request):
+    if fifo := request.config.getoption("--hang"):
+        open(fifo, "w").close()
+        signal.pause()
     if request.config.getoption("--kill"):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -29,6 +33,7 @@ import pytest
 def pytest_addoption(parser):
     parser.addoption("--kill", action="store_true")
     parser.addoption("--break-in")
+    parser.addoption("--hang")
 
 def pytest_runtest_protocol(item):
     if item.config.getoption("--break-in") == "worker" and item.name.startswith("test_b"):
@@ -53,19 +58,23 @@ def _environment() -> dict[str, str]:
 
 def run(folder: Path, *options: str, workers: int) -> tuple[int, str]:
     """Run scripts/pytest on tests that fail; return its status and what it has told."""
+    started = start(folder, *options, workers=workers)
+    told, _ = started.communicate(timeout=patience(50))
+    return started.returncode, told
+
+
+def start(folder: Path, *options: str, workers: int) -> subprocess.Popen[str]:
+    """Start scripts/pytest on tests that fail."""
     (folder / "test_it.py").write_text(TESTS)
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]")
-    done = subprocess.run(
+    return subprocess.Popen(
         [ROOT / "scripts" / "pytest", *options, f"--rootdir={folder}", "-c", folder / "pytest.ini", folder],
         env={**_environment(), "PYTEST_WORKERS": str(workers), "VENV": os.path.relpath(sys.prefix, ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=patience(50),
-        check=False,
     )
-    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -97,3 +106,18 @@ def test_a_worker_that_is_killed_is_a_failure(tmp_path: Path) -> None:
     assert status == 1
     assert "test_c_is_killed_if_told" in told.partition("short test summary")[2]
     assert "test_it.py::test_a_fails" in told.partition("short test summary")[2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_ended_tells_what_has_failed_until_then(
+    tmp_path: Path, workers: int, number: signal.Signals
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    started = start(tmp_path, "--hang", str(fifo), workers=workers)
+    fifo.read_text()
+    started.send_signal(number)
+    told, _ = started.communicate(timeout=patience(50))
+    assert started.returncode == 2
+    assert "test_it.py::test_a_fails" in told.partition("short test summary")[2], told
