@@ -109,6 +109,13 @@ class _Attempt:
         self._port = port
         self._unanswered = f"localhost:{port} accepts connections but answers no health check"
         self.missing = f"nothing listens on localhost:{port}"
+        self._told = ""
+
+    def _tell(self, outcome: str) -> None:
+        """Log how an attempt has ended, unless the one before ended the same way."""
+        if outcome != self._told:
+            self._told = outcome
+            log.debug("readiness attempt", port=self._port, outcome=outcome)
 
     async def ready(self, stranger: Stranger | None, leader: int) -> None:
         """Return as soon as the instance serves; whatever goes wrong before that, it does not serve yet."""
@@ -132,9 +139,9 @@ class _Attempt:
         while True:
             for family, host, target in _LOOPBACKS:
                 if await _accepts(family, host, self._port):
-                    log.debug("readiness attempt", port=self._port, outcome=f"connected to {host}")
+                    self._tell(f"connected to {host}")
                     return target.format(self._port)
-            log.debug("readiness attempt", port=self._port, outcome=self.missing)
+            self._tell(self.missing)
             await asyncio.sleep(next(delays))
 
     async def own_listener(self, stranger: Stranger, leader: int) -> None:
@@ -142,7 +149,7 @@ class _Attempt:
         delays = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
         while who := await stranger(self._port, leader):
             self.missing = f"another program listens on localhost:{self._port}: {who}"
-            log.debug("readiness attempt", port=self._port, outcome=self.missing)
+            self._tell(self.missing)
             await asyncio.sleep(next(delays))
 
     async def serving(self, target: str) -> None:
@@ -157,10 +164,10 @@ class _Attempt:
             )
             delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
             while (missing := await self._ask(check)) is not None:
-                log.debug("readiness attempt", port=self._port, outcome=missing)
+                self._tell(missing)
                 self.missing = missing
                 await asyncio.sleep(next(delays))
-        log.debug("readiness attempt", port=self._port, outcome="serving")
+        self._tell("serving")
 
     async def _ask(self, check: Check) -> str | None:
         """Ask the health service once; return what is missing, None if it serves."""

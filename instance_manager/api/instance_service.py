@@ -147,7 +147,7 @@ class InstanceService(Service):
 
     # --- the daemon's own log, or that of the SPDK service ---
 
-    @rpc("LogSetLevel", changes=True)
+    @rpc("LogSetLevel", changes=True, sets=True)
     async def log_set_level(self, request: pb.LogSetLevelRequest) -> empty_pb2.Empty:
         """Set the log level."""
         if is_v2(request.data_engine):
@@ -162,7 +162,7 @@ class InstanceService(Service):
             return await self._v2.log_get_level(request)
         return pb.LogGetLevelResponse(level=self._log.level)
 
-    @rpc("LogSetFlags", changes=True)
+    @rpc("LogSetFlags", changes=True, sets=True)
     async def log_set_flags(self, request: pb.LogSetFlagsRequest) -> empty_pb2.Empty:
         """Set which parts log in detail."""
         if is_v2(request.data_engine):

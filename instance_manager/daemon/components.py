@@ -22,7 +22,8 @@ from instance_manager.api.audit_service import AuditService
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
-from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.interceptors import CallLog, InterceptorChain
+from instance_manager.api.interceptors.call_log import WORK as CALL_SUMMARY
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.service import Service
@@ -57,6 +58,7 @@ class Components:
     v2: SpdkConnection | None
     server: GrpcServer
     recovery: Adoption
+    calls: CallLog
     lifecycles: Lifecycles
     lag: LoopLag
     endpoints: Endpoints
@@ -130,6 +132,7 @@ def build(
         v2=v2,
         server=GrpcServer(services, interceptors, (lambda: reloader.current) if reloader else None),
         recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),
+        calls=interceptors.calls,
         lifecycles=lifecycles,
         lag=lag,
         endpoints=Endpoints(
@@ -156,6 +159,7 @@ def _works(settings: DaemonSettings) -> list[str]:
         JOURNAL_CHECK,
         EVENT_LOOP_LAG,
         METRICS_SERVER,
+        CALL_SUMMARY,
         HEALTH_REPORT,
         LOG_HISTORY,
         EVENT_LOOP,

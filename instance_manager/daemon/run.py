@@ -81,8 +81,7 @@ async def serve(settings: DaemonSettings) -> int:
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
         journal.start_health_check(background)
         components.lifecycles.adopt(record.process for record in records)
-        components.lag.open(background)
-        stack.callback(components.lag.close)
+        _observe(components, stack)
         stack.push_async_callback(await _serve_metrics(settings, components))
 
         reload = reloader.look_now if reloader else lambda: None
@@ -115,6 +114,14 @@ async def serve(settings: DaemonSettings) -> int:
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
         return await _shut_down(components, settings)
+
+
+def _observe(components: Components, stack: AsyncExitStack) -> None:
+    """Sum up calls, and measure how late the event loop is."""
+    components.calls.open(components.background)
+    stack.callback(components.calls.sum_up)
+    components.lag.open(components.background)
+    stack.callback(components.lag.close)
 
 
 def _link(settings: DaemonSettings, state_dir: Path) -> GuardLink:

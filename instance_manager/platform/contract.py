@@ -34,6 +34,7 @@ TAIL_METADATA = "instance-manager-tail"
 BACKGROUND_HEALTH = "background"
 """Name under which the health service tells of all background work; with a slash and its name, of each."""
 BACKGROUND_WORKS = (
+    "call-summary",
     "certificates",
     "event-loop",
     "event-loop-lag",

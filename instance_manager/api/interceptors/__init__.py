@@ -6,7 +6,8 @@ Each is a module. `InterceptorChain` composes them once for each method, around 
 and is the only one that gRPC sees. Services know nothing of it.
 """
 
+from instance_manager.api.interceptors.call_log import CallLog
 from instance_manager.api.interceptors.chain import InterceptorChain
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS
 
-__all__ = ["DEFAULT_MAX_STREAMS", "InterceptorChain"]
+__all__ = ["DEFAULT_MAX_STREAMS", "CallLog", "InterceptorChain"]

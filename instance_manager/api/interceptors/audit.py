@@ -1,4 +1,7 @@
-"""The audit trail: every call of a method that changes something, whatever came of it."""
+"""The audit trail: every call of a method that changes something, whatever came of it.
+
+A setting that is set again to what it is leaves no entry: managers do so all the time.
+"""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,6 +28,9 @@ class AuditInterceptor:
         if not method.changes:
             return handler
 
+        settings: dict[object, bytes] = {}
+        """The last request that succeeded, by the data engine whose setting it is."""
+
         async def audited(call: Call) -> None:
             # Now, because at the end the caller may be gone.
             caller = self.callers.who(call.context)
@@ -36,17 +42,28 @@ class AuditInterceptor:
                 code = grpc.StatusCode.CANCELLED.name
                 raise
             finally:
-                name, uuid = _subject(call)
-                self.trail.add(
-                    method=method.full_name,
-                    name=name,
-                    uuid=uuid,
-                    caller=caller,
-                    code=code or code_name(call.context.code()),
-                    detail=_text(call.context.details()),
-                )
+                code = code or code_name(call.context.code())
+                if not (method.sets and _is_unchanged(call, code, settings)):
+                    name, uuid = _subject(call)
+                    self.trail.add(
+                        method=method.full_name,
+                        name=name,
+                        uuid=uuid,
+                        caller=caller,
+                        code=code,
+                        detail=_text(call.context.details()),
+                    )
 
         return audited
+
+
+def _is_unchanged(call: Call, code: str, settings: dict[object, bytes]) -> bool:
+    """Return whether a call has set what was set so already; remembers it."""
+    engine = getattr(call.request, "data_engine", None)
+    before = settings.get(engine)
+    if code == grpc.StatusCode.OK.name:
+        settings[engine] = call.raw
+    return code == grpc.StatusCode.OK.name and before == call.raw
 
 
 def _subject(call: Call) -> tuple[str, str]:

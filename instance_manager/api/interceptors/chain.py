@@ -15,6 +15,7 @@ from instance_manager.api.interceptors.answer_budget import AnswerBudget, Answer
 from instance_manager.api.interceptors.arrivals import Arrivals
 from instance_manager.api.interceptors.audit import AuditInterceptor
 from instance_manager.api.interceptors.call import Call, Handler, Interceptor
+from instance_manager.api.interceptors.call_log import CallLog
 from instance_manager.api.interceptors.errors import ErrorInterceptor
 from instance_manager.api.interceptors.fairness import FairnessInterceptor, FairScheduler
 from instance_manager.api.interceptors.foreign import GrpcHandler, guard
@@ -53,6 +54,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         self._scheduler = FairScheduler()
         self._arrivals = Arrivals()
         self.budget = AnswerBudget()
+        self.calls = CallLog()
         self._streams = StreamLimit(max_streams, rejections)
         # The outermost first: what one of them rejects, those before it see.
         self._interceptors: list[Interceptor] = [
@@ -60,7 +62,7 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
             AuditInterceptor(trail, Callers(no_sockets)),
             *([self._peer_name] if self._peer_name else []),
             _Receiver(self._arrivals, self._scheduler),
-            ErrorInterceptor(),
+            ErrorInterceptor(self.calls),
             self._streams,
             FairnessInterceptor(self._scheduler, rejections),
             AnswerBudgetInterceptor(self.budget, rejections),

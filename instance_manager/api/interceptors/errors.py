@@ -10,6 +10,7 @@ import grpc.aio
 import structlog
 
 from instance_manager.api.interceptors.call import Call, Handler
+from instance_manager.api.interceptors.call_log import CallLog
 from instance_manager.api.service import Method
 from instance_manager.core import errors
 
@@ -40,7 +41,10 @@ def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
 
 
 class ErrorInterceptor:
-    """Ends a call that raises an error with the status code for it, and logs each call at debug."""
+    """Ends a call that raises an error with the status code for it, and has each call logged."""
+
+    def __init__(self, calls: CallLog) -> None:
+        self._calls = calls
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         """Map the errors of a method."""
@@ -49,13 +53,13 @@ class ErrorInterceptor:
         async def mapped(call: Call) -> None:
             started = time.perf_counter()
             # If none of the branches below is taken, the caller has disconnected.
-            code = grpc.StatusCode.CANCELLED
+            code, reason = grpc.StatusCode.CANCELLED, ""
             try:
                 await handler(call)
                 code = grpc.StatusCode.OK
             except errors.InstanceManagerError as error:
-                code = status_of(error)
-                await call.context.abort(code, errors.shorten(str(error), _MAX_DETAILS_BYTES))
+                code, reason = status_of(error), errors.shorten(str(error), _MAX_DETAILS_BYTES)
+                await call.context.abort(code, reason)
             except grpc.aio.InternalError as error:
                 # A message could not be sent: the caller has disconnected.
                 raise asyncio.CancelledError from error
@@ -71,7 +75,6 @@ class ErrorInterceptor:
                     f"internal error {error_id}: this is a defect; the daemon's log has more under this id",
                 )
             finally:
-                milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                log.debug("call", method=path, code=code.name, milliseconds=milliseconds)
+                self._calls.add(method, call.raw, code, reason, time.perf_counter() - started)
 
         return mapped
