@@ -211,22 +211,26 @@ class LagMeter:
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
         self._due = loop.time() + self._PERIOD
-        self._waited = _waited_for_processor()
+        self._waited = waited_for_processor()
         self._handle = loop.call_at(self._due, self._tick)
 
     def _note(self) -> None:
         late = asyncio.get_running_loop().time() - self._due
-        self.longest = max(self.longest, late - (_waited_for_processor() - self._waited))
+        self.longest = max(self.longest, late - (waited_for_processor() - self._waited))
 
 
-def _waited_for_processor() -> float:
-    """Return how many seconds this thread could not run because others did, here or on other machines."""
-    with contextlib.suppress(OSError):  # a kernel that does not count
-        own = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-        with Path("/proc/stat").open() as file:
-            stolen = int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
-        return own + stolen
-    return 0.0
+def waited_for_processor(*others: int) -> float:
+    """Return how many seconds a thread could not run because others did, here or on other machines.
+
+    Args:
+        others: PIDs of processes whose first threads count, too.
+    """
+    waited = 0.0
+    for thread in ("thread-self", *map(str, others)):
+        with contextlib.suppress(OSError):  # a kernel that does not count, or one that has ended
+            waited += int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
+    with Path("/proc/stat").open() as file:
+        return waited + int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors(pid: int | str = "self") -> dict[int, str]:
