@@ -3,12 +3,13 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from instance_manager.cli.render import as_dict, as_text, coloured, printable
-from instance_manager.cli.units import age
+from instance_manager.cli.units import age, moment
 from instance_manager.cli.watch import announce
 from instance_manager.client import Gap, Position
 from instance_manager.pb.instance_manager.v1.events_pb2 import Event
@@ -25,8 +26,8 @@ def _age(event: Event) -> str:
     return age(time.time() - event.time.ToNanoseconds() / 1e9)
 
 
-def _time(event: Event) -> str:
-    return event.time.ToDatetime().isoformat(timespec="milliseconds") + "Z"
+def _time(event: Event, *, local: bool = False) -> str:
+    return moment(event.time.ToNanoseconds() / 1e9, local=local)
 
 
 def state_of(event: Event) -> str:
@@ -69,11 +70,13 @@ WIDE_COLUMNS: Mapping[str, tuple[int, Callable[[Event], str]]] = {
 class EventLines:
     """Prints changes one by one; the first ones determine the widths of the columns."""
 
-    def __init__(self, output: str | None, first: Sequence[Event]) -> None:
+    def __init__(self, output: str | None, first: Sequence[Event], *, local: bool = False) -> None:
         """`output` is text, wide or json; None means text on a terminal, else JSON."""
         wide = output == "wide"
         self._as_text = wide or as_text(output)
-        self._columns = WIDE_COLUMNS if wide else COLUMNS
+        self._columns = dict(WIDE_COLUMNS if wide else COLUMNS)
+        if wide and local:
+            self._columns["TIME"] = (29, partial(_time, local=True))
         longest = max((len(printable(event.instance.name)) for event in first), default=0)
         self._widths = {header: width for header, (width, _) in self._columns.items()}
         self._widths["NAME"] = max(self._widths["NAME"], longest)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from instance_manager.cli.connection import complete_instances, connected
-from instance_manager.cli.parameters import examples
+from instance_manager.cli.parameters import examples, local_option
 from instance_manager.cli.units import parse_duration
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     help="A line per change: text, text with more columns, or JSON.  "
     "[default: text on a terminal, otherwise json]",
 )
+@local_option
 @connected
 async def cli(
     client: "Client",
@@ -73,6 +74,7 @@ async def cli(
     tail: int | None,
     audit: bool,
     output: str | None,
+    local: bool,
 ) -> None:
     """Show the changes of v1 instances, oldest first.
 
@@ -90,7 +92,7 @@ async def cli(
         trail.show(entries, output, names, tail)
         return
     history = await client.event_history(since_time=since_time, names=names, types=types, limit=tail or 0)
-    lines = EventLines(output, history.events)
+    lines = EventLines(output, history.events, local=local)
     lines.show(history.events)
     if watch:
         await follow(client, history, lines, names=names, types=types)

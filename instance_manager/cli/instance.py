@@ -156,8 +156,9 @@ async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str,
 
 @cli.command(epilog=examples("instance watch", "instance watch -o json | jq .status.state"))
 @parameters.lines_option
+@parameters.local_option
 @connected
-async def watch(client: "Client", output: str | None) -> None:
+async def watch(client: "Client", output: str | None, local: bool) -> None:
     """Show changes from now on, until Ctrl-C.
 
     The daemon only says that something has changed, so the list is read again and compared each time: of
@@ -165,7 +166,7 @@ async def watch(client: "Client", output: str | None) -> None:
     """
     from instance_manager.cli.watch import follow_instances
 
-    await follow_instances(client, as_text=render.as_text(output))
+    await follow_instances(client, as_text=render.as_text(output), local=local)
 
 
 @cli.command(epilog=examples("instance suspend e1 --type engine-frontend"))

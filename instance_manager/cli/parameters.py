@@ -35,6 +35,11 @@ def examples(*lines: str, before: str = "") -> str:
     return f"{before}\n\n\b\nExamples:\n{shown}"
 
 
+def local_option(command: Command) -> Command:
+    """Give a command that prints times --local."""
+    return click.option("--local", is_flag=True, help="Show times as local time.  [default: UTC]")(command)
+
+
 def name_parameters(what: str, complete: Complete) -> Decorator:
     """Give a command the name of a process or an instance, as an argument or as --name."""
 

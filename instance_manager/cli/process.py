@@ -172,9 +172,10 @@ async def wait(client: "Client", name: str, goal: str, uuid: str, timeout: float
 
 @cli.command(epilog=examples("process watch", "process watch -o json | jq .status.state"))
 @parameters.lines_option
+@parameters.local_option
 @connected
-async def watch(client: "Client", output: str | None) -> None:
+async def watch(client: "Client", output: str | None, local: bool) -> None:
     """Show every change from now on, until Ctrl-C."""
     from instance_manager.cli.watch import follow_processes
 
-    await follow_processes(client, as_text=render.as_text(output))
+    await follow_processes(client, as_text=render.as_text(output), local=local)

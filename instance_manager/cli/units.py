@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -55,6 +56,14 @@ def parse_duration(given: str | int) -> int:
     if not parts or seconds > _LONGEST:
         raise click.BadParameter(f"cannot use the duration {text!r}: write seconds, or 10m, 1h30m, 2d")
     return seconds
+
+
+def moment(seconds: float, *, local: bool = False) -> str:
+    """Return a time, in seconds since the epoch: in UTC with a Z, or as local time with its offset."""
+    time = datetime.fromtimestamp(seconds, UTC)
+    if local:
+        return time.astimezone().isoformat(timespec="milliseconds")
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def age(seconds: float) -> str:

@@ -2,14 +2,15 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.render import as_dict, coloured, printable
+from instance_manager.cli.units import moment
 from instance_manager.cli.views import engine_of, state_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def announce(client: "Client") -> None:
         click.echo(f"Watching {client.url}, Ctrl-C ends it", err=True)
 
 
-async def follow_processes(client: "Client", *, as_text: bool) -> None:
+async def follow_processes(client: "Client", *, as_text: bool, local: bool) -> None:
     """Print each change of a process as it comes.
 
     Raises:
@@ -36,11 +37,11 @@ async def follow_processes(client: "Client", *, as_text: bool) -> None:
     changes = await client.process_watch().accepted(BEGUN_SECONDS)
     announce(client)
     async for change in changes:
-        click.echo(_line(change) if as_text else json.dumps(as_dict(change)))
+        click.echo(_line(change, local=local) if as_text else json.dumps(as_dict(change)))
     raise _ending()
 
 
-async def follow_instances(client: "Client", *, as_text: bool) -> None:
+async def follow_instances(client: "Client", *, as_text: bool, local: bool) -> None:
     """Print the differences in the list of instances, each time the daemon reports a change.
 
     Raises:
@@ -53,7 +54,7 @@ async def follow_instances(client: "Client", *, as_text: bool) -> None:
         listed = await client.instance_list()
         for change in differences(known, listed):
             kind = f"{engine_of(change)} {change.spec.type:<15}"
-            click.echo(_line(change, kind) if as_text else json.dumps(as_dict(change)))
+            click.echo(_line(change, kind, local=local) if as_text else json.dumps(as_dict(change)))
         known = listed
     raise _ending()
 
@@ -76,12 +77,11 @@ def _ending() -> Failure:
     return Failure("cannot watch any longer: the instance manager is ending", ExitCode.UNREACHABLE)
 
 
-def _line(change: "ProcessResponse | InstanceResponse", *more: str) -> str:
-    time = datetime.now().astimezone().strftime("%H:%M:%S")
+def _line(change: "ProcessResponse | InstanceResponse", *more: str, local: bool) -> str:
     error = printable(change.status.error_msg)
     state = state_of(change)
     words = (
-        time,
+        moment(time.time(), local=local),
         f"{change.spec.name:<24}",
         *more,
         coloured(f"{state:<8}", state),

@@ -98,7 +98,7 @@ async def test_a_record_has_the_same_fields_in_every_form_of_data(folder: Folder
         "data_engine": "v1",
         "parameters": {"InstanceName": "r1", "InstanceUUID": "u1", "InstanceManager": "im-1"},
         "conditions": {"InstanceExist": True},
-        "created": "1970-01-01T00:16:40.000+00:00",
+        "created": "1970-01-01T00:16:40.000Z",
         "reason": "nobody owns it",
         "fate": "open",
         "ended": None,

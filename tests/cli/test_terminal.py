@@ -82,8 +82,8 @@ async def test_a_watch_on_a_terminal_shows_each_change_and_ends_quietly_with_ctr
         await terminal.shows(f"Watching {daemon.url}, Ctrl-C ends it")
         created = await client.process_create(shell("r1", "exit 3"))
         uuid = created.status.uuid
-        await terminal.shows(rf"\d\d:\d\d:\d\d  r1 +starting  {uuid}\n")
-        await terminal.shows(rf"\d\d:\d\d:\d\d  r1 +error +{uuid}  exit status 3\n")
+        await terminal.shows(rf"\d\d:\d\d:\d\d\.\d{{3}}Z  r1 +starting  {uuid}\n")
+        await terminal.shows(rf"\d\d:\d\d:\d\d\.\d{{3}}Z  r1 +error +{uuid}  exit status 3\n")
         await client.process_delete("r1")
         await terminal.shows(rf"r1 +deleted +{uuid}")
         assert f"{RED}error" in terminal.text

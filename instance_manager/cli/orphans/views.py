@@ -4,14 +4,13 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from instance_manager.cli import render
 from instance_manager.cli.orphans.context import SHORT
-from instance_manager.cli.units import age
+from instance_manager.cli.units import age, moment
 from instance_manager.orphans.manual import Explanation, Reading
 from instance_manager.orphans.model import ObservedInstance, Orphan, Owner, Resolution, Unreadable
 from instance_manager.orphans.verification import Read
@@ -79,8 +78,8 @@ _ENDED: Columns = {
 _MORE_ENDED: Columns = {"UUID": lambda record: record.instance.uuid, "REASON": lambda record: record.reason}
 
 
-def _time(moment: float) -> str | None:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds") if moment else None
+def _time(seconds: float) -> str | None:
+    return moment(seconds) if seconds else None
 
 
 def as_dict(record: Orphan) -> dict[str, Any]:
