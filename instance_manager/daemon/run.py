@@ -20,6 +20,7 @@ from instance_manager.adapters.process import GuardLink, check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
 from instance_manager.core.addresses import Address
+from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -28,6 +29,7 @@ from instance_manager.platform.background import Background
 from instance_manager.platform.contract import BACKGROUND_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
+from instance_manager.platform.logging import control as log_control
 
 log = structlog.get_logger(__name__)
 
@@ -125,9 +127,15 @@ def _observe(components: Components, stack: AsyncExitStack) -> None:
 
 
 def _link(settings: DaemonSettings, state_dir: Path) -> GuardLink:
-    """Find the guard, and tell it what this daemon is to do with its instances."""
+    """Find the guard; tell it what this daemon does with its instances, and log as the one before."""
     link = GuardLink.of(os.environ, state_dir)
     link.write_on_stop(settings.grace_at_end)
+    if noted := link.read_log_settings():
+        try:
+            log_control.restore(noted)
+        except InvalidArgumentError as error:
+            log.warning("cannot log as much as the daemon before", reason=str(error))
+    log_control.observe(link.write_log_settings)
     return link
 
 

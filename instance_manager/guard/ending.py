@@ -17,9 +17,10 @@ _LOOK_AGAIN = 0.05
 
 
 def forget_settings(state_dir: str) -> None:
-    """Remove what daemons of an earlier guard have written down; it does not concern this one's instances."""
-    with suppress(OSError):  # there is none, or the next daemon cannot write there either, and says so
-        os.unlink(f"{state_dir}/{contract.ON_STOP}")  # noqa: PTH108 - pathlib costs a MiB
+    """Remove what daemons of an earlier guard have written down; it does not concern those of this one."""
+    for name in (contract.ON_STOP, contract.LOG_SETTINGS):
+        with suppress(OSError):  # there is none, or the next daemon cannot write there either, and says so
+            os.unlink(f"{state_dir}/{name}")  # noqa: PTH108 - pathlib costs a MiB
 
 
 def grace_period(state_dir: str, log: Log) -> float | None:

@@ -26,6 +26,9 @@ EXITS = "exits"
 ON_STOP = "on-stop"
 """The file there that says what becomes of instances at the end, see `format_on_stop`."""
 
+LOG_SETTINGS = "log-settings"
+"""The file there that says how much is logged: the level, and in a second line the areas in detail."""
+
 FOLLOW_METADATA = "instance-manager-follow"
 """Metadata of a call that reads a log: "true" continues with new lines until the process has ended."""
 TAIL_METADATA = "instance-manager-tail"

@@ -55,6 +55,26 @@ class LogControl:
         self.level = "info"
         """Name of the level, in lower case."""
         self._areas: frozenset[str] = frozenset()
+        self._on_change: Callable[[str], object] = lambda _: None
+
+    @property
+    def settings(self) -> str:
+        """Level and areas as text for `restore`."""
+        return f"{self.level}\n{self.flags}\n"
+
+    def restore(self, settings: str) -> None:
+        """Log as much as at an earlier time.
+
+        Raises:
+            InvalidArgumentError: if that is none.
+        """
+        level, _, flags = settings.partition("\n")
+        self.set_level(level)
+        self.set_flags(flags)
+
+    def observe(self, on_change: Callable[[str], object]) -> None:
+        """Call a function with the settings whenever a caller has set them."""
+        self._on_change = on_change
 
     @property
     def flags(self) -> str:
@@ -70,6 +90,7 @@ class LogControl:
         if name.lower() not in LEVELS:
             raise InvalidArgumentError(f"cannot use the log level {name!r}: it is one of {', '.join(LEVELS)}")
         self.level = name.lower()
+        self._on_change(self.settings)
 
     def set_flags(self, text: str) -> None:
         """Let exactly these areas, separated by commas, log in detail whatever the level.
@@ -83,6 +104,7 @@ class LogControl:
                 f"cannot let {', '.join(unknown)} log in detail: there are {', '.join(AREAS)}"
             )
         self._areas = frozenset(areas)
+        self._on_change(self.settings)
 
     def passes(self, level: str, areas: AbstractSet[str]) -> bool:
         """Return whether to log a line, given its level and the areas of its module."""

@@ -46,3 +46,20 @@ def test_settings_that_cannot_be_written_are_no_reason_not_to_start(tmp_path: Pa
     with capture_logs() as logs:
         GuardLink(os.getppid(), tmp_path).write_on_stop(20.0)
     assert [line["log_level"] for line in logs] == ["warning"]
+
+
+def test_how_much_is_logged_is_known_to_the_next_daemon_of_the_guard(tmp_path: Path) -> None:
+    link = GuardLink(os.getppid(), tmp_path)
+    assert link.read_log_settings() == ""
+    link.write_log_settings("debug\napi\n")
+    assert link.read_log_settings() == "debug\napi\n"
+    assert GuardLink(None, tmp_path).read_log_settings() == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "no text"])
+def test_log_settings_that_cannot_be_read_are_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / contract.LOG_SETTINGS
+    path.mkdir() if kind == "folder" else path.write_bytes(b"\xff")
+    with capture_logs() as logs:
+        assert GuardLink(os.getppid(), tmp_path).read_log_settings() == ""
+    assert [line["log_level"] for line in logs] == ["warning"]

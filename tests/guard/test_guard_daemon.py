@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.client import Client
+from instance_manager.platform import contract
 from tests.support.daemon import Watch, marked, port_span, sleeper
 from tests.support.guard import Arrivals, children_of, guarding, record_name
 
@@ -62,3 +63,30 @@ async def test_an_address_in_use_is_tried_again_until_it_is_free(tmp_path: Path)
             other.close()
             await guard.seen(lambda: guard.served or None)
             assert await guard.stop() == 0
+
+
+async def test_how_much_is_logged_survives_the_daemon_but_not_the_guard(tmp_path: Path) -> None:
+    url, state = f"unix://{tmp_path}/im.sock", tmp_path / "state"
+    options = ("--listen", url, "--logs-dir", f"{tmp_path}/logs", "--metrics-listen", "")
+    async with guarding(state, "daemon", *options) as guard:
+        first = await guard.serving(1)
+        async with Client(url) as client:
+            await client.set_log_level("trace")
+            await client.set_log_flags("api,journal")
+        os.kill(first, signal.SIGKILL)
+        second = await guard.serving(2)
+        async with Client(url) as client:
+            assert (await client.log_level(), await client.log_flags()) == ("trace", "api,journal")
+        (state / contract.LOG_SETTINGS).write_text("loud\n\n")
+        os.kill(second, signal.SIGKILL)
+        third = await guard.serving(3)
+        (told,) = [line for line in guard.lines if line["event"] == "cannot log as much as the daemon before"]
+        assert "loud" in told["reason"]
+        async with Client(url) as client:
+            await client.set_log_level("debug")
+        assert await guard.stop() == 0
+    async with guarding(state, "daemon", *options) as guard:
+        assert await guard.serving(1) != third
+        async with Client(url) as client:
+            assert (await client.log_level(), await client.log_flags()) == ("info", "")
+        assert await guard.stop() == 0

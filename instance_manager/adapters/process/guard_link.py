@@ -45,18 +45,36 @@ class GuardLink:
 
         Args:
             grace: seconds that they get to end; None to leave them alone.
-
-        If it cannot be written, that is logged: a full disk must not keep the daemon from its instances.
         """
+        self._write(contract.ON_STOP, contract.format_on_stop(grace))
+
+    def write_log_settings(self, text: str) -> None:
+        """Write down how much is logged, for the next daemon of this guard."""
+        self._write(contract.LOG_SETTINGS, text)
+
+    def read_log_settings(self) -> str:
+        """Return what the daemon before has written down; empty if there is none."""
+        if self.pid is None:
+            return ""
+        try:
+            return (self.folder / contract.LOG_SETTINGS).read_text(encoding="ascii")
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            log.warning("cannot read how much the daemon before has logged", reason=str(error))
+            return ""
+
+    def _write(self, name: str, text: str) -> None:
+        """Replace a file; if that fails it is logged: a full disk must not keep the daemon from its work."""
         if self.pid is None:
             return
-        target, beside = self.folder / contract.ON_STOP, self.folder / f"{contract.ON_STOP}.new"
+        target, beside = self.folder / name, self.folder / f"{name}.new"
         try:
-            beside.write_text(contract.format_on_stop(grace), encoding="ascii")
+            beside.write_text(text, encoding="ascii")
             beside.replace(target)
         except OSError as error:
             log.warning(
-                "a guard that has to end the instances itself will not know the settings of this daemon",
+                "the guard and its next daemon will not know a setting of this one",
                 path=str(target),
                 reason=error.strerror,
             )
