@@ -117,7 +117,7 @@ async def test_a_readiness_failure_is_followed_to_the_end_of_the_process(node: N
     daemon = await node.start(debug=True)
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(stub("r", "--not-serving"))
-        (pid,) = daemon.descendants()
+        pid = (await daemon.logged(lambda line: line["event"] == "spawned"))["pid"]
         await watch.state("r", "error")
         await followed(
             daemon,
