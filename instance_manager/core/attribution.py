@@ -63,6 +63,16 @@ def judge(identity: Identity, evidence: Evidence) -> Verdict:
     return Verdict(Liveness.ALIVE)
 
 
+class Inherited(StrEnum):
+    """Whether a process was inherited, as its parent has ended, by one that inherits what instances leave."""
+
+    NO = auto()
+    PERHAPS = auto()
+    """The first process of a namespace inherits also what others bring there (nsenter, kubectl exec)."""
+    SURELY = auto()
+    """So it descends from some instance."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traces:
     """What shows which instance a process belongs to; instances are named by their UUIDs."""
@@ -77,6 +87,9 @@ class Traces:
     """Whether a member of that instance holds the number, so that it cannot be another session's."""
     parent: str | None = None
     """To which its living parent was attributed."""
+    inherited: Inherited = Inherited.NO
+    possible: str | None = None
+    """The only instance that may have left it behind, if there is just one."""
 
 
 class Certainty(StrEnum):
@@ -86,7 +99,7 @@ class Certainty(StrEnum):
     WEAK = auto()
     """Only the number of its session says so, which may be another's by now."""
     UNSURE = auto()
-    """It may belong to any instance."""
+    """It may belong to the instance named, or to any if none is named, or to none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,9 @@ def attribute(traces: Traces) -> Attribution:
     if traces.session:
         why = reason or "its environment says nothing"
         return Attribution(traces.session, Certainty.WEAK, f"it is in the session, but {why}")
-    if reason:
-        return Attribution(None, Certainty.UNSURE, reason)
-    return Attribution(None)
+    if traces.inherited is not Inherited.NO:
+        if traces.inherited is Inherited.SURELY and traces.possible:
+            return Attribution(traces.possible)
+        why = reason or "it was inherited, and its environment does not say from whom"
+        return Attribution(traces.possible, Certainty.UNSURE, why)
+    return Attribution(None, Certainty.UNSURE, reason) if reason else Attribution(None)

@@ -245,7 +245,10 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     else:
         grace = settings.shutdown_grace
         log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
+        components.spawner.drain()
+        components.adopter.drain()
         unstopped = await supervisor.shutdown(grace)
+        await components.spawner.end_strays()
     supervisor.events.close()
     components.pings.close()
     await server.stop(_RPC_GRACE)

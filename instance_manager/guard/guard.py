@@ -194,9 +194,9 @@ class Guard:
             self._log.info("signal dropped: the daemon does not run", signal=name)
 
     def _end(self, code: int) -> None:
-        """End with a code; if the daemon did not end in order, end the instances first."""
+        """End with a code; end first what the daemon has left, unless it was to leave it."""
         self._exit_code = code
-        if code == 0 or not self._instances():
+        if not self._instances():
             return
         grace = ending.grace_period(self._options.state_dir, self._log)
         if grace is not None:

@@ -16,7 +16,7 @@ import structlog
 
 from instance_manager.adapters.process import census, descendants, proc
 from instance_manager.adapters.process.descendants import DescendantReaper
-from instance_manager.adapters.process.leaders import Leader
+from instance_manager.adapters.process.leaders import Leader, boot_ticks
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.core.process import ExitStatus, Identity
 from tests.support.patience import patience
@@ -289,6 +289,51 @@ async def test_while_nothing_can_be_listed_nothing_is_said_to_be_gone(
     assert not exists(orphan)
 
 
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process inherits may have been left by others than instances."""
+    monkeypatch.setattr(census, "_inherits_nothing_else", lambda _: False)
+
+
+@pytest.mark.parametrize(
+    "command", ["env -i sh -c 'echo $$; sleep 1000'", "sh -c 'echo $$; exec env -i sleep 1000'"]
+)
+@pytest.mark.parametrize("way", ["setsid {} &", "(setsid {} &);", "(setsid sh -c '' & setsid {} &) &"])
+async def test_what_shows_nothing_at_all_is_ended_with_the_only_instance_that_may_have_left_it(
+    workshop: Workshop, way: str, command: str
+) -> None:
+    started = workshop.shell(f"{way.format(command)} exec sleep 1000")
+    stray = await pid_told(workshop)
+    started.child.signal("SIGKILL", session=False)
+    await started.exited()
+    assert await started.child.end_tree() is None
+    assert not lives(stray)
+
+
+async def test_what_any_of_several_has_left_is_ended_with_the_last_of_them(workshop: Workshop) -> None:
+    first = workshop.spawn("/bin/sleep", "1000")
+    second = workshop.shell("(setsid env -i sh -c 'echo $$; sleep 1000' &) ; exec sleep 1000")
+    stray = await pid_told(workshop)
+    stat = proc.read_stat(stray)
+    while stat is None or boot_ticks() <= stat.start_time:  # noqa: ASYNC110 - a hundredth of a second
+        await asyncio.sleep(0)
+    third = workshop.spawn("/bin/sleep", "1000")  # it is younger than the stray
+    with structlog.testing.capture_logs() as logged:
+        second.child.signal("SIGKILL", session=False)
+        await second.exited()
+        assert await second.child.end_tree() is None
+    assert lives(stray)
+    (told,) = [line for line in logged if "cannot tell to which instance" in line["event"]]
+    assert told["pid"] == stray
+    first.child.signal("SIGKILL", session=False)
+    await first.exited()
+    assert await first.child.end_tree() is None
+    assert not lives(stray)
+    assert lives(third.pid)
+    await workshop.end()
+
+
+@pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("kind", ["refused", "hangs"])
 async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -324,6 +369,7 @@ async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
     assert not lives(stray)
 
 
+@pytest.mark.usefixtures("crowded")
 async def test_a_stray_that_need_not_belong_to_an_instance_holds_it_up_for_a_while_only(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +379,7 @@ async def test_a_stray_that_need_not_belong_to_an_instance_holds_it_up_for_a_whi
     await started.exited()
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
         patch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
-        patch.setattr(census, "HOLD", 0.2)
+        patch.setattr(workshop.spawner._descendants._census, "hold", 0.2)
         begun, remains = asyncio.get_running_loop().time(), []
         while why := await started.child.end_tree():
             remains.append(why)

@@ -160,6 +160,10 @@ class OsProcessAdopter:
         self._adopted.clear()
         self._unsure.clear()
 
+    def drain(self) -> None:
+        """Prepare for the end, see `DescendantReaper.drain`."""
+        self.descendants.drain()
+
     def descriptors(self) -> set[int]:
         """Return the pidfds of the adopted processes."""
         return {process.descriptor for process in self._adopted}

@@ -2,22 +2,29 @@
 
 import asyncio
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.leaders import Key, Leader, exists
 from instance_manager.adapters.process.reading import BoundedReader
-from instance_manager.core.attribution import Attribution, Certainty, Traces, Unread, attribute
+from instance_manager.core.attribution import (
+    Attribution,
+    Certainty,
+    Inherited,
+    Traces,
+    Unread,
+    attribute,
+)
 
 log = structlog.get_logger(__name__)
 
 PATIENCE = 0.05
 """Seconds that one candidate has to become readable, in the middle of an execve or an exit."""
 HOLD = 60.0
-"""Seconds for which a process holds up the delete of an instance only because it can be no other's."""
 _SLICE = 0.005
 """Seconds of work until the event loop gets its turn."""
 _NOT_READ = Unread("its environment was not read")
@@ -51,6 +58,35 @@ class Found:
     """Whether candidates have ended meanwhile, which may have left children that were not listed yet."""
 
 
+class _Heritage:
+    """What is known of processes whose parent has ended, by who has inherited them."""
+
+    def __init__(self, parent: int | None, leaders: Iterable[Leader], wanted: Collection[str]) -> None:
+        """`wanted` are the UUIDs of the leaders that have ended."""
+        self.parent = parent
+        """PID of who inherits what instances leave; None if that is not known."""
+        self.inherited = Inherited.SURELY if _inherits_nothing_else(parent) else Inherited.PERHAPS
+        self._leaders = sorted(leaders, key=lambda leader: leader.identity.start_time)
+        self._starts = [leader.identity.start_time for leader in self._leaders]
+        self._living = [each.identity.start_time for each in self._leaders if each.uuid not in wanted]
+
+    def possible(self, start: int) -> str | None:
+        """Return which instance may have left a process that was started then, if it is just one.
+
+        Those that have ended are as good as one: it is to be ended, whichever of them it was.
+        """
+        older, living = bisect_right(self._starts, start), bisect_right(self._living, start)
+        return self._leaders[0].uuid if older == 1 or (older and not living) else None
+
+
+def _inherits_nothing_else(parent: int | None) -> bool:
+    """Return whether a process inherits nothing but what instances leave.
+
+    A guard has helpers, too, and the first process of a namespace inherits what others bring there.
+    """
+    return parent == os.getpid() != 1
+
+
 class Census:
     """Knows the leaders of all instances, and what was attributed to each before."""
 
@@ -58,6 +94,8 @@ class Census:
         """`parent` returns the PID of the process that inherits descendants, None if that is not known."""
         self._reader = reader
         self._parent = parent
+        self.hold = HOLD
+        """Seconds for which a process holds up a delete only because it can be no other instance's."""
         self._leaders: dict[str, Leader] = {}
         """By UUID."""
         self._owners: dict[Key, str] = {}
@@ -112,10 +150,10 @@ class Census:
         found.unsettled = bool(waiting)
         stats = {pid: stat for pid, stat in stats.items() if (pid, stat.start_time) not in waiting}
         reasons = {key: Unread(str(error)) for key, error in unread.items()}
-        left = await self._attribute(stats, {**self._environments, **reasons}, slices)
+        wanted, heads = {leader.uuid for leader in leaders}, {each.key for each in self._leaders.values()}
+        left = await self._attribute(stats, {**self._environments, **reasons}, slices, wanted)
         for key, attribution in left.items():
             self._doubt(key, attribution, stats[key[0]], found)
-        wanted, heads = {leader.uuid for leader in leaders}, {each.key for each in self._leaders.values()}
         for pid, stat in stats.items():
             key = pid, stat.start_time
             owner = self._owners.get(key)
@@ -159,9 +197,19 @@ class Census:
         stats: Mapping[int, proc.Stat],
         environments: Mapping[Key, str | Unread | None],
         slices: Slices,
+        wanted: Collection[str] = (),
     ) -> dict[Key, Attribution]:
-        """Attribute processes, parents before children; return what is not certain."""
+        """Attribute processes, parents before children; return what is not certain.
+
+        Args:
+            stats: the processes, oldest first.
+            environments: the UUIDs in their environments.
+            slices: of this work.
+            wanted: UUIDs of instances that have ended, and whose descendants are looked for.
+        """
         sessions = {leader.identity.pid: leader for leader in self._leaders.values()}
+        heads = {leader.key for leader in self._leaders.values()}
+        heirs = _Heritage(self._parent(), self._leaders.values(), wanted) if wanted else None
         changed, left = True, dict.fromkeys((pid, stat.start_time) for pid, stat in stats.items())
         uncertain: dict[Key, Attribution] = {}
         while changed:
@@ -169,7 +217,11 @@ class Census:
             for key in list(left):
                 await slices.pause()
                 stat, leader = stats[key[0]], sessions.get(stats[key[0]].session)
-                result = attribute(self._traces(key, stat, leader, stats, environments))
+                traces = self._traces(key, stat, leader, stats, environments)
+                if heirs is not None and stat.parent == heirs.parent and key not in heads:
+                    possible = heirs.possible(stat.start_time)
+                    traces = replace(traces, inherited=heirs.inherited, possible=possible)
+                result = attribute(traces)
                 if result.certainty is not Certainty.CERTAIN:
                     uncertain[key] = result
                     continue
@@ -214,15 +266,12 @@ class Census:
 
     def _doubt(self, key: Key, attribution: Attribution, stat: proc.Stat, found: Found) -> None:
         """Say of a candidate that it is not certain whose it is."""
-        owner, inherited = attribution.owner, stat.parent == self._parent()
-        if owner is None and inherited:
-            # It descends from an instance, or was brought here by somebody else (nsenter, docker exec). Where
-            # just one instance is old enough that is suspicion enough to wait for a while.
-            older = [each.uuid for each in self._leaders.values() if each.identity.start_time <= key[1]]
-            owner = older[0] if len(older) == 1 and self._is_fresh(self._suspected, key, HOLD) else None
+        owner = attribution.owner
+        if attribution.certainty is Certainty.UNSURE and not self._is_fresh(self._suspected, key, self.hold):
+            owner = None
         if owner is not None:
             found.doubts.setdefault(owner, {})[key[0]] = attribution.reason
-        elif inherited and key not in self._told:
+        elif stat.parent == self._parent() and key not in self._told:
             self._told.add(key)
             log.warning(
                 "cannot tell to which instance a process belongs; it may be what an ended one left behind. "

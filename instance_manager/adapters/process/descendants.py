@@ -135,6 +135,10 @@ class DescendantReaper:
             log.debug("descendants remain", uuid=leader.uuid, reason=remains)
         return remains
 
+    def drain(self) -> None:
+        """Wait no more for what need not belong to an instance: none will be created in its place."""
+        self._census.hold = 0.0
+
     def look_soon(self) -> None:
         """Note that something has changed, such as the end of a descendant."""
         self._wake.set()

@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 _OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
 _REAP_RETRY_DELAY = 0.1
+_MOST_GENERATIONS, _STRAY_DELAY = 100, 0.01
+"""How often to look for strays at the end, as one that is killed may leave others, and seconds in between."""
 DESCRIPTORS_KEPT = 64
 """Descriptors kept in reserve for calls, health checks and reading /proc."""
 
@@ -106,6 +108,30 @@ class ProcessSpawner:
             child.close()
         self._children.clear()
         os.close(self._devnull)
+
+    def drain(self) -> None:
+        """Prepare for the end, see `DescendantReaper.drain`."""
+        self._descendants.drain()
+
+    async def end_strays(self) -> None:
+        """Kill what instances have left to this process, once none is left that it could belong to."""
+        if os.getpid() == 1:
+            return  # which inherits from others, too; with it everything ends
+        told: set[int] = set()
+        try:
+            for _ in range(_MOST_GENERATIONS):
+                await self._reap()
+                strays = set(self._orphans())
+                if fresh := strays - told:
+                    log.warning("ending what instances have left behind", pids=sorted(fresh))
+                told |= strays
+                for pid in strays:
+                    os.kill(pid, signal.SIGKILL)  # a child: its PID is its own until it is reaped here
+                if not strays:
+                    return
+                await asyncio.sleep(_STRAY_DELAY)
+        except proc.UnreadableError as error:
+            log.warning("what instances have left behind is not known", reason=str(error))
 
     def descriptors(self) -> set[int]:
         """Return the pidfds of all children."""
