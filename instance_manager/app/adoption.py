@@ -177,7 +177,7 @@ class Adoption:
 
     async def _from_environment(self, adoptable: Adoptable, living: AbstractSet[str]) -> JournalRecord | None:
         try:
-            process, replaces = parse_recovery_metadata(
+            recovered = parse_recovery_metadata(
                 adoptable.name,
                 adoptable.uuid,
                 adoptable.recovery_metadata,
@@ -193,10 +193,18 @@ class Adoption:
                 reason=str(error),
             )
             return None
+        process = recovered.process
         # While the process to be replaced lives, this one may have failed to replace it.
-        replacing = replaces in living
-        state = await self._state_of(process, asked=replacing or adoptable.age < self._ready_timeout)
-        log.warning("adopted without journal", name=process.name, uuid=process.uuid, state=state)
+        replacing = recovered.replaces in living
+        asked = replacing or not recovered.as_started or adoptable.age < self._ready_timeout
+        state = await self._state_of(process, asked=asked)
+        log.warning(
+            "adopted without journal",
+            name=process.name,
+            uuid=process.uuid,
+            state=state,
+            **({} if recovered.as_started else {"command_line": "another than it was started with"}),
+        )
         return JournalRecord(
             process=Process(
                 spec=process.spec,
@@ -207,7 +215,7 @@ class Adoption:
                 identity=process.identity,
             ),
             listed=not replacing or state is State.RUNNING,
-            replaces=replaces,
+            replaces=recovered.replaces,
         )
 
     async def _state_of(self, process: Process, *, asked: bool) -> State:

@@ -6,7 +6,7 @@ journal is lost.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from instance_manager.core import actions, events
 from instance_manager.core.errors import MALFORMED
@@ -17,6 +17,9 @@ from instance_manager.core.spec import ProcessSpec, command_line
 
 _LONGEST_METADATA = 100_000
 """Bytes; the kernel allows 128 KiB for one variable."""
+
+_LONGEST_ARGS = 8192
+"""Characters of arguments that it carries twice."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -62,10 +65,13 @@ def _go_on(process: Process) -> tuple[actions.Action, ...]:
 def recovery_metadata(process: Process, replaces: str) -> str:
     """Return the text that a process carries for `parse_recovery_metadata`; empty if it would be too long."""
     spec, ports = process.spec, process.ports
+    # Its command line says the same, but a process can change that.
+    words = list(spec.args) if sum(map(len, spec.args)) <= _LONGEST_ARGS else None
     text = _ENCODER.encode(
         {
             "binary": spec.binary,
             "args": len(spec.args),
+            "words": words,
             "port_count": spec.port_count,
             "port_args": spec.port_args,
             "ports": [ports.start, ports.end] if ports else None,
@@ -77,10 +83,36 @@ def recovery_metadata(process: Process, replaces: str) -> str:
     return text if len(text.encode()) <= _LONGEST_METADATA else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A process that was recovered from what it carries."""
+
+    process: Process
+    """As running."""
+    replaces: str
+    """UUID of the process that it replaces; empty if it replaces none."""
+    as_started: bool
+    """Whether it has the command line that it was started with.
+
+    If not, it has executed another program or shows a title; or it is a descendant of one that has ended.
+    """
+
+
+def _carried(words: object) -> tuple[str, ...] | None:
+    """Return the arguments in the metadata; None if there are none, as with earlier versions."""
+    if words is None:
+        return None
+    if not isinstance(words, list):
+        raise TypeError("words is no list")
+    return tuple(map(str, words))
+
+
 def parse_recovery_metadata(
     name: str, uuid: str, text: str, words: Sequence[str], identity: Identity
-) -> tuple[Process, str]:
-    """Return the process that carries the metadata, as running, and the UUID of the process it replaces.
+) -> Recovered:
+    """Return the process that carries the metadata.
+
+    If neither metadata nor command line tell its arguments, it has none.
 
     Args:
         name: the name in its environment.
@@ -90,7 +122,7 @@ def parse_recovery_metadata(
         identity: identity of the OS process.
 
     Raises:
-        ValueError: if the metadata is malformed, or the command line is not the one it was started with.
+        ValueError: if the metadata is malformed.
     """
     try:
         validate_name(name)
@@ -105,14 +137,17 @@ def parse_recovery_metadata(
             volume_name=str(data.get("volume", "")),
         )
         count, replaces = int(data["args"]), str(data["replaces"])
+        args = _carried(data.get("words"))
     except MALFORMED as error:
         raise ValueError(f"no recovery metadata: {error!r}") from error
-    tail = command_line(spec, ports)[1:]
+    tail = command_line(spec if args is None else replace(spec, args=args), ports)[1:]
     end = len(words) - len(tail)
-    if tuple(words[end:]) != tail or end - count < 1:
-        raise ValueError("another command line than it was started with")
-    spec = replace(spec, args=tuple(words[end - count : end]))
+    as_started = end >= 1 and tuple(words[end:]) == tail
+    if args is None:
+        as_started = as_started and end > count
+        args = tuple(words[end - count : end]) if as_started else ()
+    spec = replace(spec, args=args)
     process = Process(
         spec=spec, uuid=uuid, ports=ports, state=State.RUNNING, body=Body.ALIVE, identity=identity
     )
-    return process, replaces
+    return Recovered(process, replaces, as_started)

@@ -10,6 +10,8 @@ from instance_manager.platform import contract
 
 GRACE = 20.0
 """Seconds from SIGINT to SIGKILL, unless a daemon has written down another time."""
+SHORT_GRACE = 5.0
+"""The most that they get if the daemon has ended in order."""
 GIVE_UP_DELAY = 5.0
 """Seconds from SIGKILL until those that remain are given up."""
 _LOOK_AGAIN = 0.05

@@ -200,6 +200,8 @@ class Guard:
             return
         grace = ending.grace_period(self._options.state_dir, self._log)
         if grace is not None:
+            # After an orderly end it is only what the daemon does not know of.
+            grace = grace if code else min(grace, ending.SHORT_GRACE)
             self._ending = Ending(grace, time.monotonic(), self._log)
 
 

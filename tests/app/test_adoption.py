@@ -219,6 +219,20 @@ async def test_without_a_journal_a_process_older_than_any_start_runs_and_is_not_
     assert world.readiness.within == {}
 
 
+async def test_without_a_journal_an_old_process_with_another_command_line_is_asked(
+    world: World, adopter: FakeAdopter
+) -> None:
+    """It may be a descendant of one that has ended."""
+    adopter.add(OLD, age=READY_TIMEOUT)
+    adopter.living[OLD.uuid] = replace(adopter.living[OLD.uuid], command=("myengine",))
+    task = asyncio.ensure_future(recover(world, adopter))
+    await world.until(lambda: 10000 in world.readiness.waiting)
+    world.readiness.answer(10000)
+    await task
+    assert world.supervisor.get("r").state is State.RUNNING
+    assert world.supervisor.get("r").spec == OLD.spec
+
+
 async def test_without_a_journal_a_replacement_that_is_busy_keeps_the_name_that_it_has_taken(
     world: World, adopter: FakeAdopter
 ) -> None:

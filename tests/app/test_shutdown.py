@@ -228,7 +228,17 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
             world.supervisor.create(spec("late"))
         refused.append(str(error.value))
 
-    parts: Any = SimpleNamespace(supervisor=world.supervisor, server=LateServer(create), pings=Pings())
+    async def end_strays() -> None:
+        """End nothing: there are none."""
+
+    drained = SimpleNamespace(drain=lambda: None, end_strays=end_strays)
+    parts: Any = SimpleNamespace(
+        supervisor=world.supervisor,
+        server=LateServer(create),
+        pings=Pings(),
+        spawner=drained,
+        adopter=drained,
+    )
     settings: Any = SimpleNamespace(on_stop=on_stop, shutdown_grace=1.0)
     assert await _shut_down(parts, settings) == 0
     assert len(refused) == 1

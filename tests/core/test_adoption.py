@@ -102,12 +102,16 @@ def test_a_process_is_recovered_from_what_it_carries_and_its_command_line(
     process = Process(spec=spec, uuid="u", ports=ports, body=Body.ALIVE)
     command = (*interpreter, *command_line(spec, ports))
     text = recovery_metadata(process, replaces)
-    recovered, replaced = parse_recovery_metadata("r", "u", text, command, IDENTITY)
+    found = parse_recovery_metadata("r", "u", text, command, IDENTITY)
+    recovered = found.process
     assert (recovered.spec, recovered.ports, recovered.identity) == (spec, ports, IDENTITY)
-    assert replaced == replaces
+    assert (found.replaces, found.as_started) == (replaces, True)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "no json", '{"binary":1,"args":"x"}'])
+WRONG_WORDS = recovery_metadata(journaled(State.RUNNING, Body.ALIVE), "").replace('["a","b"]', '"ab"')
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "no json", '{"binary":1,"args":"x"}', WRONG_WORDS])
 def test_what_is_no_envelope_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_recovery_metadata("r", "u", text, ("/bin/r",), IDENTITY)
@@ -121,12 +125,33 @@ def test_a_name_that_no_process_has_is_a_value_error(name: str) -> None:
         parse_recovery_metadata(name, "u", text, command, IDENTITY)
 
 
-def test_another_command_line_is_a_value_error() -> None:
-    text = recovery_metadata(journaled(State.RUNNING, Body.ALIVE), "")
-    another_port = ("/bin/r", "a", "b", "--listen", "0.0.0.0:11")
-    for command in (("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10"), another_port):
-        with pytest.raises(ValueError, match="another command line"):
-            parse_recovery_metadata("r", "u", text, command, IDENTITY)
+OTHERS = [("sleep", "1"), (), ("/bin/r", "a", "b"), ("--listen", "0.0.0.0:10"), ("myengine",)]
+OTHERS += [("x", "--listen", "0.0.0.0:10"), ("a", "b", "c", "d", "e", "f")]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_a_process_that_has_another_command_line_by_now_is_recovered_all_the_same(
+    command: tuple[str, ...],
+) -> None:
+    """It has executed another program, or shows a title."""
+    process = journaled(State.RUNNING, Body.ALIVE)
+    found = parse_recovery_metadata("r", "u", recovery_metadata(process, ""), command, IDENTITY)
+    assert (found.process.spec, found.process.ports) == (process.spec, process.ports)
+    assert not found.as_started
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_if_nothing_tells_its_arguments_it_has_none(command: tuple[str, ...]) -> None:
+    """Long ones are not carried, nor were any by earlier versions."""
+    process = journaled(State.RUNNING, Body.ALIVE)
+    process = replace(process, spec=replace(process.spec, args=("x" * 9000, "b")))
+    text = recovery_metadata(process, "")
+    assert len(text) < 9000
+    found = parse_recovery_metadata("r", "u", text, command, IDENTITY)
+    assert (found.process.spec, found.as_started) == (replace(process.spec, args=()), False)
+    whole = command_line(process.spec, process.ports)
+    found = parse_recovery_metadata("r", "u", text, whole, IDENTITY)
+    assert (found.process.spec, found.as_started) == (process.spec, True)
 
 
 def test_an_envelope_that_the_kernel_would_not_take_is_left_out() -> None:

@@ -63,7 +63,7 @@ def recovery_metadata(data: bytes) -> None:
     """What a process carries in its environment is a process or refused."""
     text, *words = _words(data)
     with contextlib.suppress(ValueError):
-        process, _ = parse_recovery_metadata("a", "u", text, words, IDENTITY)
+        process = parse_recovery_metadata("a", "u", text, words, IDENTITY).process
         _sane(process)
 
 

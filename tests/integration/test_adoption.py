@@ -177,7 +177,8 @@ async def test_a_recycled_pid_is_never_touched(node: Node) -> None:
         assert await foreign.wait() == -signal.SIGKILL
 
 
-async def test_a_descendant_is_not_taken_for_the_instance_when_the_journal_is_lost(node: Node) -> None:
+async def test_what_is_left_of_an_instance_keeps_its_name_when_the_journal_is_lost(node: Node) -> None:
+    """Whether its first process lives cannot be told then."""
     script = "setsid sh -c 'echo helper; exec sleep 1000' & read never; exec sleep 1000"
     spec = shell("a", script)
     async with node.client() as client:
@@ -192,11 +193,27 @@ async def test_a_descendant_is_not_taken_for_the_instance_when_the_journal_is_lo
         os.kill(pid, signal.SIGKILL)
     await node.restart()
     async with node.client() as client:
-        assert await client.process_list() == {}
-    told = await node.daemon.logged(lambda line: "cannot adopt" in line["event"])
-    assert told["name"] == "a"
-    for pid in node.daemon.descendants():
-        os.kill(pid, signal.SIGKILL)
+        assert list(await client.process_list()) == ["a"]
+        told = await node.daemon.logged(lambda line: line["event"] == "adopted without journal")
+        assert (told["name"], told["command_line"]) == ("a", "another than it was started with")
+        async with Watch(client) as watch:
+            await client.process_delete("a")
+            await watch.state("a", "deleted")
+    assert node.daemon.descendants() == []
+
+
+async def test_an_instance_that_has_executed_another_program_is_adopted_without_a_journal(node: Node) -> None:
+    async with node.client() as client, Watch(client) as watch:
+        await client.process_create(shell("a", "echo there; exec sleep 1000"))
+        await watch.state("a", "running")
+        async with asyncio.timeout(patience(20)):
+            assert await anext(aiter(client.process_log("a", follow=True))) == "there"
+        before = await listing(client)
+    await node.kill()
+    node.lose_journal()
+    await node.restart()
+    async with node.client() as client:
+        assert await listing(client) == before
 
 
 def command(pid: int) -> bytes:
