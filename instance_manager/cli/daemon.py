@@ -34,7 +34,7 @@ Examples:
     default="localhost:8500",
     show_default=True,
     metavar="ADDRESS",
-    help="HOST:PORT, or unix://PATH. All services are on PORT and on PORT+3.",
+    help="HOST:PORT, or unix://PATH. The daemon takes PORT to PORT+3; without HOST, on every address.",
 )
 @click.option(
     "--logs-dir",
@@ -199,7 +199,7 @@ def cli(
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import metrics_address
     from instance_manager.adapters.process import PidfdUnsupportedError
-    from instance_manager.api.server import listen_address
+    from instance_manager.api.listeners import listen_address
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.log_retention import LogLimits

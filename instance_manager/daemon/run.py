@@ -17,8 +17,8 @@ from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
-from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
-from instance_manager.core.addresses import Address
+from instance_manager.api.listeners import refuse_exposed
+from instance_manager.api.server import GrpcServer
 from instance_manager.core.process import Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
@@ -104,7 +104,7 @@ async def serve(settings: DaemonSettings) -> int:
         mounts.open()
         stack.callback(mounts.close)
 
-        bound = _bind(server, settings.listen)
+        bound = [each.target for each in server.bind(settings.listen)]
         if reloader:
             reloader.follow(reporter.under(CERTIFICATES_HEALTH), background)
             stack.callback(reloader.close)
@@ -114,16 +114,6 @@ async def serve(settings: DaemonSettings) -> int:
         await signals.wait()
         components.endpoints.phase = Phase.DRAINING
         return await _shut_down(components, settings)
-
-
-def _bind(server: GrpcServer, listen: Address) -> list[str]:
-    """Bind the addresses of all services, and return them.
-
-    Raises:
-        AddressError: if one cannot be listened on.
-    """
-    offsets = (0,) if listen.path else (0, INSTANCE_SERVICE_OFFSET)
-    return [server.bind(listen.shifted(offset)).target for offset in offsets]
 
 
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
