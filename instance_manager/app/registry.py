@@ -1,6 +1,7 @@
 """The registry: which processes there are, under which names, and which ports they hold."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import structlog
 
@@ -40,8 +41,17 @@ class Registry:
         span: PortRange,
         max_processes: int = DEFAULT_MAX_PROCESSES,
         port_is_free: Callable[[int], bool] = lambda _: True,
+        reserved: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Start empty; `port_is_free` tells whether no other program has a port."""
+        """Start empty.
+
+        Args:
+            span: ports to allocate.
+            max_processes: largest number of entries.
+            port_is_free: tells whether no other program has a port.
+            reserved: ports that are not allocated, although nobody may have them at the moment.
+        """
+        self._reserved = reserved
         self._max_processes = max_processes
         self._port_is_free = port_is_free
         self._held: set[int] = set()
@@ -126,6 +136,8 @@ class Registry:
         return ports
 
     def _can_use(self, port: int) -> bool:
+        if port in self._reserved:
+            return False
         if self._port_is_free(port):
             self._held.discard(port)
             return True

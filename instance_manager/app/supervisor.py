@@ -51,6 +51,8 @@ class Settings:
     """From the first signal of a stop to SIGKILL."""
     ready_timeout: float = 30.0
     """From the spawn until the process must serve on its port."""
+    reserved_ports: AbstractSet[int] = frozenset()
+    """Ports that are never handed out: the daemon's own."""
     retry_interval: float = 1.0
     """Between attempts to kill what has survived SIGKILL."""
     max_processes: int = DEFAULT_MAX_PROCESSES
@@ -79,7 +81,9 @@ class Supervisor:
         self._spawner = spawner
         self._journal = journal
         self._new_uuid = new_uuid
-        self.registry = Registry(settings.port_range, settings.max_processes, port_is_free)
+        self.registry = Registry(
+            settings.port_range, settings.max_processes, port_is_free, settings.reserved_ports
+        )
         self.changed: Broadcaster[str] = Broadcaster()
         """Names whose process has changed or been replaced by another, for cache invalidation. Not every one
         is a `Change` in the event log."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
@@ -45,7 +44,7 @@ Examples:
 )
 @click.option(
     "--port-range",
-    default="10000-30000",
+    default="10000-20000",
     show_default=True,
     metavar="FIRST-LAST",
     help="Ports to hand out to processes, both ends included.",
@@ -199,7 +198,7 @@ def cli(
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import metrics_address
     from instance_manager.adapters.process import PidfdUnsupportedError
-    from instance_manager.api.listeners import listen_address
+    from instance_manager.api.listeners import listen_address, ports
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.log_retention import LogLimits
@@ -207,9 +206,9 @@ def cli(
     from instance_manager.platform import logging
     from instance_manager.platform.listening import AddressError, AddressInUseError
 
-    source = ctx.get_parameter_source("metrics_listen")
     try:
         address = listen_address(listen)
+        metrics = metrics_address(metrics_listen) if metrics_listen else None
         settings = daemon.DaemonSettings(
             listen=address,
             logs_dir=logs_dir,
@@ -218,6 +217,7 @@ def cli(
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
                 max_processes=max_processes,
+                reserved_ports=frozenset({*ports(address), metrics.port if metrics else 0}),
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
@@ -227,9 +227,7 @@ def cli(
             on_stop=daemon.OnStop(on_stop),
             binary_roots=binary_roots,
             max_streams=max_streams,
-            metrics_listen=metrics_address(metrics_listen) if metrics_listen else None,
-            # Who names an address wants it; the default one may belong to another daemon on this host.
-            metrics_required=source is not ParameterSource.DEFAULT,
+            metrics_listen=metrics,
             spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
             tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
             insecure=insecure,

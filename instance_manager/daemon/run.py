@@ -5,9 +5,8 @@ import gc
 import os
 import resource
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import structlog
 import uvloop
@@ -24,7 +23,7 @@ from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Compo
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
-from instance_manager.platform.contract import BACKGROUND_HEALTH
+from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 
@@ -45,7 +44,7 @@ def run(settings: DaemonSettings) -> int:
         0 after a clean shutdown, 1 if there are processes that could not be stopped.
 
     Raises:
-        AddressError: if an address cannot be listened on, but for the default one of metrics.
+        AddressError: if an address cannot be listened on, but for that of metrics.
         InvalidArgumentError: if a binary root is not a directory.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
@@ -82,7 +81,8 @@ async def serve(settings: DaemonSettings) -> int:
         components.lifecycles.adopt(record.process for record in records)
         components.lag.open(background)
         stack.callback(components.lag.close)
-        stack.push_async_callback(await _serve_metrics(settings, components))
+        metrics = await _metrics(settings, components, reporter)
+        stack.push_async_callback(metrics.close)
 
         reload = reloader.look_now if reloader else lambda: None
         signals = Signals(components.supervisor.force_shutdown, reload)
@@ -149,26 +149,13 @@ async def _remove_old_logs(components: Components, journal: SqliteJournal) -> No
     retention.open(components.background)
 
 
-async def _serve_metrics(
-    settings: DaemonSettings, components: Components
-) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
-
-    Raises:
-        AddressError: if the address was named and cannot be listened on.
-    """
+async def _metrics(settings: DaemonSettings, components: Components, reporter: "_Reporter") -> MetricsServer:
+    """Return the server of metrics, which listens as soon as it can."""
     server = MetricsServer(components.endpoints.get, components.background)
-    if settings.metrics_listen is not None:
-        try:
-            bound = await server.open(settings.metrics_listen)
-        except AddressError as error:
-            if settings.metrics_required:
-                raise
-            # It is only the default address, and volumes are worth more than metrics.
-            log.warning("no metrics are served", reason=str(error))
-        else:
-            log.info("metrics are served", addresses=[str(address) for address in bound])
-    return server.close
+    if settings.metrics_listen:
+        # Volumes are worth more than metrics: whoever has the port, the daemon starts.
+        await server.start(settings.metrics_listen, reporter.under(METRICS_HEALTH))
+    return server
 
 
 class _Reporter:

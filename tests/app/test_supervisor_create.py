@@ -59,7 +59,7 @@ async def test_ports_that_other_programs_have_are_left_out_which_is_logged_once_
         assert world.supervisor.create(spec("a", ports=2)).ports == PortRange(10001, 10002)
         assert world.supervisor.create(spec("b", ports=4)).ports == PortRange(10004, 10007)
         held.add(10008)
-        with pytest.raises(ResourceExhaustedError, match="other programs have 10008"):
+        with pytest.raises(ResourceExhaustedError, match="others have 10008"):
             world.supervisor.create(spec("c", ports=2))
     left_out = [line["port"] for line in lines if line["event"].startswith("port left out")]
     assert left_out == [10000, 10003, 10008]
@@ -149,7 +149,7 @@ async def test_a_wrong_spec_is_refused_before_anything_happens(world: World) -> 
 
 async def test_a_process_without_free_ports_is_refused_and_leaves_nothing(world: World) -> None:
     world.supervisor.create(spec("a", ports=8))
-    with pytest.raises(ResourceExhaustedError, match="3 consecutive free ports in 10000-10009"):
+    with pytest.raises(ResourceExhaustedError, match="3 consecutive ports out of 10000-10009"):
         world.supervisor.create(spec("b", ports=3))
     assert list(world.supervisor.processes()) == ["a"]
     assert len(world.supervisor.remaining) == 1

@@ -50,7 +50,7 @@ async def _refused(*options: str) -> tuple[int, str]:
         (["--listen", "localhost:65533"], "write a port up to 65532"),
         (["--listen", "unix://"], "unix://PATH"),
         (["--port-range", "9-1"], "FIRST <= LAST"),
-        (["--port-range", "x"], "10000-30000"),
+        (["--port-range", "x"], "10000-20000"),
         (["--stop-timeout", "-1"], "--stop-timeout"),
         (["--binary-root", "/no/such/place"], "cannot use the binary root /no/such/place"),
         (["--max-processes", "0"], "--max-processes"),

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from instance_manager.client import Client
 from tests.support.certificates import Authority, fill
-from tests.support.daemon import BIN, Daemon, port_span, running_daemon
+from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, sleeper, stub
 from tests.support.patience import patience
 
 PROCESS, PROXY, DISK, INSTANCE = range(4)
@@ -144,6 +144,40 @@ async def test_a_connection_that_says_nothing_leaves_no_line_in_the_log(
         await daemon.stop()
     events = [line["event"] for line in daemon.lines]
     assert events[events.index("serving") + 1 :] == ["signal received", "shutting down", "stopped"]
+
+
+async def test_an_instance_outside_of_a_new_range_keeps_its_ports(tmp_path: Path) -> None:
+    first = port_span()[0]
+    before, after = (f"{start}-{start + 9}" for start in (first, first + 10))
+    old = Daemon(tmp_path, "--on-stop", "leave", "--port-range", before)
+    try:
+        await old.start()
+        async with old.client() as client, Watch(client) as watch:
+            kept = await client.process_create(stub("kept", ports=3))
+            await watch.state("kept", "running")
+        assert await old.stop() == 0
+        new = Daemon(tmp_path, "--port-range", after)
+        new.marker = old.marker
+        try:
+            await new.start()
+            async with new.client() as client, Watch(client) as watch:
+                found = await client.process_get("kept")
+                assert found.status.state == "running"
+                assert (found.status.port_start, found.status.port_end) == (
+                    kept.status.port_start,
+                    kept.status.port_end,
+                )
+                given = [
+                    (await client.process_create(sleeper(f"p{each}", port_count=1))).status.port_start
+                    for each in range(10)
+                ]
+                assert given == list(range(first + 10, first + 20))
+                await client.process_delete("kept", found.status.uuid)
+                await watch.state("kept", "deleted")
+        finally:
+            assert await new.clean_up() == []
+    finally:
+        await old.clean_up()
 
 
 def without_ipv4() -> str:
