@@ -74,8 +74,11 @@ async def serve(settings: DaemonSettings) -> int:
         background = components.background
         stack.push_async_callback(background.close)
         reporter = _Reporter(server, background)
-        history = components.supervisor.events.history
-        journal.follow(components.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        journal.follow(
+            components.supervisor.records,
+            components.supervisor.events.history.recent,
+            reporter.under(JOURNAL_HEALTH),
+        )
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
         journal.start_health_check(background)
         components.lifecycles.adopt(record.process for record in records)

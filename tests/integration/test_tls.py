@@ -35,6 +35,10 @@ from tests.support.patience import patience
 
 OURS = Authority()
 FOREIGN = Authority()
+WITHOUT_OVERRIDE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--") if os.geteuid() == 0 else ()
+)
+"""To root, too, the mode of a file then means something."""
 REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
 
@@ -106,7 +110,11 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 async def ended(
-    folder: Path, *arguments: str, env: dict[str, str] | None = None, before: tuple[str, ...] = ()
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
+    program: tuple[str, ...] = (str(BIN),),
 ) -> tuple[int, str, bool]:
     """Start a daemon that must not serve; return exit code, reason, and whether a port was ever open."""
     with socket.socket() as found:
@@ -115,7 +123,7 @@ async def ended(
     listen = [] if "--listen" in arguments else ["--listen", f"127.0.0.1:{port}"]
     paths = ["--logs-dir", str(folder / "logs"), "--state-dir", str(folder / "state")]
     process = await asyncio.create_subprocess_exec(
-        *(str(BIN), *before, "daemon", *listen, *paths, *arguments),
+        *(*program, *before, "daemon", *listen, *paths, *arguments),
         env=os.environ | (env or {}),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -183,6 +191,70 @@ async def test_an_empty_directory_of_the_environment_is_plain_text_only_with_ins
     code, reason, opened = await ended(tmp_path, env=env)
     assert (code, opened) == (1, False)
     assert "tls.crt: no such file" in reason
+
+
+def locked(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).chmod(0)
+
+
+def emptied(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(b"")
+
+    return change
+
+
+def nothing_but(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for each in {"ca.crt", "tls.crt", "tls.key"} - {name}:
+            (folder / each).unlink()
+
+    return change
+
+
+def link_to_nothing(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        nothing_but(name)(folder)
+        (folder / name).unlink()
+        (folder / name).symlink_to(folder / "gone")
+
+    return change
+
+
+def directory_instead(folder: Path) -> None:
+    (folder / "tls.key").unlink()
+    (folder / "tls.key").mkdir()
+
+
+PARTIAL: dict[str, tuple[Callable[[Path], None], str]] = {
+    "only ca.crt": (nothing_but("ca.crt"), "cannot read {}/tls.crt: no such file or directory; "),
+    "only tls.crt": (nothing_but("tls.crt"), "cannot read {}/ca.crt: no such file or directory; "),
+    "only tls.key": (nothing_but("tls.key"), "cannot read {}/ca.crt: no such file or directory; "),
+    "a link to nothing": (link_to_nothing("ca.crt"), "cannot read {}/ca.crt: no such file or directory; "),
+    "a directory as tls.key": (directory_instead, "cannot read {}/tls.key: "),
+    "an unreadable tls.key": (locked("tls.key"), "cannot read {}/tls.key: permission denied; let the user"),
+    "an unreadable directory": (locked("."), "cannot read {}/ca.crt: permission denied; let the user"),
+    "a directory that may be listed only": (
+        lambda folder: folder.chmod(0o600),
+        "cannot read {}/ca.crt: permission denied; let the user",
+    ),
+    "empty tls.crt": (emptied("tls.crt"), "cannot use {}/tls.crt: it holds no certificate"),
+}
+"""What an environment for plain text must not be taken for: somebody wants TLS."""
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+async def test_files_that_are_there_in_part_are_never_taken_for_none(tmp_path: Path, case: str) -> None:
+    spoil, told = PARTIAL[case]
+    tls = fill(tmp_path / "tls", OURS.signed())
+    spoil(tls)
+    env = {"TLS_DIR": str(tls), "INSTANCE_MANAGER_DAEMON_INSECURE": "true"}
+    try:
+        code, reason, opened = await ended(tmp_path, env=env, program=(*WITHOUT_OVERRIDE, str(BIN)))
+    finally:
+        tls.chmod(0o700)
+    assert (code, opened) == (1, False), reason
+    assert told.format(tls) in reason
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", ""])
