@@ -153,7 +153,7 @@ class Supervisor:
         holder = self.registry.holder(spec.name)
         if holder is not None:
             raise AlreadyExistsError(
-                f"cannot create {spec.name}: a process of this name is listed ({holder.process.state}); "
+                f"cannot create {spec.name}: a process of this name already exists ({holder.process.state}); "
                 "delete it first and wait until it is gone"
             )
         return self.start(spec).process
@@ -171,8 +171,8 @@ class Supervisor:
         entry = self.registry.find(name)
         if uuid and entry.process.uuid != uuid:
             raise NotFoundError(
-                f"cannot delete {name} with UUID {uuid}: "
-                f"the process of this name has UUID {entry.process.uuid}"
+                f"cannot find a process named {name!r} with UUID {uuid}: "
+                f"the one of this name has UUID {entry.process.uuid}"
             )
         self.handle(entry, StopRequested())
         return entry.process
