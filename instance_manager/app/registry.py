@@ -19,6 +19,8 @@ MAX_LIST_BYTES = 4 << 20
 """Largest list of all processes: clients accept no longer message."""
 _LIST_ENTRY_BYTES = 200 + MAX_ERROR_BYTES
 """What a process takes in a list beside its names and words, even if it fails: state, UUID, ports, error."""
+_PORT_BYTES = 5
+"""Digits of a port."""
 _WORD_BYTES = 4
 """What each word takes in addition to its characters."""
 
@@ -27,10 +29,12 @@ log = structlog.get_logger(__name__)
 
 def list_bytes(spec: ProcessSpec) -> int:
     """Return how many bytes a process takes at most in a list of InstanceService, the longer one."""
-    words = 2 + len(spec.args) + len(spec.port_args)
+    # Each of port_args is there twice: as it was given, and among the arguments, with its port.
+    resolved = sum(len(arg.encode(errors="surrogatepass")) + _PORT_BYTES for arg in spec.port_args)
+    words = 2 + len(spec.args) + 2 * len(spec.port_args) + sum(arg.count(",") for arg in spec.port_args)
     # The name is the key of the entry, too.
     names = 2 * len(spec.name) + len(spec.volume_name.encode()) + len(spec.instance_type)
-    return names + command_bytes(spec) + _WORD_BYTES * words + _LIST_ENTRY_BYTES
+    return names + command_bytes(spec) + resolved + _WORD_BYTES * words + _LIST_ENTRY_BYTES
 
 
 class Registry:

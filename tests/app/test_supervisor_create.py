@@ -128,10 +128,10 @@ async def test_a_binary_that_cannot_be_executed_is_an_answer_with_state_error(wo
 
 async def test_a_name_that_is_taken_is_refused_until_its_process_is_gone(world: World) -> None:
     first = await world.running("r", ports=1)
-    with pytest.raises(AlreadyExistsError, match=r"listed \(running\); delete it first"):
+    with pytest.raises(AlreadyExistsError, match=r"already exists \(running\); delete it first"):
         world.supervisor.create(spec("r"))
     world.supervisor.delete("r")
-    with pytest.raises(AlreadyExistsError, match=r"listed \(stopping\)"):
+    with pytest.raises(AlreadyExistsError, match=r"already exists \(stopping\)"):
         world.supervisor.create(spec("r"))
     assert len(world.spawner.children) == 1
     world.child(first).exit()
