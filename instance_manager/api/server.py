@@ -14,6 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.health import Health
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.listeners import Listener
 from instance_manager.api.reflection import SymbolPool
@@ -88,7 +89,7 @@ class GrpcServer:
             interceptors.add(service)
         self._interceptors = interceptors
         self._certificates = certificates
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._servers: dict[tuple[Service, ...], grpc.aio.Server] = {}
         """By what they serve: listeners with the same services have one, and its limits, in common."""
 
