@@ -100,15 +100,14 @@ class InstanceService(Service):
         # Of two map entries with the same key, the last one counts.
         return pb.InstanceListResponse(instances=v2).SerializeToString() + self._list.get()
 
-    @rpc("InstanceReplace", changes=True)
-    async def replace(self, request: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
+    @rpc("InstanceReplace", changes=True, waits=True)
+    async def replace(self, request: pb.InstanceReplaceRequest, within: float | None) -> pb.InstanceResponse:
         """Replace a running instance by one with another binary."""
         spec = request.spec
         if is_v2(spec.data_engine, spec.backend_store_driver):
             return self._v2.replace(request)
-        return instance_to_wire(
-            await self._replacer.replace(instance_spec_from_wire(spec), request.terminate_signal)
-        )
+        wanted = instance_spec_from_wire(spec)
+        return instance_to_wire(await self._replacer.replace(wanted, request.terminate_signal, within))
 
     @rpc("InstanceLog")
     async def log(self, request: pb.InstanceLogRequest, context: Context) -> None:

@@ -54,12 +54,11 @@ class ProcessService(Service):
         """Return all processes."""
         return self._list.get()
 
-    @rpc("ProcessReplace", changes=True)
-    async def replace(self, request: pb.ProcessReplaceRequest) -> pb.ProcessResponse:
+    @rpc("ProcessReplace", changes=True, waits=True)
+    async def replace(self, request: pb.ProcessReplaceRequest, within: float | None) -> pb.ProcessResponse:
         """Replace a running process by one with another binary."""
-        return process_to_wire(
-            await self._replacer.replace(process_spec_from_wire(request), request.terminate_signal)
-        )
+        spec = process_spec_from_wire(request)
+        return process_to_wire(await self._replacer.replace(spec, request.terminate_signal, within))
 
     @rpc("VersionGet")
     def version(self, _: Any) -> pb.VersionResponse:

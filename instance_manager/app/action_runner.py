@@ -24,7 +24,7 @@ class ActionRunner:
         self,
         *,
         grace: float,
-        ready_timeout: float,
+        ready_within: Callable[[SupervisedProcess], float],
         retry_interval: float,
         spawner: Spawner,
         readiness: Readiness,
@@ -34,7 +34,7 @@ class ActionRunner:
     ) -> None:
         self.grace = grace
         """Seconds from the first signal of a stop to SIGKILL."""
-        self._ready_timeout = ready_timeout
+        self._ready_within = ready_within
         self._retry_interval = retry_interval
         self._spawner = spawner
         self._readiness = readiness
@@ -105,7 +105,7 @@ class ActionRunner:
 
     async def _probe(self, entry: SupervisedProcess, port: int, leader: int) -> None:
         try:
-            reason = await self._readiness.wait(port, self._ready_timeout, leader)
+            reason = await self._readiness.wait(port, self._ready_within(entry), leader)
         except Exception as error:
             log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
             reason = f"readiness check failed: {error}"

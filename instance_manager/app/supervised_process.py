@@ -11,8 +11,10 @@ from instance_manager.platform.clock import Cancellable
 class SupervisedProcess:
     """One process under supervision."""
 
-    def __init__(self, process: Process, *, replaces: str = "") -> None:
+    def __init__(self, process: Process, *, replaces: str = "", ready_within: float | None = None) -> None:
         self.process = process
+        self.ready_within = ready_within
+        """Seconds from the spawn until it must serve; None for what the settings say."""
         self.replaces = replaces
         """UUID of the process whose name it is to take over; empty if it is not a replacement."""
         self.child: Child | None = None

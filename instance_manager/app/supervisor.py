@@ -49,8 +49,10 @@ class Settings:
     port_range: PortRange
     stop_timeout: float = 60.0
     """From the first signal of a stop to SIGKILL."""
-    ready_timeout: float = 30.0
-    """From the spawn until the process must serve on its port."""
+    ready_timeout: float = 600.0
+    """From the spawn until the process must serve on its port; an engine does when its replicas are open."""
+    replace_timeout: float = 30.0
+    """The same for one that is to replace another, and whose caller waits."""
     reserved_ports: AbstractSet[int] = frozenset()
     """Ports that are never handed out: the daemon's own."""
     retry_interval: float = 1.0
@@ -97,7 +99,7 @@ class Supervisor:
         self._handling = False
         self._actions = ActionRunner(
             grace=settings.stop_timeout,
-            ready_timeout=settings.ready_timeout,
+            ready_within=self._ready_within,
             retry_interval=settings.retry_interval,
             spawner=spawner,
             readiness=readiness,
@@ -247,13 +249,16 @@ class Supervisor:
 
     # --- for the use cases beside this one ---
 
-    def start(self, spec: ProcessSpec, *, replaces: str = "") -> SupervisedProcess:
+    def start(
+        self, spec: ProcessSpec, *, replaces: str = "", ready_within: float | None = None
+    ) -> SupervisedProcess:
         """Start a process whose spec is valid.
 
         Args:
             spec: what to run.
             replaces: UUID of the process that it is to replace, beside which it starts unlisted; empty to
                 start it listed.
+            ready_within: seconds from the spawn until it must serve; None for what the settings say.
 
         Raises:
             PermissionDeniedError: if the binary is not allowed.
@@ -268,7 +273,7 @@ class Supervisor:
         process, actions = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
         )
-        entry = SupervisedProcess(process, replaces=replaces)
+        entry = SupervisedProcess(process, replaces=replaces, ready_within=ready_within)
         self.registry.add(entry, listed=not replaces)
         try:
             # The intent is in the journal before there is a process to lose.
@@ -280,6 +285,13 @@ class Supervisor:
                 self.handle(entry, SpawnFailed(str(error)))
             raise
         return entry
+
+    def _ready_within(self, entry: SupervisedProcess) -> float:
+        """Return the seconds from the spawn until a process must serve."""
+        if entry.ready_within is not None:
+            return entry.ready_within
+        listed = self.registry.is_listed(entry)
+        return self.settings.ready_timeout if listed else self.settings.replace_timeout
 
     def transfer_name(self, old: SupervisedProcess, new: SupervisedProcess) -> None:
         """Give the name of a listed process to another one."""

@@ -60,10 +60,18 @@ Examples:
 @click.option(
     "--ready-timeout",
     type=Seconds(0),
-    default=30.0,
+    default=600.0,
     show_default=True,
     metavar="SECONDS",
     help="Time in which the health service of a process with ports must say SERVING.",
+)
+@click.option(
+    "--replace-timeout",
+    type=Seconds(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The same for a process that is to replace another; less if the caller waits for less.",
 )
 @click.option(
     "--shutdown-grace",
@@ -166,6 +174,7 @@ def cli(
     port_range: str,
     stop_timeout: float,
     ready_timeout: float,
+    replace_timeout: float,
     shutdown_grace: float,
     log_max_size: int,
     log_keep_age: int,
@@ -216,6 +225,7 @@ def cli(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                replace_timeout=replace_timeout,
                 max_processes=max_processes,
                 reserved_ports=frozenset({*ports(address), metrics.port if metrics else 0}),
             ),

@@ -190,7 +190,12 @@ def _invoke(method: Method) -> Handler:
         if call.request is None:
             kind = method.descriptor.input_type.full_name
             raise InvalidArgumentError(f"cannot read the request as {kind}: {call.malformed}")
-        answer = function(call.request, call.context) if method.streaming else function(call.request)
+        if method.streaming:
+            answer = function(call.request, call.context)
+        elif method.waits:
+            answer = function(call.request, within=call.context.time_remaining())
+        else:
+            answer = function(call.request)
         call.response = await answer if inspect.isawaitable(answer) else answer
         if isinstance(call.response, Message):
             call.reply = call.response.SerializeToString()
