@@ -56,9 +56,11 @@ class HealthProbe:
         """Without `stranger`, whoever listens on a port is taken for the instance."""
         self._stranger = stranger
 
-    async def wait(self, port: int, within: float, leader: int = 0) -> str | None:
+    async def wait(
+        self, port: int, within: float, leader: int = 0, tell: Callable[[str], None] = lambda _: None
+    ) -> str | None:
         """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
-        attempt = _Attempt(port)
+        attempt = _Attempt(port, tell)
         try:
             async with asyncio.timeout(None) as limit:
                 budget = _Budget(within, limit)
@@ -105,10 +107,23 @@ class _Budget:
 class _Attempt:
     """One wait, which keeps track of what is still missing."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tell: Callable[[str], None]) -> None:
         self._port = port
+        self._tell = tell
         self._unanswered = f"localhost:{port} accepts connections but answers no health check"
+        self._missing = ""
         self.missing = f"nothing listens on localhost:{port}"
+
+    @property
+    def missing(self) -> str:
+        """What is missing, in words; it is told whenever it changes."""
+        return self._missing
+
+    @missing.setter
+    def missing(self, text: str) -> None:
+        if text != self._missing:
+            self._missing = text
+            self._tell(text)
 
     async def ready(self, stranger: Stranger | None, leader: int) -> None:
         """Return as soon as the instance serves; whatever goes wrong before that, it does not serve yet."""

@@ -2,10 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from instance_manager.app.interfaces import Child
 from instance_manager.core.process import Body, Process, State
 from instance_manager.platform.clock import Cancellable
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A wait for a process to get ready."""
+
+    since: float
+    """Seconds since the epoch."""
+    purpose: str
+    """What is waited for and what is missing, in words."""
 
 
 class SupervisedProcess:
@@ -20,15 +31,19 @@ class SupervisedProcess:
         self.child: Child | None = None
         self.timer: Cancellable | None = None
         self.readiness: Cancellable | None = None
+        self.waiting: Waiting | None = None
+        """While it is starting and has ports."""
         self.logs = False
         """Whether it was given a writer for its log."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
     def on_transition(self) -> None:
         """Cancel obsolete timers, and wake waiters."""
-        if self.process.state is not State.STARTING and self.readiness is not None:
-            self.readiness.cancel()
-            self.readiness = None
+        if self.process.state is not State.STARTING:
+            self.waiting = None
+            if self.readiness is not None:
+                self.readiness.cancel()
+                self.readiness = None
         if self.process.body is not Body.ALIVE and self.timer is not None:
             self.timer.cancel()
             self.timer = None

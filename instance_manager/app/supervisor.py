@@ -18,7 +18,7 @@ from instance_manager.app.broadcast import Broadcaster
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readiness, Spawner
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
-from instance_manager.app.supervised_process import SupervisedProcess
+from instance_manager.app.supervised_process import SupervisedProcess, Waiting
 from instance_manager.core import conditions
 from instance_manager.core.actions import Action, Remove
 from instance_manager.core.errors import (
@@ -132,6 +132,11 @@ class Supervisor:
         """Return the listed process with a name, None if there is none."""
         entry = self.registry.holder(name)
         return entry.process if entry else None
+
+    def waiting(self, name: str) -> Waiting | None:
+        """Return for what the listed process with a name is waited for; None if it is not."""
+        entry = self.registry.holder(name)
+        return entry.waiting if entry else None
 
     def get(self, name: str) -> Process:
         """Return the listed process with a name.
