@@ -41,9 +41,9 @@ class SupervisedProcess:
         """Cancel obsolete timers, and wake waiters."""
         if self.process.state is not State.STARTING:
             self.waiting = None
-            if self.readiness is not None:
-                self.readiness.cancel()
-                self.readiness = None
+        if self.process.state is not State.STARTING and self.readiness is not None:
+            self.readiness.cancel()
+            self.readiness = None
         if self.process.body is not Body.ALIVE and self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -4,6 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.app.interfaces import CannotExecuteError
+from instance_manager.app.registry import Registry
+from instance_manager.app.supervised_process import Waiting
 from instance_manager.core.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -42,6 +44,33 @@ async def test_a_process_with_ports_runs_once_its_first_port_answers(world: Worl
     world.readiness.answer(10000)
     await world.told(created, "running")
     assert world.supervisor.get("r").state is State.RUNNING
+
+
+@pytest.mark.parametrize("reason", [None, "no answer"])
+async def test_what_a_process_is_waited_for_is_known_until_the_wait_is_over(
+    world: World, reason: str | None
+) -> None:
+    created = world.supervisor.create(spec("r", ports=2))
+    assert world.supervisor.waiting("r") is None
+    await world.until(lambda: bool(world.readiness.waiting))
+    purpose = "its health service to say SERVING: nobody has answered for 10000"
+    assert world.supervisor.waiting("r") == Waiting(world.clock.now(), purpose)
+    assert world.supervisor.get("r").error_msg == ""
+    assert world.states(created) == ["starting"]
+    world.readiness.answer(10000, reason)
+    await world.told(created, "error" if reason else "running")
+    assert world.supervisor.waiting("r") is None
+    assert world.supervisor.waiting("unknown") is None
+
+
+def test_reserved_ports_are_never_allocated_although_nobody_has_them() -> None:
+    registry = Registry(PortRange(10, 15), reserved={9, 10, 12})
+    with capture_logs() as lines:
+        assert [registry.allocate(count) for count in (2, 1)] == [PortRange(13, 14), PortRange(15, 15)]
+        assert registry.allocate(1) == PortRange(11, 11)
+        with pytest.raises(ResourceExhaustedError, match="others have 10, 12"):
+            registry.allocate(1)
+    assert lines == [], "no other program has them"
 
 
 async def test_a_process_without_ports_runs_right_after_it_was_created(world: World) -> None:
