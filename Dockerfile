@@ -36,7 +36,7 @@ ENV INSTANCE_MANAGER_DAEMON_ECHO_LOGS=true
 # Longhorn's pods name a TLS directory in TLS_DIR and mount an optional secret there. With the secret it is mutual
 # TLS, and nothing less; only where there is none, plain text on the network of the pods is what they expect.
 ENV INSTANCE_MANAGER_DAEMON_INSECURE=true
-EXPOSE 8500 8503
+EXPOSE 8500 8501 8502 8503
 # Kubernetes has its own probes and ignores this one.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["instance-manager", "health"]
 STOPSIGNAL SIGTERM

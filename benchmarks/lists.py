@@ -30,8 +30,10 @@ from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
+from instance_manager.api.version import Versions
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.events import EventLog
@@ -80,8 +82,10 @@ class Server:
     def __init__(self, folder: Path, processes: int) -> None:
         supervisor = supervisor_of(processes)
         replacer = Replacer(supervisor)
-        of_processes = ProcessService(supervisor, replacer)
-        of_instances = InstanceService(supervisor, replacer, Pings(), InstanceV2(None), LogControl())
+        of_processes = ProcessService(supervisor, replacer, Versions())
+        of_instances = InstanceService(
+            supervisor, replacer, Pings(), InstanceV2(None), LogControl(), versions=Versions()
+        )
         name = next(iter(supervisor.processes()))
         self.requests = {
             "ProcessList": ("/ProcessManagerService/ProcessList", b""),
@@ -94,7 +98,8 @@ class Server:
         self.constants = {"empty": b""}
         self.url = f"unix:{folder}/bench.sock"
         self._grpc = GrpcServer(
-            [of_processes, of_instances], InterceptorChain(AuditTrail(time.time), RpcMetrics())
+            [Listener(Offset.PROCESS, (of_processes, of_instances))],
+            InterceptorChain(AuditTrail(time.time), RpcMetrics()),
         )
         # Beside the services: these pass no interceptors.
         constants = grpc.method_handlers_generic_handler(
@@ -104,7 +109,7 @@ class Server:
                 for each in ("empty", "constant ProcessList", "constant InstanceList")
             },
         )
-        self._grpc._server.add_generic_rpc_handlers([constants])  # noqa: SLF001
+        self._constants = constants
         for each in ("empty", "constant ProcessList", "constant InstanceList"):
             self.requests[each] = (f"/bench.Constant/{each.replace(' ', '')}", b"")
 
@@ -117,6 +122,8 @@ class Server:
     async def start(self) -> None:
         """Serve, and learn how long the lists are."""
         self._grpc.bind(parse_address(self.url))
+        for server in self._grpc._servers.values():  # noqa: SLF001
+            server.add_generic_rpc_handlers([self._constants])
         await self._grpc.start()
         async with grpc.aio.insecure_channel(self.url) as channel:
             for method in ("ProcessList", "InstanceList"):

@@ -56,9 +56,11 @@ class HealthProbe:
         """Without `stranger`, whoever listens on a port is taken for the instance."""
         self._stranger = stranger
 
-    async def wait(self, port: int, within: float, leader: int = 0) -> str | None:
+    async def wait(
+        self, port: int, within: float, leader: int = 0, tell: Callable[[str], None] = lambda _: None
+    ) -> str | None:
         """Wait until the instance serves; see `app.interfaces.Readiness.wait`."""
-        attempt = _Attempt(port)
+        attempt = _Attempt(port, tell)
         try:
             async with asyncio.timeout(None) as limit:
                 budget = _Budget(within, limit)
@@ -105,17 +107,30 @@ class _Budget:
 class _Attempt:
     """One wait, which keeps track of what is still missing."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tell: Callable[[str], None]) -> None:
         self._port = port
+        self._tell = tell
         self._unanswered = f"localhost:{port} accepts connections but answers no health check"
+        self._missing = ""
+        self._logged = ""
         self.missing = f"nothing listens on localhost:{port}"
-        self._told = ""
 
-    def _tell(self, outcome: str) -> None:
+    def _log(self, outcome: str) -> None:
         """Log how an attempt has ended, unless the one before ended the same way."""
-        if outcome != self._told:
-            self._told = outcome
+        if outcome != self._logged:
+            self._logged = outcome
             log.debug("readiness attempt", port=self._port, outcome=outcome)
+
+    @property
+    def missing(self) -> str:
+        """What is missing, in words; it is told whenever it changes."""
+        return self._missing
+
+    @missing.setter
+    def missing(self, text: str) -> None:
+        if text != self._missing:
+            self._missing = text
+            self._tell(text)
 
     async def ready(self, stranger: Stranger | None, leader: int) -> None:
         """Return as soon as the instance serves; whatever goes wrong before that, it does not serve yet."""
@@ -139,9 +154,9 @@ class _Attempt:
         while True:
             for family, host, target in _LOOPBACKS:
                 if await _accepts(family, host, self._port):
-                    self._tell(f"connected to {host}")
+                    self._log(f"connected to {host}")
                     return target.format(self._port)
-            self._tell(self.missing)
+            self._log(self.missing)
             await asyncio.sleep(next(delays))
 
     async def own_listener(self, stranger: Stranger, leader: int) -> None:
@@ -149,7 +164,7 @@ class _Attempt:
         delays = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
         while who := await stranger(self._port, leader):
             self.missing = f"another program listens on localhost:{self._port}: {who}"
-            self._tell(self.missing)
+            self._log(self.missing)
             await asyncio.sleep(next(delays))
 
     async def serving(self, target: str) -> None:
@@ -164,10 +179,10 @@ class _Attempt:
             )
             delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
             while (missing := await self._ask(check)) is not None:
-                self._tell(missing)
+                self._log(missing)
                 self.missing = missing
                 await asyncio.sleep(next(delays))
-        self._tell("serving")
+        self._log("serving")
 
     async def _ask(self, check: Check) -> str | None:
         """Ask the health service once; return what is missing, None if it serves."""

@@ -12,9 +12,11 @@ from instance_manager.api.events_wire import (
 from instance_manager.api.serialized import SerializedChanges
 from instance_manager.api.service import Context, Service, rpc
 from instance_manager.api.watching import accept, watching
+from instance_manager.app.supervised_process import Waiting
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError, OutOfRangeError
+from instance_manager.core.process import Process
 from instance_manager.pb.instance_manager.v1 import events_pb2 as pb
 
 _BOOKMARK_AFTER = 100
@@ -59,15 +61,19 @@ class EventService(Service):
             elif request.snapshot:
                 for process in processes.values():
                     if wanted.matches(process):
-                        await context.write(
-                            pb.WatchResponse(instance=snapshot_to_wire(process)).SerializeToString()
-                        )
+                        instance = snapshot_to_wire(process, self._waiting(process))
+                        await context.write(pb.WatchResponse(instance=instance).SerializeToString())
                 await stream.bookmark(revision, snapshot_complete=True)
             else:
                 await stream.bookmark(revision)
             async for change in changes:
                 if change.revision > revision:
                     await stream.send(change)
+
+    def _waiting(self, process: Process) -> Waiting | None:
+        """Return for what a process is waited for, if it is still as it was in the snapshot."""
+        same = self._supervisor.find(process.name) is process
+        return self._supervisor.waiting(process.name) if same else None
 
     async def _missed(self, request: pb.WatchRequest) -> list[Change] | None:
         """Return the changes that the caller has not seen, None if it starts anew."""

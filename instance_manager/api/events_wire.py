@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from instance_manager.app.supervised_process import Waiting
 from instance_manager.core.change import Change
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.instance import InstanceType, type_of_process
@@ -44,8 +45,8 @@ def filter_from_wire(message: pb.Filter) -> Filter:
     return Filter(frozenset(message.names), message.name_prefix, frozenset(message.types))
 
 
-def snapshot_to_wire(process: Process) -> pb.Instance:
-    """Return a process as the instance it is."""
+def snapshot_to_wire(process: Process, waiting: Waiting | None = None) -> pb.Instance:
+    """Return a process as the instance it is, and for what it is waited for."""
     ports = process.ports
     return pb.Instance(
         name=process.name,
@@ -60,16 +61,16 @@ def snapshot_to_wire(process: Process) -> pb.Instance:
         exit=_exit(process.exit),
         pid=process.identity.pid if process.identity else 0,
         binary=process.spec.binary,
+        waiting_since=_timestamp(waiting.since) if waiting else None,
+        waiting_for=waiting.purpose if waiting else "",
     )
 
 
 def event_to_wire(change: Change) -> pb.Event:
     """Return a change as an event."""
-    time = Timestamp()
-    time.FromNanoseconds(int(change.time * 1e9))
     return pb.Event(
         revision=change.revision,
-        time=time,
+        time=_timestamp(change.time),
         instance=snapshot_to_wire(change.process),
         previous_state=change.previous or "",
         deleted=change.deleted,
@@ -86,6 +87,12 @@ def serialize_event(change: Change) -> bytes:
 def serialize_history(changes: Iterable[Change]) -> bytes:
     """Return a serialized HistoryResponse with only these events."""
     return pb.HistoryResponse(events=map(event_to_wire, changes)).SerializeToString()
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    time = Timestamp()
+    time.FromNanoseconds(int(seconds * 1e9))
+    return time
 
 
 def _type(process: Process) -> str:

@@ -20,7 +20,7 @@ from instance_manager.api.instance_wire import (
 from instance_manager.api.logs import stream_log
 from instance_manager.api.serialized import SerializedList, SerializedProcesses
 from instance_manager.api.service import Context, Service, rpc
-from instance_manager.api.version import version_response
+from instance_manager.api.version import Versions
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -47,9 +47,12 @@ class InstanceService(Service):
         pings: Pings,
         v2: InstanceV2,
         log_control: LogControl,
+        *,
+        versions: Versions,
     ) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
+        self._versions = versions
         self._pings = pings
         self._v2 = v2
         self._log = log_control
@@ -97,15 +100,14 @@ class InstanceService(Service):
         # Of two map entries with the same key, the last one counts.
         return pb.InstanceListResponse(instances=v2).SerializeToString() + self._list.get()
 
-    @rpc("InstanceReplace", changes=True)
-    async def replace(self, request: pb.InstanceReplaceRequest) -> pb.InstanceResponse:
+    @rpc("InstanceReplace", changes=True, waits=True)
+    async def replace(self, request: pb.InstanceReplaceRequest, within: float | None) -> pb.InstanceResponse:
         """Replace a running instance by one with another binary."""
         spec = request.spec
         if is_v2(spec.data_engine, spec.backend_store_driver):
             return self._v2.replace(request)
-        return instance_to_wire(
-            await self._replacer.replace(instance_spec_from_wire(spec), request.terminate_signal)
-        )
+        wanted = instance_spec_from_wire(spec)
+        return instance_to_wire(await self._replacer.replace(wanted, request.terminate_signal, within))
 
     @rpc("InstanceLog")
     async def log(self, request: pb.InstanceLogRequest, context: Context) -> None:
@@ -180,7 +182,7 @@ class InstanceService(Service):
     @rpc("VersionGet")
     def version(self, _: Any) -> imrpc_pb2.VersionResponse:
         """Return the versions."""
-        return version_response()
+        return self._versions.to_wire()
 
 
 async def _only_v2(call: Callable[[Any], Awaitable[_Response]], request: Any, verb: str) -> _Response:

@@ -3,7 +3,7 @@
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.instance import InstanceType, parse_instance_type, type_of_process
 from instance_manager.core.process import Process
-from instance_manager.core.spec import ProcessSpec
+from instance_manager.core.spec import ProcessSpec, arguments
 from instance_manager.pb.imrpc import common_pb2, instance_pb2
 
 V1 = common_pb2.DATA_ENGINE_V1
@@ -63,7 +63,9 @@ def instance_to_wire(process: Process, *, deleted: bool = False) -> instance_pb2
             volume_name=spec.volume_name,
             port_count=spec.port_count,
             port_args=spec.port_args,
-            process_instance_spec=instance_pb2.ProcessInstanceSpec(binary=spec.binary, args=spec.args),
+            process_instance_spec=instance_pb2.ProcessInstanceSpec(
+                binary=spec.binary, args=arguments(spec, ports)
+            ),
         ),
         status=instance_pb2.InstanceStatus(
             state=process.state,

@@ -5,7 +5,7 @@ from typing import Any
 from instance_manager.api.logs import stream_log
 from instance_manager.api.serialized import SerializedChanges, SerializedList, SerializedProcesses
 from instance_manager.api.service import Context, Service, rpc
-from instance_manager.api.version import version_response
+from instance_manager.api.version import Versions
 from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import (
     process_spec_from_wire,
@@ -24,9 +24,10 @@ class ProcessService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
 
-    def __init__(self, supervisor: Supervisor, replacer: Replacer) -> None:
+    def __init__(self, supervisor: Supervisor, replacer: Replacer, versions: Versions) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
+        self._versions = versions
         self._changes = SerializedChanges(_serialize_change)
         self._list = SerializedList(supervisor, _serialize_entry)
         self._each = SerializedProcesses(supervisor, _serialize_one)
@@ -53,17 +54,16 @@ class ProcessService(Service):
         """Return all processes."""
         return self._list.get()
 
-    @rpc("ProcessReplace", changes=True)
-    async def replace(self, request: pb.ProcessReplaceRequest) -> pb.ProcessResponse:
+    @rpc("ProcessReplace", changes=True, waits=True)
+    async def replace(self, request: pb.ProcessReplaceRequest, within: float | None) -> pb.ProcessResponse:
         """Replace a running process by one with another binary."""
-        return process_to_wire(
-            await self._replacer.replace(process_spec_from_wire(request), request.terminate_signal)
-        )
+        spec = process_spec_from_wire(request)
+        return process_to_wire(await self._replacer.replace(spec, request.terminate_signal, within))
 
     @rpc("VersionGet")
     def version(self, _: Any) -> pb.VersionResponse:
         """Return the versions."""
-        return version_response()
+        return self._versions.to_wire()
 
     @rpc("ProcessLog")
     async def log(self, request: pb.LogRequest, context: Context) -> None:

@@ -1,10 +1,11 @@
 """The gRPC server: addresses, health, reflection and shutdown."""
 
+import asyncio
 import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,14 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from instance_manager.api.health import Health
 from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.listeners import Listener
 from instance_manager.api.reflection import SymbolPool
 from instance_manager.api.service import Service
 from instance_manager.api.tls import Certificates, credentials
-from instance_manager.core.addresses import Address, parse_address
-from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.core.ports import MAX_PORT
+from instance_manager.core.addresses import Address
 from instance_manager.platform.listening import AddressError, AddressInUseError, address_of, reserve
-from instance_manager.platform.loopback import is_loopback
-
-INSTANCE_SERVICE_OFFSET = 3
-"""Clients expect InstanceService on the port of ProcessManagerService plus this."""
 
 MAX_REQUEST_BYTES = 256 << 10
 """A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
@@ -68,22 +65,6 @@ _OPTIONS = (
 )
 
 
-def listen_address(text: str) -> Address:
-    """Read the address of ProcessManagerService, whose port leaves room for that of InstanceService.
-
-    Raises:
-        InvalidArgumentError: if it is none; the message says what to write.
-    """
-    address = parse_address(text)
-    if address.shifted(INSTANCE_SERVICE_OFFSET).port > MAX_PORT:
-        highest = MAX_PORT - INSTANCE_SERVICE_OFFSET
-        raise InvalidArgumentError(
-            f"cannot use the address {text!r}: InstanceService is on the port "
-            f"{INSTANCE_SERVICE_OFFSET} above; write a port up to {highest}"
-        )
-    return address
-
-
 def _is_news(record: logging.LogRecord) -> bool:
     """Return whether a line of gRPC's own says more than that a client has disconnected before its answer."""
     return "ExecuteBatchError raised in core" not in record.getMessage()
@@ -93,35 +74,30 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
 class GrpcServer:
-    """Serves the given services, health and reflection on every address."""
+    """Serves each listener's services, and health and reflection with them."""
 
     def __init__(
         self,
-        services: Iterable[Service],
+        listeners: Iterable[Listener],
         interceptors: InterceptorChain,
         certificates: Certificates | None = None,
     ) -> None:
         """Listen nowhere yet; without certificates, plain text is served."""
-        self._names: list[str] = []
-        for service in services:
+        self._listeners = tuple(listeners)
+        self._services = tuple(dict.fromkeys(each for one in self._listeners for each in one.services))
+        for service in self._services:
             interceptors.add(service)
-            self._names.append(service.descriptor.full_name)
+        self._interceptors = interceptors
         self._certificates = certificates
-        self._server = grpc.aio.server(
-            options=(*_OPTIONS, *_keepalive()), interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
-        )
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        symbols: Any = SymbolPool()
-        reflector = reflection.aio.ReflectionServicer(names, symbols)
-        reflection.enable_server_reflection(names, self._server, symbols)
-        self._server.add_generic_rpc_handlers([_reflection_v1(reflector)])
+        self._health = Health()
+        self._servers: dict[tuple[Service, ...], grpc.aio.Server] = {}
+        """By what they serve: listeners with the same services have one, and its limits, in common."""
 
-    def bind(self, address: Address) -> Address:
-        """Listen on an address and return it; port 0 is replaced by the port that was chosen.
+    def bind(self, address: Address) -> list[Address]:
+        """Listen on an address, and return that of each listener; port 0 is replaced by what was chosen.
 
-        A host is listened on at every address it has on this machine. Only the owner may use a Unix socket.
+        A host is listened on at every address it has on this machine. On a Unix socket, all services are
+        together; only its owner may use it.
 
         Raises:
             AddressInUseError: if another program listens on one of them.
@@ -130,40 +106,67 @@ class GrpcServer:
         if address.path:
             _refuse_taken_path(address.path)
             with _owner_only():
-                if not self._listen(address):
+                if not self._listen(self._server(self._services), address):
                     raise AddressError(
                         f"cannot listen on {address.target}: no socket can be made there; let this user "
                         "write to its directory"
                     )
-            return address
-        # gRPC is content with one of several addresses, so it gets them one by one.
-        with reserve(address, "--listen") as reserved:
-            addresses = [address_of(each) for each in reserved]
-            if any(each.host == _EVERY_HOST for each in addresses):
-                # One socket for both families.
-                addresses = [each for each in addresses if each.host == _EVERY_HOST]
-            for each in addresses:
-                if self._listen(each) != each.port:
-                    raise AddressInUseError(
-                        f"cannot listen on {address}: {each} has just been taken by another program; "
-                        "end it, or choose another address with --listen"
-                    )
-        return Address(address.host, addresses[0].port)
+            return [address]
+        with ExitStack() as reserved:
+            # All of them, before the first one is listened on.
+            places = [
+                (listener, [address_of(each) for each in reserved.enter_context(reserve(wanted, "--listen"))])
+                for listener in self._listeners
+                for wanted in [address.shifted(listener.offset)]
+            ]
+            for listener, addresses in places:
+                self._listen_on_all(self._server(listener.services), addresses)
+        return [Address(address.host, addresses[0].port) for _, addresses in places]
 
-    def _listen(self, address: Address) -> int:
+    def _server(self, services: tuple[Service, ...]) -> grpc.aio.Server:
+        """Return the server of these services."""
+        if services not in self._servers:
+            server = grpc.aio.server(
+                options=(*_OPTIONS, *_keepalive()),
+                interceptors=[self._interceptors.of(services)],
+                maximum_concurrent_rpcs=MAX_CALLS,
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            names = (*_names(services), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            symbols: Any = SymbolPool()
+            reflection.enable_server_reflection(names, server, symbols)
+            reflector = reflection.aio.ReflectionServicer(names, symbols)
+            server.add_generic_rpc_handlers([_reflection_v1(reflector)])
+            self._servers[services] = server
+        return self._servers[services]
+
+    def _listen_on_all(self, server: grpc.aio.Server, addresses: list[Address]) -> None:
+        """Let gRPC listen one by one on the addresses of a host: it is content with one of several."""
+        if any(each.host == _EVERY_HOST for each in addresses):
+            # One socket for both families.
+            addresses = [each for each in addresses if each.host == _EVERY_HOST]
+        for each in addresses:
+            if self._listen(server, each) != each.port:
+                raise AddressInUseError(
+                    f"cannot listen on {each}: it has just been taken by another program; "
+                    "end it, or choose another address with --listen"
+                )
+
+    def _listen(self, server: grpc.aio.Server, address: Address) -> int:
         """Let gRPC listen on a single address; return the port, 0 if that is impossible."""
         try:
             if self._certificates is None:
-                return self._server.add_insecure_port(address.target)
-            return self._server.add_secure_port(address.target, credentials(self._certificates))
+                return server.add_insecure_port(address.target)
+            return server.add_secure_port(address.target, credentials(self._certificates))
         except RuntimeError:
             return 0
 
     async def start(self) -> None:
         """Start serving."""
-        for name in ("", *self._names):
+        for name in ("", *_names(self._services)):
             await self.report(name, healthy=True)
-        await self._server.start()
+        for server in self._servers.values():
+            await server.start()
 
     async def report(self, name: str, *, healthy: bool) -> None:
         """Set the health status of a service, or of a part of the daemon that has its own name."""
@@ -176,7 +179,11 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Accept no more calls, give those in progress `grace` seconds to end, then cancel them."""
-        await self._server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers.values()))
+
+
+def _names(services: Iterable[Service]) -> list[str]:
+    return [service.descriptor.full_name for service in services]
 
 
 def _keepalive() -> tuple[tuple[str, int], ...]:
@@ -195,20 +202,6 @@ def _reflection_v1(servicer: Any) -> grpc.GenericRpcHandler:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
-
-
-def refuse_exposed(address: Address) -> None:
-    """Refuse to serve plain text on an address that other machines can reach.
-
-    Raises:
-        AddressError: if the address is neither on loopback nor a Unix socket.
-    """
-    if not address.path and not is_loopback(address.host):
-        raise AddressError(
-            f"cannot serve plain text on {address.target}: whoever reaches it could start programs here; "
-            "set --tls-dir to a directory with certificates, listen on localhost or a Unix socket, "
-            "or allow it with --insecure"
-        )
 
 
 @contextmanager

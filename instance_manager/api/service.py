@@ -9,8 +9,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Unary = Callable[[Any], Message | bytes | Awaitable[Message | bytes]]
-"""Takes the request and returns the response, as a message or already serialized."""
+Unary = Callable[..., Message | bytes | Awaitable[Message | bytes]]
+"""Takes the request, and `within` if it is marked so; returns the response, as a message or serialized."""
 Stream = Callable[[Any, Context], Awaitable[None]]
 """Takes the request, and a context to write serialized messages to."""
 
@@ -18,15 +18,18 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MARK = "rpc"
 
 
-def rpc(name: str, *, changes: bool = False, sets: bool = False) -> Callable[[_Function], _Function]:
+def rpc(
+    name: str, *, changes: bool = False, sets: bool = False, waits: bool = False
+) -> Callable[[_Function], _Function]:
     """Mark a `Unary` or `Stream` of a service as the method of this name.
 
     A method that `changes` something is audited, and goes before those that only read. If it `sets` something
-    to a value, the same call once more changes nothing.
+    to a value, the same call once more changes nothing. A unary one that `waits` takes the seconds until the
+    caller's deadline as `within`, None if there is no deadline.
     """
 
     def mark(function: _Function) -> _Function:
-        function.__dict__[_MARK] = name, changes, sets
+        function.__dict__[_MARK] = name, changes, sets, waits
         return function
 
     return mark
@@ -42,6 +45,7 @@ class Method:
     function: Unary | Stream
     changes: bool
     sets: bool
+    waits: bool
 
     @property
     def full_name(self) -> str:

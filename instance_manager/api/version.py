@@ -1,25 +1,43 @@
 """The answer of VersionGet."""
 
 import os
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
-API_VERSION = 7
-API_MIN_VERSION = 1
+
+@dataclass(frozen=True, slots=True)
+class ApiVersion:
+    """The latest version of an interface that is spoken, and the earliest one."""
+
+    latest: int
+    earliest: int
 
 
-def version_response() -> pb.VersionResponse:
-    """Return the versions of the program and of the interfaces it speaks.
+MANAGER_API = ApiVersion(7, 1)
+PROXY_API = ApiVersion(7, 1)
+NOT_SERVED = ApiVersion(0, 0)
+"""What clients take for an interface that is not there: they do without it."""
 
-    Commit and build date come from the environment, where the image's build puts them.
-    """
-    return pb.VersionResponse(
-        version=version("instance-manager"),
-        gitCommit=os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),
-        buildDate=os.environ.get("INSTANCE_MANAGER_BUILD_DATE", ""),
-        instanceManagerAPIVersion=API_VERSION,
-        instanceManagerAPIMinVersion=API_MIN_VERSION,
-        instanceManagerProxyAPIVersion=API_VERSION,
-        instanceManagerProxyAPIMinVersion=API_MIN_VERSION,
-    )
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The interfaces that a daemon serves."""
+
+    proxy: ApiVersion = NOT_SERVED
+
+    def to_wire(self) -> pb.VersionResponse:
+        """Return the versions of the program and of the interfaces.
+
+        Commit and build date come from the environment, where the image's build puts them.
+        """
+        return pb.VersionResponse(
+            version=version("instance-manager"),
+            gitCommit=os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),
+            buildDate=os.environ.get("INSTANCE_MANAGER_BUILD_DATE", ""),
+            instanceManagerAPIVersion=MANAGER_API.latest,
+            instanceManagerAPIMinVersion=MANAGER_API.earliest,
+            instanceManagerProxyAPIVersion=self.proxy.latest,
+            instanceManagerProxyAPIMinVersion=self.proxy.earliest,
+        )

@@ -2,7 +2,7 @@
 
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Process
-from instance_manager.core.spec import ProcessSpec
+from instance_manager.core.spec import ProcessSpec, arguments
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 
@@ -31,7 +31,8 @@ def process_to_wire(process: Process, *, deleted: bool = False) -> pb.ProcessRes
         spec=pb.ProcessSpec(
             name=spec.name,
             binary=spec.binary,
-            args=spec.args,
+            # As clients know it: what the program has got, and beside it what was asked for.
+            args=arguments(spec, ports),
             port_count=spec.port_count,
             port_args=spec.port_args,
         ),

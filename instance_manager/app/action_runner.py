@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from instance_manager.app.interfaces import CannotExecuteError, Logs, Readiness, Spawner, SpawnRequest
-from instance_manager.app.supervised_process import SupervisedProcess
+from instance_manager.app.supervised_process import SupervisedProcess, Waiting
 from instance_manager.core import actions, events
 from instance_manager.core.adoption import recovery_metadata
 from instance_manager.core.process import Body
@@ -24,7 +24,7 @@ class ActionRunner:
         self,
         *,
         grace: float,
-        ready_timeout: float,
+        ready_within: Callable[[SupervisedProcess], float],
         retry_interval: float,
         spawner: Spawner,
         readiness: Readiness,
@@ -34,7 +34,7 @@ class ActionRunner:
     ) -> None:
         self.grace = grace
         """Seconds from the first signal of a stop to SIGKILL."""
-        self._ready_timeout = ready_timeout
+        self._ready_within = ready_within
         self._retry_interval = retry_interval
         self._spawner = spawner
         self._readiness = readiness
@@ -104,8 +104,13 @@ class ActionRunner:
             entry.readiness = self._run(self._probe(entry, ports.start, identity.pid))
 
     async def _probe(self, entry: SupervisedProcess, port: int, leader: int) -> None:
+        since = self._clock.now()
+
+        def tell(missing: str) -> None:
+            entry.waiting = Waiting(since, f"its health service to say SERVING: {missing}")
+
         try:
-            reason = await self._readiness.wait(port, self._ready_timeout, leader)
+            reason = await self._readiness.wait(port, self._ready_within(entry), leader, tell)
         except Exception as error:
             log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
             reason = f"readiness check failed: {error}"

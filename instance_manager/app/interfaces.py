@@ -71,13 +71,16 @@ class Spawner(Protocol):
 class Readiness(Protocol):
     """Waits for a process to serve."""
 
-    async def wait(self, port: int, within: float, leader: int) -> str | None:
+    async def wait(
+        self, port: int, within: float, leader: int, tell: Callable[[str], None] = ...
+    ) -> str | None:
         """Wait until the health service of a process says SERVING.
 
         Args:
             port: the local port on which the process is to listen.
             within: seconds to wait at most.
             leader: PID of the process; what others serve on the port does not count.
+            tell: called with what is missing, in words, whenever that has changed.
 
         Returns:
             None if it serves, else what was missing, in words.

@@ -1,6 +1,7 @@
 """The registry: which processes there are, under which names, and which ports they hold."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import structlog
 
@@ -18,6 +19,8 @@ MAX_LIST_BYTES = 4 << 20
 """Largest list of all processes: clients accept no longer message."""
 _LIST_ENTRY_BYTES = 200 + MAX_ERROR_BYTES
 """What a process takes in a list beside its names and words, even if it fails: state, UUID, ports, error."""
+_PORT_BYTES = 5
+"""Digits of a port."""
 _WORD_BYTES = 4
 """What each word takes in addition to its characters."""
 
@@ -26,10 +29,12 @@ log = structlog.get_logger(__name__)
 
 def list_bytes(spec: ProcessSpec) -> int:
     """Return how many bytes a process takes at most in a list of InstanceService, the longer one."""
-    words = 2 + len(spec.args) + len(spec.port_args)
+    # Each of port_args is there twice: as it was given, and among the arguments, with its port.
+    resolved = sum(len(arg.encode(errors="surrogatepass")) + _PORT_BYTES for arg in spec.port_args)
+    words = 2 + len(spec.args) + 2 * len(spec.port_args) + sum(arg.count(",") for arg in spec.port_args)
     # The name is the key of the entry, too.
     names = 2 * len(spec.name) + len(spec.volume_name.encode()) + len(spec.instance_type)
-    return names + command_bytes(spec) + _WORD_BYTES * words + _LIST_ENTRY_BYTES
+    return names + command_bytes(spec) + resolved + _WORD_BYTES * words + _LIST_ENTRY_BYTES
 
 
 class Registry:
@@ -40,8 +45,17 @@ class Registry:
         span: PortRange,
         max_processes: int = DEFAULT_MAX_PROCESSES,
         port_is_free: Callable[[int], bool] = lambda _: True,
+        reserved: AbstractSet[int] = frozenset(),
     ) -> None:
-        """Start empty; `port_is_free` tells whether no other program has a port."""
+        """Start empty.
+
+        Args:
+            span: ports to allocate.
+            max_processes: largest number of entries.
+            port_is_free: tells whether no other program has a port.
+            reserved: ports that are not allocated, although nobody may have them at the moment.
+        """
+        self._reserved = reserved
         self._max_processes = max_processes
         self._port_is_free = port_is_free
         self._held: set[int] = set()
@@ -126,6 +140,8 @@ class Registry:
         return ports
 
     def _can_use(self, port: int) -> bool:
+        if port in self._reserved:
+            return False
         if self._port_is_free(port):
             self._held.discard(port)
             return True

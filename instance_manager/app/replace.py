@@ -20,6 +20,8 @@ from instance_manager.core.process import Body, Process, State
 from instance_manager.core.spec import ProcessSpec, validate_spec
 
 TERMINATE_SIGNAL = "SIGHUP"
+_SHARE = 0.9
+"""Part of the time that a caller waits for; the rest is for the answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +33,17 @@ class Replacer:
         self._supervisor = supervisor
         self._in_flight: set[str] = set()
 
-    async def replace(self, spec: ProcessSpec, terminate_signal: str) -> Process:
+    async def replace(self, spec: ProcessSpec, terminate_signal: str, within: float | None = None) -> Process:
         """Start the new process, wait until it runs, give it the name and stop the old one.
 
         If the binary is the same, nothing is done and the present process is returned. If the caller
         disconnects, the replacement is completed all the same; a repeated call then finds the same binary.
+
+        Args:
+            spec: what to run instead.
+            terminate_signal: name of the signal that ends the old process.
+            within: seconds that the caller waits; None if that is not known. The new process has to be ready
+                before that, however long it might take otherwise.
 
         Raises:
             InvalidArgumentError: if the spec is wrong or the signal is not SIGHUP.
@@ -64,7 +72,12 @@ class Replacer:
             raise AlreadyExistsError(
                 f"cannot replace {spec.name}: it is being replaced already; ask again later"
             )
-        new = self._supervisor.start(_completed(spec, old.process.spec), replaces=old.process.uuid)
+        limit = self._supervisor.settings.replace_timeout
+        new = self._supervisor.start(
+            _completed(spec, old.process.spec),
+            replaces=old.process.uuid,
+            ready_within=limit if within is None else min(limit, round(_SHARE * within, 1)),
+        )
         return await asyncio.shield(self.resume(old, new))
 
     def resume(self, old: SupervisedProcess, new: SupervisedProcess) -> asyncio.Task[Process]:

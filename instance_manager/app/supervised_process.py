@@ -2,28 +2,45 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from instance_manager.app.interfaces import Child
 from instance_manager.core.process import Body, Process, State
 from instance_manager.platform.clock import Cancellable
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A wait for a process to get ready."""
+
+    since: float
+    """Seconds since the epoch."""
+    purpose: str
+    """What is waited for and what is missing, in words."""
+
+
 class SupervisedProcess:
     """One process under supervision."""
 
-    def __init__(self, process: Process, *, replaces: str = "") -> None:
+    def __init__(self, process: Process, *, replaces: str = "", ready_within: float | None = None) -> None:
         self.process = process
+        self.ready_within = ready_within
+        """Seconds from the spawn until it must serve; None for what the settings say."""
         self.replaces = replaces
         """UUID of the process whose name it is to take over; empty if it is not a replacement."""
         self.child: Child | None = None
         self.timer: Cancellable | None = None
         self.readiness: Cancellable | None = None
+        self.waiting: Waiting | None = None
+        """While it is starting and has ports."""
         self.logs = False
         """Whether it was given a writer for its log."""
         self._waiters: list[tuple[Callable[[Process], bool], asyncio.Future[Process]]] = []
 
     def on_transition(self) -> None:
         """Cancel obsolete timers, and wake waiters."""
+        if self.process.state is not State.STARTING:
+            self.waiting = None
         if self.process.state is not State.STARTING and self.readiness is not None:
             self.readiness.cancel()
             self.readiness = None

@@ -18,7 +18,7 @@ from instance_manager.app.broadcast import Broadcaster
 from instance_manager.app.events import EventLog
 from instance_manager.app.interfaces import Journal, JournalRecord, Logs, Readiness, Spawner
 from instance_manager.app.registry import DEFAULT_MAX_PROCESSES, Registry
-from instance_manager.app.supervised_process import SupervisedProcess
+from instance_manager.app.supervised_process import SupervisedProcess, Waiting
 from instance_manager.core import conditions
 from instance_manager.core.actions import Action, Remove
 from instance_manager.core.errors import (
@@ -49,8 +49,12 @@ class Settings:
     port_range: PortRange
     stop_timeout: float = 60.0
     """From the first signal of a stop to SIGKILL."""
-    ready_timeout: float = 30.0
-    """From the spawn until the process must serve on its port."""
+    ready_timeout: float = 600.0
+    """From the spawn until the process must serve on its port; an engine does when its replicas are open."""
+    replace_timeout: float = 30.0
+    """The same for one that is to replace another, and whose caller waits."""
+    reserved_ports: AbstractSet[int] = frozenset()
+    """Ports that are never handed out: the daemon's own."""
     retry_interval: float = 1.0
     """Between attempts to kill what has survived SIGKILL."""
     max_processes: int = DEFAULT_MAX_PROCESSES
@@ -79,7 +83,9 @@ class Supervisor:
         self._spawner = spawner
         self._journal = journal
         self._new_uuid = new_uuid
-        self.registry = Registry(settings.port_range, settings.max_processes, port_is_free)
+        self.registry = Registry(
+            settings.port_range, settings.max_processes, port_is_free, settings.reserved_ports
+        )
         self.changed: Broadcaster[str] = Broadcaster()
         """Names whose process has changed or been replaced by another, for cache invalidation. Not every one
         is a `Change` in the event log."""
@@ -93,7 +99,7 @@ class Supervisor:
         self._handling = False
         self._actions = ActionRunner(
             grace=settings.stop_timeout,
-            ready_timeout=settings.ready_timeout,
+            ready_within=self._ready_within,
             retry_interval=settings.retry_interval,
             spawner=spawner,
             readiness=readiness,
@@ -127,6 +133,11 @@ class Supervisor:
         entry = self.registry.holder(name)
         return entry.process if entry else None
 
+    def waiting(self, name: str) -> Waiting | None:
+        """Return for what the listed process with a name is waited for; None if it is not."""
+        entry = self.registry.holder(name)
+        return entry.waiting if entry else None
+
     def get(self, name: str) -> Process:
         """Return the listed process with a name.
 
@@ -149,7 +160,7 @@ class Supervisor:
         holder = self.registry.holder(spec.name)
         if holder is not None:
             raise AlreadyExistsError(
-                f"cannot create {spec.name}: a process of this name is listed ({holder.process.state}); "
+                f"cannot create {spec.name}: a process of this name already exists ({holder.process.state}); "
                 "delete it first and wait until it is gone"
             )
         return self.start(spec).process
@@ -167,8 +178,8 @@ class Supervisor:
         entry = self.registry.find(name)
         if uuid and entry.process.uuid != uuid:
             raise NotFoundError(
-                f"cannot delete {name} with UUID {uuid}: "
-                f"the process of this name has UUID {entry.process.uuid}"
+                f"cannot find a process named {name!r} with UUID {uuid}: "
+                f"the one of this name has UUID {entry.process.uuid}"
             )
         self.handle(entry, StopRequested())
         return entry.process
@@ -243,13 +254,16 @@ class Supervisor:
 
     # --- for the use cases beside this one ---
 
-    def start(self, spec: ProcessSpec, *, replaces: str = "") -> SupervisedProcess:
+    def start(
+        self, spec: ProcessSpec, *, replaces: str = "", ready_within: float | None = None
+    ) -> SupervisedProcess:
         """Start a process whose spec is valid.
 
         Args:
             spec: what to run.
             replaces: UUID of the process that it is to replace, beside which it starts unlisted; empty to
                 start it listed.
+            ready_within: seconds from the spawn until it must serve; None for what the settings say.
 
         Raises:
             PermissionDeniedError: if the binary is not allowed.
@@ -264,7 +278,7 @@ class Supervisor:
         process, actions = begin(
             spec, self._new_uuid(), ports, conditions.observe(spec.name, self._read_only)
         )
-        entry = SupervisedProcess(process, replaces=replaces)
+        entry = SupervisedProcess(process, replaces=replaces, ready_within=ready_within)
         self.registry.add(entry, listed=not replaces)
         try:
             # The intent is in the journal before there is a process to lose.
@@ -276,6 +290,13 @@ class Supervisor:
                 self.handle(entry, SpawnFailed(str(error)))
             raise
         return entry
+
+    def _ready_within(self, entry: SupervisedProcess) -> float:
+        """Return the seconds from the spawn until a process must serve."""
+        if entry.ready_within is not None:
+            return entry.ready_within
+        listed = self.registry.is_listed(entry)
+        return self.settings.ready_timeout if listed else self.settings.replace_timeout
 
     def transfer_name(self, old: SupervisedProcess, new: SupervisedProcess) -> None:
         """Give the name of a listed process to another one."""

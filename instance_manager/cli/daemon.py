@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
@@ -34,7 +33,7 @@ Examples:
     default="localhost:8500",
     show_default=True,
     metavar="ADDRESS",
-    help="HOST:PORT, or unix://PATH. All services are on PORT and on PORT+3.",
+    help="HOST:PORT, or unix://PATH. The daemon takes PORT to PORT+3; without HOST, on every address.",
 )
 @click.option(
     "--logs-dir",
@@ -45,7 +44,7 @@ Examples:
 )
 @click.option(
     "--port-range",
-    default="10000-30000",
+    default="10000-20000",
     show_default=True,
     metavar="FIRST-LAST",
     help="Ports to hand out to processes, both ends included.",
@@ -61,10 +60,18 @@ Examples:
 @click.option(
     "--ready-timeout",
     type=Seconds(0),
-    default=30.0,
+    default=600.0,
     show_default=True,
     metavar="SECONDS",
     help="Time in which the health service of a process with ports must say SERVING.",
+)
+@click.option(
+    "--replace-timeout",
+    type=Seconds(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The same for a process that is to replace another; less if the caller waits for less.",
 )
 @click.option(
     "--shutdown-grace",
@@ -167,6 +174,7 @@ def cli(
     port_range: str,
     stop_timeout: float,
     ready_timeout: float,
+    replace_timeout: float,
     shutdown_grace: float,
     log_max_size: int,
     log_keep_age: int,
@@ -199,7 +207,7 @@ def cli(
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import metrics_address
     from instance_manager.adapters.process import PidfdUnsupportedError
-    from instance_manager.api.server import listen_address
+    from instance_manager.api.listeners import listen_address, ports
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
     from instance_manager.core.log_retention import LogLimits
@@ -207,9 +215,9 @@ def cli(
     from instance_manager.platform import logging
     from instance_manager.platform.listening import AddressError, AddressInUseError
 
-    source = ctx.get_parameter_source("metrics_listen")
     try:
         address = listen_address(listen)
+        metrics = metrics_address(metrics_listen) if metrics_listen else None
         settings = daemon.DaemonSettings(
             listen=address,
             logs_dir=logs_dir,
@@ -217,7 +225,9 @@ def cli(
                 port_range=parse_port_range(port_range),
                 stop_timeout=stop_timeout,
                 ready_timeout=ready_timeout,
+                replace_timeout=replace_timeout,
                 max_processes=max_processes,
+                reserved_ports=frozenset({*ports(address), metrics.port if metrics else 0}),
             ),
             shutdown_grace=shutdown_grace,
             log_max_size=log_max_size << 20,
@@ -227,9 +237,7 @@ def cli(
             on_stop=daemon.OnStop(on_stop),
             binary_roots=binary_roots,
             max_streams=max_streams,
-            metrics_listen=metrics_address(metrics_listen) if metrics_listen else None,
-            # Who names an address wants it; the default one may belong to another daemon on this host.
-            metrics_required=source is not ParameterSource.DEFAULT,
+            metrics_listen=metrics,
             spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
             tls=_tls(ctx, tls_dir, tls_peer_name, insecure=insecure),
             insecure=insecure,

@@ -46,7 +46,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 )
 @click.option(
     "--port-range",
-    default="10000-30000",
+    default="10000-20000",
     envvar="INSTANCE_MANAGER_DAEMON_PORT_RANGE",
     show_default=True,
     metavar="FIRST-LAST",
@@ -77,7 +77,7 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
     tls = options.tls
-    listed, failing, reason = _listed()
+    listed, failing, metrics, reason = _ask()
     findings = examine(
         gather(
             state_dir,
@@ -85,6 +85,7 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
             span,
             listed=listed,
             failing=failing,
+            metrics=metrics,
             daemon=reason,
             tls_dir=None if tls.absent else tls.folder,
             peer_name=tls.peer_name,
@@ -95,33 +96,38 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _listed() -> tuple[dict[str, tuple[int, int]] | None, list[str], str]:
+def _ask() -> tuple[dict[str, tuple[int, int]] | None, list[str], bool, str]:
     """Ask the daemon.
 
     Returns:
         The ports of each listed process by UUID, None if it did not answer; the names of its background work
-        that fails; why it did not answer.
+        that fails; whether its metrics are served, if they are to be; why it did not answer.
     """
 
-    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str]]:
+    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str], bool]:
         statuses = [process.status for process in (await client.process_list()).values()]
         listed = {status.uuid: (status.port_start, status.port_end) for status in statuses}
-        return listed, [name for name in contract.BACKGROUND_WORKS if await _fails(client, name)]
+        works = [
+            name
+            for name in contract.BACKGROUND_WORKS
+            if await _fails(client, f"{contract.BACKGROUND_HEALTH}/{name}")
+        ]
+        return listed, works, not await _fails(client, contract.METRICS_HEALTH)
 
     try:
         return *call(ask), ""
     except Failure as failure:
-        return None, [], str(failure)
+        return None, [], True, str(failure)
 
 
-async def _fails(client: "Client", work: str) -> bool:
+async def _fails(client: "Client", part: str) -> bool:
     import grpc
     import grpc.aio
 
     try:
-        return await client.health(f"{contract.BACKGROUND_HEALTH}/{work}") != "SERVING"
+        return await client.health(part) != "SERVING"
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:  # this daemon does no such work
+        if error.code() is grpc.StatusCode.NOT_FOUND:  # this daemon has no such part
             return False
         raise
 

@@ -9,6 +9,7 @@ from instance_manager.cli.connection import complete_instances, connected
 from instance_manager.cli.instance_spec import spec_parameters
 from instance_manager.cli.parameters import examples
 from instance_manager.cli.views import INSTANCES
+from instance_manager.cli.waiting import waits
 
 if TYPE_CHECKING:
     from instance_manager.client import Client, DataEngine
@@ -113,7 +114,8 @@ async def delete(
 @connected
 async def get(client: "Client", name: str, kind: str, data_engine: "DataEngine", output: str | None) -> None:
     """Show one instance."""
-    render.show(await client.instance_get(name, kind=kind, data_engine=data_engine), output, INSTANCES)
+    found = await client.instance_get(name, kind=kind, data_engine=data_engine)
+    render.show(found, output, INSTANCES, await waits(client, found, output))
 
 
 @cli.command("list", epilog=examples("instance list", "instance ls -o wide", "instance list -o name"))
@@ -121,7 +123,8 @@ async def get(client: "Client", name: str, kind: str, data_engine: "DataEngine",
 @connected
 async def list_(client: "Client", output: str | None) -> None:
     """Show every instance of both data engines, by name; `ls` for short."""
-    render.show(await client.instance_list(), output, INSTANCES)
+    found = await client.instance_list()
+    render.show(found, output, INSTANCES, await waits(client, found, output))
 
 
 @cli.command(epilog=examples("instance log r1", "instance log r1 --tail 10 -f"))

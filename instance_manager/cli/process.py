@@ -10,6 +10,7 @@ from instance_manager.cli.connection import complete_names, connected
 from instance_manager.cli.parameters import examples
 from instance_manager.cli.units import Seconds
 from instance_manager.cli.views import PROCESSES
+from instance_manager.cli.waiting import waits
 
 if TYPE_CHECKING:
     from instance_manager.client import Client
@@ -93,7 +94,8 @@ async def delete(client: "Client", name: str, uuid: str, output: str | None) -> 
 @connected
 async def get(client: "Client", name: str, output: str | None) -> None:
     """Show one process."""
-    render.show(await client.process_get(name), output, PROCESSES)
+    found = await client.process_get(name)
+    render.show(found, output, PROCESSES, await waits(client, found, output))
 
 
 @cli.command("list", epilog=examples("process list", "process ls -o wide", "process list -o name"))
@@ -101,7 +103,8 @@ async def get(client: "Client", name: str, output: str | None) -> None:
 @connected
 async def list_(client: "Client", output: str | None) -> None:
     """Show every process, by name; `ls` for short."""
-    render.show(await client.process_list(), output, PROCESSES)
+    found = await client.process_list()
+    render.show(found, output, PROCESSES, await waits(client, found, output))
 
 
 @cli.command(epilog=examples("process log r1", "process log r1 --tail 10 -f"))

@@ -74,13 +74,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def show(answer: "Listed | Mapping[str, Listed]", output: str | None, view: "View[Listed]") -> None:
+def show(
+    answer: "Listed | Mapping[str, Listed]",
+    output: str | None,
+    view: "View[Listed]",
+    waiting: Mapping[str, str] | None = None,
+) -> None:
     """Print one thing that has a spec and a status, or several by name.
 
     Args:
         answer: what to print.
         output: one of `FORMS`; None means a table on a terminal, else JSON.
         view: the columns of the table.
+        waiting: what is waited for, by name; a column of its own if there is any.
     """
     output = output or ("table" if on_terminal() else "json")
     listed = [answer[name] for name in sorted(answer)] if isinstance(answer, Mapping) else [answer]
@@ -88,7 +94,10 @@ def show(answer: "Listed | Mapping[str, Listed]", output: str | None, view: "Vie
         click.echo("".join(f"{each.spec.name}\n" for each in listed), nl=False)
     elif output in {"table", "wide"}:
         wide = output == "wide"
-        _show_table(listed, view.wide if wide else view.columns, wide=wide)
+        columns = dict(view.wide if wide else view.columns)
+        if waiting:
+            columns["WAITING"] = lambda each: waiting.get(each.spec.name, "")
+        _show_table(listed, columns, wide=wide)
     else:
         by_name = {each.spec.name: as_dict(each) for each in listed}
         show_data(by_name if isinstance(answer, Mapping) else as_dict(answer), output)

@@ -49,7 +49,8 @@ def tls_options(*, peer_name: str | None) -> Callable[[F], F]:
         )(command)
         return click.option(
             "--tls-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            # What cannot be read is told when it is loaded: it may be repaired while a guard tries again.
+            type=click.Path(path_type=Path, file_okay=False, readable=False),
             default=None,
             envvar=None if inherited else "TLS_DIR",
             show_default=inherited or "plain text",

@@ -31,9 +31,9 @@ Examples:
 )
 def cli(client_only: bool, output: str | None) -> None:
     """Show the versions of this program and of the daemon."""
-    from instance_manager.api.version import version_response
+    from instance_manager.api.version import Versions
 
-    versions: dict[str, VersionResponse | None] = {"client": version_response()}
+    versions: dict[str, VersionResponse | None] = {"client": Versions().to_wire()}
     failure = None
     if not client_only:
         try:

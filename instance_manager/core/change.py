@@ -30,7 +30,8 @@ class Change:
     def weight(self) -> int:
         """About how many bytes it takes, in memory or in a message."""
         spec = self.process.spec
-        return _OVERHEAD + len(spec.binary) + sum(map(len, spec.args)) + sum(map(len, spec.port_args))
+        # Messages have `port_args` twice: also among the arguments.
+        return _OVERHEAD + len(spec.binary) + sum(map(len, spec.args)) + 2 * sum(map(len, spec.port_args))
 
     @property
     def reason(self) -> str:

@@ -49,7 +49,7 @@ def parse_port_range(text: str) -> PortRange:
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", text)
     if match is None:
         raise InvalidArgumentError(
-            f"cannot read the port range {text!r}: write FIRST-LAST, such as 10000-30000"
+            f"cannot read the port range {text!r}: write FIRST-LAST, such as 10000-20000"
         )
     start, end = int(match[1]), int(match[2])
     if not 1 <= start <= end <= MAX_PORT:
@@ -112,9 +112,9 @@ class PortPool:
                     return self._take(PortRange(start, start + count - 1))
                 held.add(found)
                 start = found + 1
-        others = f" and other programs have {join_ports(held)}" if held else ""
+        others = f" and others have {join_ports(held)}" if held else ""
         raise ResourceExhaustedError(
-            f"cannot find {count} consecutive free ports in {self.span} "
+            f"cannot allocate {count} consecutive ports out of {self.span} "
             f"({self.free_count - len(held)} free in all{others}): "
             "delete processes that are no longer needed or widen --port-range"
         )

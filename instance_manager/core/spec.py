@@ -90,8 +90,13 @@ def command_line(spec: ProcessSpec, ports: PortRange | None) -> tuple[str, ...]:
     The i-th value of `port_args` gets `port_start + i` appended; then a comma in it separates words, so that
     `--listen,0.0.0.0:` becomes `--listen 0.0.0.0:10000`.
     """
-    words = [spec.binary, *spec.args]
+    return spec.binary, *arguments(spec, ports)
+
+
+def arguments(spec: ProcessSpec, ports: PortRange | None) -> list[str]:
+    """Return the arguments of the program: `args` as they were given, until there are ports."""
+    words = list(spec.args)
     if ports is not None:
         for port, arg in zip(range(ports.start, ports.end + 1), spec.port_args, strict=False):
             words += f"{arg}{port}".split(",")
-    return tuple(words)
+    return words

@@ -24,9 +24,11 @@ from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
 from instance_manager.api.interceptors import CallLog, InterceptorChain
 from instance_manager.api.interceptors.call_log import WORK as CALL_SUMMARY
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.service import Service
+from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
@@ -109,12 +111,21 @@ def build(
     supervisor.changed.observe(lambda _: pings.ping())
     v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
     instance_v2 = InstanceV2(v2.instances if v2 else None)
-    services: list[Service] = [
-        ProcessService(supervisor, replacer),
-        InstanceService(supervisor, replacer, pings, instance_v2, log_control),
+    proxy: tuple[Service, ...] = ()
+    disk: tuple[Service, ...] = ()
+    versions = Versions(proxy=PROXY_API if proxy else NOT_SERVED)
+    manager = (
+        ProcessService(supervisor, replacer, versions),
+        InstanceService(supervisor, replacer, pings, instance_v2, log_control, versions=versions),
         EventService(supervisor),
         AuditService(trail),
-    ]
+    )
+    listeners = (
+        Listener(Offset.PROCESS, manager),
+        Listener(Offset.PROXY, proxy),
+        Listener(Offset.DISK, disk),
+        Listener(Offset.INSTANCE, manager),
+    )
     interceptors = InterceptorChain(
         trail,
         rpc_metrics,
@@ -130,7 +141,7 @@ def build(
         supervisor=supervisor,
         pings=pings,
         v2=v2,
-        server=GrpcServer(services, interceptors, (lambda: reloader.current) if reloader else None),
+        server=GrpcServer(listeners, interceptors, (lambda: reloader.current) if reloader else None),
         recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),
         calls=interceptors.calls,
         lifecycles=lifecycles,

@@ -5,10 +5,9 @@ import gc
 import os
 import resource
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
@@ -18,15 +17,15 @@ from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import GuardLink, check_pidfds
 from instance_manager.adapters.tls.reloader import CertificateReloader
-from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
-from instance_manager.core.addresses import Address
+from instance_manager.api.listeners import refuse_exposed
+from instance_manager.api.server import GrpcServer
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.process import Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
-from instance_manager.platform.contract import BACKGROUND_HEALTH
+from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 from instance_manager.platform.logging import control as log_control
@@ -48,7 +47,7 @@ def run(settings: DaemonSettings) -> int:
         0 after a clean shutdown, 1 if there are processes that could not be stopped.
 
     Raises:
-        AddressError: if an address cannot be listened on, but for the default one of metrics.
+        AddressError: if an address cannot be listened on, but for that of metrics.
         InvalidArgumentError: if a binary root is not a directory.
         CertificateError: if the certificates cannot be used.
         StateDirError: if the state directory cannot be used.
@@ -78,13 +77,17 @@ async def serve(settings: DaemonSettings) -> int:
         background = components.background
         stack.push_async_callback(background.close)
         reporter = _Reporter(server, background)
-        history = components.supervisor.events.history
-        journal.follow(components.supervisor.records, history.recent, reporter.under(JOURNAL_HEALTH))
+        journal.follow(
+            components.supervisor.records,
+            components.supervisor.events.history.recent,
+            reporter.under(JOURNAL_HEALTH),
+        )
         reporter.under(JOURNAL_HEALTH)(not journal.last_error)
         journal.start_health_check(background)
         components.lifecycles.adopt(record.process for record in records)
         _observe(components, stack)
-        stack.push_async_callback(await _serve_metrics(settings, components))
+        metrics = await _metrics(settings, components, reporter)
+        stack.push_async_callback(metrics.close)
 
         reload = reloader.look_now if reloader else lambda: None
         signals = Signals(components.supervisor.force_shutdown, reload)
@@ -106,7 +109,7 @@ async def serve(settings: DaemonSettings) -> int:
         mounts.open()
         stack.callback(mounts.close)
 
-        bound = _bind(server, settings.listen)
+        bound = [each.target for each in server.bind(settings.listen)]
         if reloader:
             reloader.follow(reporter.under(CERTIFICATES_HEALTH), background)
             stack.callback(reloader.close)
@@ -137,16 +140,6 @@ def _link(settings: DaemonSettings, state_dir: Path) -> GuardLink:
             log.warning("cannot log as much as the daemon before", reason=str(error))
     log_control.observe(link.write_log_settings)
     return link
-
-
-def _bind(server: GrpcServer, listen: Address) -> list[str]:
-    """Bind the addresses of all services, and return them.
-
-    Raises:
-        AddressError: if one cannot be listened on.
-    """
-    offsets = (0,) if listen.path else (0, INSTANCE_SERVICE_OFFSET)
-    return [server.bind(listen.shifted(offset)).target for offset in offsets]
 
 
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
@@ -182,26 +175,13 @@ async def _remove_old_logs(components: Components, journal: SqliteJournal) -> No
     retention.open(components.background)
 
 
-async def _serve_metrics(
-    settings: DaemonSettings, components: Components
-) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Serve metrics over HTTP if that is wanted and possible; return the function that ends it.
-
-    Raises:
-        AddressError: if the address was named and cannot be listened on.
-    """
+async def _metrics(settings: DaemonSettings, components: Components, reporter: "_Reporter") -> MetricsServer:
+    """Return the server of metrics, which listens as soon as it can."""
     server = MetricsServer(components.endpoints.get, components.background)
-    if settings.metrics_listen is not None:
-        try:
-            bound = await server.open(settings.metrics_listen)
-        except AddressError as error:
-            if settings.metrics_required:
-                raise
-            # It is only the default address, and volumes are worth more than metrics.
-            log.warning("no metrics are served", reason=str(error))
-        else:
-            log.info("metrics are served", addresses=[str(address) for address in bound])
-    return server.close
+    if settings.metrics_listen:
+        # Volumes are worth more than metrics: whoever has the port, the daemon starts.
+        await server.start(settings.metrics_listen, reporter.under(METRICS_HEALTH))
+    return server
 
 
 class _Reporter:

@@ -51,8 +51,6 @@ class DaemonSettings:
     """Largest number of watches and logs streamed at once."""
     metrics_listen: Address | None
     """Address of metrics, liveness and readiness; None for none."""
-    metrics_required: bool
-    """Whether the daemon refuses to start if it cannot listen there."""
     spdk: str | None
     """gRPC target of the SPDK service; None if v2 is not enabled."""
     tls: TlsSettings | None

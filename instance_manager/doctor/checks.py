@@ -40,6 +40,7 @@ def examine(facts: Facts) -> list[Finding]:
     checks: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
         _daemon,
         _background,
+        _metrics,
         _certificates,
         _state_dir,
         _journal,
@@ -70,6 +71,19 @@ def _background(facts: Facts) -> Iterable[Finding]:
         yield Finding("background work", Severity.ERROR, f"{name} of the daemon fails", hint)
     if not facts.failing:
         yield Finding("background work", Severity.OK, "all of the daemon's goes on")
+
+
+def _metrics(facts: Facts) -> Iterator[Finding]:
+    if facts.listed is None:
+        return
+    if facts.metrics:
+        yield Finding("metrics", Severity.OK, "are served, unless the daemon has none to serve")
+    else:
+        hint = (
+            "its address cannot be listened on: free it, or set --metrics-listen to another one; for the "
+            "reason, search the daemon's log for: no metrics are served"
+        )
+        yield Finding("metrics", Severity.WARNING, "are not served; the daemon tries again", hint)
 
 
 def _certificates(facts: Facts) -> Iterator[Finding]:

@@ -28,6 +28,8 @@ class Facts:
     """None for plain text."""
     failing: Collection[str] = ()
     """Names of the daemon's background work that fails."""
+    metrics: bool = True
+    """Whether its metrics are served, if they are to be."""
     pidfds: str = ""
     """Why processes cannot be supervised on this machine; empty if they can."""
 
@@ -39,6 +41,7 @@ def gather(
     *,
     listed: dict[str, tuple[int, int]] | None,
     failing: Collection[str],
+    metrics: bool,
     daemon: str,
     tls_dir: Path | None,
     peer_name: str,
@@ -56,6 +59,7 @@ def gather(
         [(each.identity.pid, each.name, each.uuid) for each in living],
         None if tls_dir is None else tls.inspect(tls_dir, peer_name),
         failing,
+        metrics,
         _pidfds(),
     )
 

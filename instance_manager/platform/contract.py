@@ -34,6 +34,8 @@ FOLLOW_METADATA = "instance-manager-follow"
 TAIL_METADATA = "instance-manager-tail"
 """Metadata of the same: the number of lines to start with."""
 
+METRICS_HEALTH = "metrics"
+"""Name under which the health service tells whether metrics are served; unknown if none are to be."""
 BACKGROUND_HEALTH = "background"
 """Name under which the health service tells of all background work; with a slash and its name, of each."""
 BACKGROUND_WORKS = (

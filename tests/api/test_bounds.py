@@ -13,6 +13,7 @@ from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.interceptors import InterceptorChain, answer_budget, arrivals
 from instance_manager.api.interceptors.answer_budget import AnswerBudget
 from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, FairScheduler
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import MAX_REQUEST_BYTES, GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.registry import MAX_LIST_BYTES
@@ -36,8 +37,8 @@ class Served:
         self.trail = AuditTrail(lambda: 1.0)
         self.chain = InterceptorChain(self.trail, RpcMetrics(), **options)
         self.service = SmallService()
-        self.server = GrpcServer([self.service], self.chain)
-        self.port = self.server.bind(Address("127.0.0.1", 0)).port
+        self.server = GrpcServer([Listener(Offset.PROCESS, (self.service,))], self.chain)
+        self.port = self.server.bind(Address("127.0.0.1", 0))[0].port
 
     def channel(self) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(

@@ -23,7 +23,7 @@ def method(name: str, *, changes: bool = False, sets: bool = False) -> Method:
     async def never(_: Any) -> bytes:
         raise AssertionError
 
-    return Method(SERVICE.methods_by_name[name], SERVICE.full_name, never, changes, sets)
+    return Method(SERVICE.methods_by_name[name], SERVICE.full_name, never, changes, sets, waits=False)
 
 
 GET = method("InstanceGet")

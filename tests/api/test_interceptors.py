@@ -15,6 +15,7 @@ from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.adapters.metrics.rpc_metrics import MethodMetrics
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.service import Service, rpc
 from instance_manager.app.audit import AuditTrail
@@ -87,12 +88,13 @@ class Chain:
         self.trail, self.metrics, self.service = AuditTrail(lambda: 1.0), Metrics(), SmallService()
         self.interceptors = InterceptorChain(self.trail, self.metrics, **options)
         self.interceptors.add(self.service)
+        self.server = self.interceptors.of([self.service])
 
     async def handler(self, method: str) -> Any:
         async def unknown(_: Any) -> None:
             return None
 
-        return await self.interceptors.intercept_service(unknown, Details(f"/tests.Small/{method}"))  # type: ignore[arg-type]
+        return await self.server.intercept_service(unknown, Details(f"/tests.Small/{method}"))  # type: ignore[arg-type]
 
     async def rename(self, size: int = 0) -> None:
         request = pb.ProcessDeleteRequest(name="a").SerializeToString()
@@ -170,7 +172,7 @@ async def test_the_time_a_call_waits_for_its_turn_counts() -> None:
 
 async def test_a_service_that_is_added_has_metrics_audit_and_error_mapping(tmp_path: Path) -> None:
     trail, metrics = AuditTrail(lambda: 1.0), Metrics()
-    server = GrpcServer([SmallService()], InterceptorChain(trail, metrics))
+    server = GrpcServer([Listener(Offset.PROCESS, (SmallService(),))], InterceptorChain(trail, metrics))
     server.bind(parse_address(f"unix://{tmp_path}/s"))
     await server.start()
 

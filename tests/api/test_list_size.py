@@ -19,6 +19,10 @@ WIDE: dict[str, Make] = {
     "long paths": lambda n: ProcessSpec(f"r-{n}", "/" + "p" * 4000),
     "long names": lambda n: ProcessSpec(f"{n:05}" + "n" * 246, "/bin/r", volume_name="v" * 251),
     "many words": lambda n: ProcessSpec(f"r-{n}", "/bin/r", args=("",) * 1000),
+    "many ports": lambda n: ProcessSpec(f"r-{n}", "/bin/r", port_count=1, port_args=("a," * 900,)),
+    "long arguments with ports": lambda n: ProcessSpec(
+        f"r-{n}", "/bin/r", port_count=8, port_args=("p" * 2000,) * 8
+    ),
     "letters that take several bytes": lambda n: ProcessSpec(f"r-{n}", "/bin/r", volume_name="\u8a9e" * 251),
 }
 
@@ -39,7 +43,7 @@ def fill(world: World, make: Make) -> list[Process]:
 async def test_a_list_of_all_that_may_be_created_fits_into_what_clients_accept(
     kind: str,
 ) -> None:
-    world = World()
+    world = World(ports=20_000)
     created = fill(world, WIDE[kind])
     assert {process.state for process in created} == {State.ERROR}
     assert max(len(process.error_msg.encode()) for process in created) <= MAX_ERROR_BYTES

@@ -12,8 +12,10 @@ from structlog.testing import capture_logs
 
 from instance_manager.api.event_service import EventService
 from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
+from instance_manager.api.version import Versions
 from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import process_spec_from_wire
 from instance_manager.app.audit import AuditTrail
@@ -86,10 +88,10 @@ class Served:
             journal=FakeJournal(),
             new_uuid=lambda: f"uuid-{next(numbers)}",
         )
-        service = ProcessService(self.supervisor, Replacer(self.supervisor))
+        service = ProcessService(self.supervisor, Replacer(self.supervisor), Versions())
         self.calls = RecordedCalls()
         self.server = GrpcServer(
-            [service, EventService(self.supervisor)],
+            [Listener(Offset.PROCESS, (service, EventService(self.supervisor)))],
             InterceptorChain(AuditTrail(self.clock.now), self.calls),
         )
         self.url = f"unix://{folder}/s"

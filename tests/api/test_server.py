@@ -12,6 +12,7 @@ import pytest
 from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api import server as serving
 from instance_manager.api.interceptors import InterceptorChain
+from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.addresses import Address
@@ -28,8 +29,9 @@ THREE_PINGS = 35
 @asynccontextmanager
 async def started(**options: Any) -> AsyncIterator[int]:
     """Serve the small service, and return the port."""
-    server = GrpcServer([SmallService()], InterceptorChain(AuditTrail(lambda: 1.0), RpcMetrics(), **options))
-    port = server.bind(Address("127.0.0.1", 0)).port
+    chain = InterceptorChain(AuditTrail(lambda: 1.0), RpcMetrics(), **options)
+    server = GrpcServer([Listener(Offset.PROCESS, (SmallService(),))], chain)
+    port = server.bind(Address("127.0.0.1", 0))[0].port
     await server.start()
     try:
         yield port

@@ -17,7 +17,7 @@ from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec, command_line
 from tests.support.fakes import FakeChild
-from tests.support.world import READY_TIMEOUT, World, spec
+from tests.support.world import READY_TIMEOUT, REPLACE_TIMEOUT, World, spec
 
 
 class FakeAdopter:
@@ -165,6 +165,7 @@ async def test_a_replacement_that_had_not_swapped_is_carried_through(
     )
     assert world.supervisor.processes() == {"r": OLD}
     await world.until(lambda: 10001 in world.readiness.waiting)
+    assert world.readiness.within[10001] == REPLACE_TIMEOUT
     world.readiness.answer(10001)
     await world.told(OLD, "deleted")
     assert world.supervisor.get("r").uuid == starting.uuid

@@ -15,7 +15,7 @@ from instance_manager.core.errors import (
     UnavailableError,
 )
 from instance_manager.core.process import ExitStatus, Process, State
-from tests.support.world import World, spec
+from tests.support.world import READY_TIMEOUT, REPLACE_TIMEOUT, World, spec
 
 NEW = "/bin/new"
 NEW_UUID = "uuid-1"
@@ -52,6 +52,25 @@ async def test_the_new_process_is_the_instance_that_the_old_one_was(world: World
     world.readiness.answer(10001)
     told = (await replacing).spec
     assert (told.binary, told.instance_type, told.volume_name) == (NEW, "engine", "v")
+
+
+@pytest.mark.parametrize(
+    ("caller", "given"),
+    [(None, REPLACE_TIMEOUT), (180.0, REPLACE_TIMEOUT), (10.0, 9.0), (0.0, 0.0)],
+    ids=["no deadline", "late", "soon", "over"],
+)
+async def test_a_new_process_has_the_time_of_a_replacement_but_less_than_its_caller(
+    world: World, old: Process, caller: float | None, given: float
+) -> None:
+    assert world.readiness.within == {10000: READY_TIMEOUT}
+    wanted = spec("r", ports=1, binary=NEW)
+    replacing = asyncio.create_task(world.replacer.replace(wanted, "SIGHUP", caller))
+    await world.until(lambda: 10001 in world.readiness.waiting)
+    assert world.readiness.within[10001] == given
+    world.readiness.answer(10001, "not ready")
+    with pytest.raises(DeadlineExceededError, match="the old process is untouched"):
+        await replacing
+    assert world.supervisor.get("r") == old
 
 
 async def ends(world: World, uuid: str) -> list[str]:

@@ -4,6 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from instance_manager.app.interfaces import CannotExecuteError
+from instance_manager.app.registry import Registry
+from instance_manager.app.supervised_process import Waiting
 from instance_manager.core.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -44,6 +46,33 @@ async def test_a_process_with_ports_runs_once_its_first_port_answers(world: Worl
     assert world.supervisor.get("r").state is State.RUNNING
 
 
+@pytest.mark.parametrize("reason", [None, "no answer"])
+async def test_what_a_process_is_waited_for_is_known_until_the_wait_is_over(
+    world: World, reason: str | None
+) -> None:
+    created = world.supervisor.create(spec("r", ports=2))
+    assert world.supervisor.waiting("r") is None
+    await world.until(lambda: bool(world.readiness.waiting))
+    purpose = "its health service to say SERVING: nobody has answered for 10000"
+    assert world.supervisor.waiting("r") == Waiting(world.clock.now(), purpose)
+    assert world.supervisor.get("r").error_msg == ""
+    assert world.states(created) == ["starting"]
+    world.readiness.answer(10000, reason)
+    await world.told(created, "error" if reason else "running")
+    assert world.supervisor.waiting("r") is None
+    assert world.supervisor.waiting("unknown") is None
+
+
+def test_reserved_ports_are_never_allocated_although_nobody_has_them() -> None:
+    registry = Registry(PortRange(10, 15), reserved={9, 10, 12})
+    with capture_logs() as lines:
+        assert [registry.allocate(count) for count in (2, 1)] == [PortRange(13, 14), PortRange(15, 15)]
+        assert registry.allocate(1) == PortRange(11, 11)
+        with pytest.raises(ResourceExhaustedError, match="others have 10, 12"):
+            registry.allocate(1)
+    assert lines == [], "no other program has them"
+
+
 async def test_a_process_without_ports_runs_right_after_it_was_created(world: World) -> None:
     created = world.supervisor.create(spec("r"))
     assert (created.state, created.ports) == (State.STARTING, None)
@@ -59,7 +88,7 @@ async def test_ports_that_other_programs_have_are_left_out_which_is_logged_once_
         assert world.supervisor.create(spec("a", ports=2)).ports == PortRange(10001, 10002)
         assert world.supervisor.create(spec("b", ports=4)).ports == PortRange(10004, 10007)
         held.add(10008)
-        with pytest.raises(ResourceExhaustedError, match="other programs have 10008"):
+        with pytest.raises(ResourceExhaustedError, match="others have 10008"):
             world.supervisor.create(spec("c", ports=2))
     left_out = [line["port"] for line in lines if line["event"].startswith("port left out")]
     assert left_out == [10000, 10003, 10008]
@@ -128,10 +157,10 @@ async def test_a_binary_that_cannot_be_executed_is_an_answer_with_state_error(wo
 
 async def test_a_name_that_is_taken_is_refused_until_its_process_is_gone(world: World) -> None:
     first = await world.running("r", ports=1)
-    with pytest.raises(AlreadyExistsError, match=r"listed \(running\); delete it first"):
+    with pytest.raises(AlreadyExistsError, match=r"already exists \(running\); delete it first"):
         world.supervisor.create(spec("r"))
     world.supervisor.delete("r")
-    with pytest.raises(AlreadyExistsError, match=r"listed \(stopping\)"):
+    with pytest.raises(AlreadyExistsError, match=r"already exists \(stopping\)"):
         world.supervisor.create(spec("r"))
     assert len(world.spawner.children) == 1
     world.child(first).exit()
@@ -149,7 +178,7 @@ async def test_a_wrong_spec_is_refused_before_anything_happens(world: World) -> 
 
 async def test_a_process_without_free_ports_is_refused_and_leaves_nothing(world: World) -> None:
     world.supervisor.create(spec("a", ports=8))
-    with pytest.raises(ResourceExhaustedError, match="3 consecutive free ports in 10000-10009"):
+    with pytest.raises(ResourceExhaustedError, match="3 consecutive ports out of 10000-10009"):
         world.supervisor.create(spec("b", ports=3))
     assert list(world.supervisor.processes()) == ["a"]
     assert len(world.supervisor.remaining) == 1

@@ -25,7 +25,9 @@ async def test_a_deleted_process_is_signalled_and_leaves_the_list_when_it_has_en
 
 async def test_a_delete_with_another_uuid_hits_nothing(world: World) -> None:
     process = await world.running("r")
-    with pytest.raises(NotFoundError, match=f"cannot delete r with UUID other: .* has UUID {process.uuid}"):
+    with pytest.raises(
+        NotFoundError, match=f"cannot find a process named 'r' with UUID other: .* has UUID {process.uuid}"
+    ):
         world.supervisor.delete("r", "other")
     assert world.supervisor.get("r").state is State.RUNNING
     assert world.child(process).signals == []

@@ -101,7 +101,7 @@ async def test_a_watch_shows_what_is_different_after_each_ping(daemon: Daemon) -
     async with watching as (_, terminal), daemon.client() as client:
         await terminal.shows(f"Watching {daemon.url}, Ctrl-C ends it")
         uuid = (await client.instance_create(spec("vol-r-1", "replica"))).status.uuid
-        await terminal.shows(rf"\d\d:\d\d:\d\d  vol-r-1 +v1 replica +running +{uuid}\n")
+        await terminal.shows(rf"\d\d:\d\d:\d\d\.\d{{3}}Z  vol-r-1 +v1 replica +running +{uuid}\n")
         await client.instance_delete("vol-r-1")
         await terminal.shows(rf"vol-r-1 +v1 replica +deleted +{uuid}\n")
 

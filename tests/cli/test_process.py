@@ -64,15 +64,15 @@ async def test_all_after_the_dashes_goes_to_the_program_and_port_args_are_not_sp
             *("--", "-c", script, "sh", "-o", "--name", "x", "--", "a b", ""),
         )
     ).json
-    assert created["spec"]["args"] == ["-c", script, "sh", "-o", "--name", "x", "--", "a b", ""]
     assert created["spec"]["port_args"] == ["--listen,0.0.0.0:", "--sync,"]
     first = created["status"]["port_start"]
+    ports = ["--listen", f"0.0.0.0:{first}", "--sync", f"{first + 1}"]
+    assert created["spec"]["args"] == ["-c", script, "sh", "-o", "--name", "x", "--", "a b", "", *ports]
 
     async with started("--url", daemon.url, "process", "log", "r1", "--follow") as log:
         assert log.stdout is not None
         async with asyncio.timeout(patience(20)):
             lines = [(await log.stdout.readline()).decode().rstrip("\n") for _ in range(10)]
-    ports = ["--listen", f"0.0.0.0:{first}", "--sync", f"{first + 1}"]
     assert lines == ["-o", "--name", "x", "--", "a b", "", *ports]
 
 

@@ -166,7 +166,7 @@ def test_it_tells_of_its_origin(image: str) -> None:
     assert env["INSTANCE_MANAGER_GIT_COMMIT"] == labels["org.opencontainers.image.revision"] != "unknown"
     assert env["INSTANCE_MANAGER_BUILD_DATE"] == labels["org.opencontainers.image.created"] != "unknown"
     assert time.strptime(env["INSTANCE_MANAGER_BUILD_DATE"], "%Y-%m-%dT%H:%M:%SZ")
-    assert set(config["ExposedPorts"]) == {"8500/tcp", "8503/tcp"}
+    assert set(config["ExposedPorts"]) == {f"{port}/tcp" for port in range(8500, 8504)}
 
 
 def test_it_has_no_compiler_no_pip_and_no_sources_of_the_build(image: str) -> None:

@@ -78,6 +78,11 @@ def test_a_daemon_that_does_not_answer_is_an_error_with_its_words(healthy: dict[
     assert "connection refused" in found.message
 
 
+def test_metrics_that_are_not_served_are_a_warning(healthy: dict[str, Any]) -> None:
+    assert worst(healthy, "metrics").severity is Severity.OK
+    assert worst(healthy | {"metrics": False}, "metrics").severity is Severity.WARNING
+
+
 def test_a_state_directory_without_a_lock_is_a_warning(tmp_path: Path, healthy: dict[str, Any]) -> None:
     assert worst(healthy, "state directory").severity is Severity.OK
     unlocked = tmp_path / "unlocked"

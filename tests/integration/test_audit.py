@@ -54,7 +54,7 @@ async def test_every_change_is_told_with_its_subject_and_result(daemon: Daemon) 
     ]
     assert told.total == 6
     assert all(entry.caller for entry in told.entries)
-    assert "of this name is listed" in told.entries[1].detail
+    assert "already exists" in told.entries[1].detail
     assert begin - 1 < told.entries[0].time.ToNanoseconds() / 1e9 <= time.time()
     assert told.entries[0].method == "ProcessManagerService/ProcessCreate"
 

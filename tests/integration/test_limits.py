@@ -108,7 +108,7 @@ async def test_a_port_that_another_program_has_is_not_handed_out(tmp_path: Path,
         ):
             assert (await client.process_create(stub("a", ports=2))).status.port_start == first + 1
             await watch.state("a", "running")
-            with pytest.raises(grpc.aio.AioRpcError, match=f"other programs have {first}"):
+            with pytest.raises(grpc.aio.AioRpcError, match=f"others have {first}"):
                 await client.process_create(stub("b"))
 
 

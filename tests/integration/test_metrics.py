@@ -8,11 +8,15 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.daemon import BIN, Daemon, Watch, refusal, running_daemon, shell, sleeper, stub
+from instance_manager.client import Client
+from tests.support.cli import run
+from tests.support.daemon import Daemon, Watch, port_span, running_daemon, shell, sleeper, stub
 from tests.support.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,29 +194,78 @@ async def test_without_an_address_nothing_is_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def taken() -> Iterator[str]:
-    """An address on which somebody listens already."""
+def taken() -> Iterator[socket.socket]:
+    """A socket on whose address nobody else can listen."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        yield listener
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
-async def test_an_address_that_was_asked_for_and_is_taken_is_refused(
-    tmp_path: Path, taken: str, how: str
+async def test_an_address_that_is_taken_never_ends_the_daemon(
+    tmp_path: Path, taken: socket.socket, how: str
 ) -> None:
-    listen = f"unix://{tmp_path}/im.sock"
-    folders = ("--state-dir", str(tmp_path), "--logs-dir", str(tmp_path))
-    process = await asyncio.create_subprocess_exec(
-        *(str(BIN), "daemon", "--listen", listen, *folders),
-        *(("--metrics-listen", taken) if how == "option" else ()),
-        env={"PATH": "/bin"} | ({"INSTANCE_MANAGER_DAEMON_METRICS_LISTEN": taken} if how != "option" else {}),
-        stderr=asyncio.subprocess.PIPE,
+    address = f"127.0.0.1:{taken.getsockname()[1]}"
+    daemon = Daemon(
+        tmp_path,
+        environment={} if how == "option" else {"INSTANCE_MANAGER_DAEMON_METRICS_LISTEN": address},
     )
+    daemon.metrics = ["--metrics-listen", address] if how == "option" else []
+    try:
+        await daemon.start()
+        line = await daemon.logged(lambda line: line["event"] == "no metrics are served")
+        assert line["level"] == "warning"
+        assert line["reason"].startswith(f"cannot listen on {address}: ")
+        assert "choose another address with --metrics-listen" in line["reason"]
+        async with daemon.client() as client:
+            assert await client.health() == "SERVING"
+            assert await client.health("background") == "SERVING"
+            await until_health(client, "metrics", "NOT_SERVING")
+            (finding,) = await told_by_doctor(daemon, "metrics")
+            assert finding["severity"] == "warning"
+            taken.close()
+            # As soon as it is free.
+            assert (await daemon.http("/readyz"))[0] == 200
+            await until_health(client, "metrics", "SERVING")
+        told = [line for line in daemon.lines if line["event"] == "no metrics are served"]
+        assert len(told) == 1
+    finally:
+        assert await daemon.clean_up() == []
+
+
+async def until_health(client: Client, name: str, status: str) -> None:
     async with asyncio.timeout(patience(30)):
-        _, err = await process.communicate()
-    assert process.returncode == 1
-    assert f"cannot listen on {taken}: " in refusal(err.decode())
-    assert "--metrics-listen" in refusal(err.decode())
+        while await client.health(name) != status:
+            pass
+
+
+async def told_by_doctor(daemon: Daemon, check: str) -> list[dict[str, Any]]:
+    options = ("--state-dir", f"{daemon.folder}/state", "--logs-dir", str(daemon.logs))
+    result = await run("--url", daemon.url, "doctor", *options)
+    return [each for each in result.json if each["check"] == check]
+
+
+async def test_an_address_that_this_machine_does_not_have_ends_no_daemon_either(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--metrics-listen", "192.0.2.1:9500") as daemon:
+        line = await daemon.logged(lambda line: line["event"] == "no metrics are served")
+        assert "not an address of this machine" in line["reason"]
+
+
+async def test_the_daemons_own_ports_are_never_handed_out(tmp_path: Path) -> None:
+    """Not even that of metrics, while another program still has it."""
+    span = range(port_span()[1] - 29, port_span()[1] - 19)
+    with socket.create_server(("127.0.0.1", span[6])) as other:
+        listen = ("--listen", f"127.0.0.1:{span[1]}", "--metrics-listen", f"127.0.0.1:{span[6]}")
+        ports = ("--port-range", f"{span[0]}-{span[-1]}")
+        async with running_daemon(tmp_path, *listen, *ports) as daemon, daemon.client() as client:
+            await daemon.logged(lambda line: line["event"] == "no metrics are served")
+            other.close()
+            given = []
+            for number in range(5):
+                created = await client.process_create(sleeper(f"p{number}", port_count=1))
+                given.append(created.status.port_start)
+            assert sorted(given) == [span[each] for each in (0, 5, 7, 8, 9)]
+            with pytest.raises(grpc.aio.AioRpcError, match="cannot allocate 1 consecutive ports"):
+                await client.process_create(sleeper("late", port_count=1))
 
 
 async def test_the_default_address_being_taken_stops_no_volume(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc import instance_pb2
 from tests.support.daemon import BIN, Daemon, Watch, running_daemon, stub
+from tests.support.patience import patience
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_ol
     tmp_path: Path, other_binary: str
 ) -> None:
     async with (
-        running_daemon(tmp_path, "--ready-timeout", "3") as daemon,
+        running_daemon(tmp_path, "--replace-timeout", "3") as daemon,
         daemon.client() as client,
         Watch(client) as watch,
     ):
@@ -82,7 +85,8 @@ async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_ol
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await client.process_replace(upgraded(other_binary, "--never-ready"))
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "nothing listens" in (error.value.details() or "")
+        assert "not ready within 3 s: nothing listens" in (error.value.details() or "")
+        assert "the old process is untouched" in (error.value.details() or "")
         await watch.until(
             lambda seen: seen[-2].status.state == "error" and seen[-1].status.uuid == old.status.uuid
         )
@@ -92,6 +96,48 @@ async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_ol
         assert by_name(watch)["e"] == now.status
         (gone,) = [event for event in (await client.event_history()).events if event.deleted]
         assert gone.successor_uuid == old.status.uuid
+
+
+@pytest.mark.parametrize(
+    "method", ["ProcessManagerService/ProcessReplace", "imrpc.InstanceService/InstanceReplace"]
+)
+async def test_a_caller_with_less_time_is_answered_before_its_deadline(
+    daemon: Daemon, other_binary: str, method: str
+) -> None:
+    """Else it would take a replacement for failed that is carried out after all."""
+    async with daemon.client() as client, Watch(client) as watch:
+        old = await client.process_create(stub("e"))
+        await watch.state("e", "running")
+        spec = upgraded(other_binary, "--never-ready")
+        request: Any = (
+            pb.ProcessReplaceRequest(spec=spec, terminate_signal="SIGHUP")
+            if method.endswith("ProcessReplace")
+            else instance_pb2.InstanceReplaceRequest(
+                spec=instance_pb2.InstanceSpec(
+                    name=spec.name,
+                    type="engine",
+                    port_count=spec.port_count,
+                    port_args=spec.port_args,
+                    process_instance_spec=instance_pb2.ProcessInstanceSpec(
+                        binary=spec.binary, args=spec.args
+                    ),
+                ),
+                terminate_signal="SIGHUP",
+            )
+        )
+        call: Any = client._channel.unary_unary(f"/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(request.SerializeToString(), timeout=patience(10))
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # In the daemon's words, and not in those of the client's gRPC.
+        assert "nothing listens" in (error.value.details() or "")
+        await watch.until(lambda seen: seen[-1].status.uuid == old.status.uuid)
+        assert (await client.process_get("e")).status == old_running(watch, old.status.uuid)
+        await daemon.has_descendants(1)
+
+
+def old_running(watch: Watch, uuid: str) -> pb.ProcessStatus:
+    return next(c.status for c in watch.seen if (c.status.uuid, c.status.state) == (uuid, "running"))
 
 
 async def test_a_replacement_that_cannot_be_executed_leaves_the_old_process_alone(daemon: Daemon) -> None:

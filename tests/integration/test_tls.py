@@ -35,6 +35,10 @@ from tests.support.patience import patience
 
 OURS = Authority()
 FOREIGN = Authority()
+WITHOUT_OVERRIDE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--") if os.geteuid() == 0 else ()
+)
+"""To root, too, the mode of a file then means something."""
 REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
 
@@ -60,8 +64,13 @@ async def tls_daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 def addresses(daemon: Daemon) -> list[str]:
     found = list(daemon.serving[-1]["addresses"])
-    assert len(found) == 2
+    assert len(found) == 4
     return found
+
+
+def managing(daemon: Daemon) -> list[str]:
+    """Return the addresses at which processes and instances are managed."""
+    return [addresses(daemon)[0], addresses(daemon)[3]]
 
 
 # --- the start ---
@@ -101,7 +110,11 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 async def ended(
-    folder: Path, *arguments: str, env: dict[str, str] | None = None, before: tuple[str, ...] = ()
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
+    program: tuple[str, ...] = (str(BIN),),
 ) -> tuple[int, str, bool]:
     """Start a daemon that must not serve; return exit code, reason, and whether a port was ever open."""
     with socket.socket() as found:
@@ -110,7 +123,7 @@ async def ended(
     listen = [] if "--listen" in arguments else ["--listen", f"127.0.0.1:{port}"]
     paths = ["--logs-dir", str(folder / "logs"), "--state-dir", str(folder / "state")]
     process = await asyncio.create_subprocess_exec(
-        *(str(BIN), *before, "daemon", *listen, *paths, *arguments),
+        *(*program, *before, "daemon", *listen, *paths, *arguments),
         env=os.environ | (env or {}),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -178,6 +191,70 @@ async def test_an_empty_directory_of_the_environment_is_plain_text_only_with_ins
     code, reason, opened = await ended(tmp_path, env=env)
     assert (code, opened) == (1, False)
     assert "tls.crt: no such file" in reason
+
+
+def locked(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).chmod(0)
+
+
+def emptied(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(b"")
+
+    return change
+
+
+def nothing_but(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for each in {"ca.crt", "tls.crt", "tls.key"} - {name}:
+            (folder / each).unlink()
+
+    return change
+
+
+def link_to_nothing(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        nothing_but(name)(folder)
+        (folder / name).unlink()
+        (folder / name).symlink_to(folder / "gone")
+
+    return change
+
+
+def directory_instead(folder: Path) -> None:
+    (folder / "tls.key").unlink()
+    (folder / "tls.key").mkdir()
+
+
+PARTIAL: dict[str, tuple[Callable[[Path], None], str]] = {
+    "only ca.crt": (nothing_but("ca.crt"), "cannot read {}/tls.crt: no such file or directory; "),
+    "only tls.crt": (nothing_but("tls.crt"), "cannot read {}/ca.crt: no such file or directory; "),
+    "only tls.key": (nothing_but("tls.key"), "cannot read {}/ca.crt: no such file or directory; "),
+    "a link to nothing": (link_to_nothing("ca.crt"), "cannot read {}/ca.crt: no such file or directory; "),
+    "a directory as tls.key": (directory_instead, "cannot read {}/tls.key: "),
+    "an unreadable tls.key": (locked("tls.key"), "cannot read {}/tls.key: permission denied; let the user"),
+    "an unreadable directory": (locked("."), "cannot read {}/ca.crt: permission denied; let the user"),
+    "a directory that may be listed only": (
+        lambda folder: folder.chmod(0o600),
+        "cannot read {}/ca.crt: permission denied; let the user",
+    ),
+    "empty tls.crt": (emptied("tls.crt"), "cannot use {}/tls.crt: it holds no certificate"),
+}
+"""What an environment for plain text must not be taken for: somebody wants TLS."""
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+async def test_files_that_are_there_in_part_are_never_taken_for_none(tmp_path: Path, case: str) -> None:
+    spoil, told = PARTIAL[case]
+    tls = fill(tmp_path / "tls", OURS.signed())
+    spoil(tls)
+    env = {"TLS_DIR": str(tls), "INSTANCE_MANAGER_DAEMON_INSECURE": "true"}
+    try:
+        code, reason, opened = await ended(tmp_path, env=env, program=(*WITHOUT_OVERRIDE, str(BIN)))
+    finally:
+        tls.chmod(0o700)
+    assert (code, opened) == (1, False), reason
+    assert told.format(tls) in reason
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", ""])
@@ -264,11 +341,12 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
     wrong = OURS.signed("other.example", common_name="somebody")
     for address in addresses(tls_daemon):
         methods = await every_method(address)
-        assert {"/ProcessManagerService/ProcessCreate", "/imrpc.InstanceService/InstanceCreate"} <= set(
-            methods
-        )
         assert {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"} <= set(methods)
-        assert len(methods) > 20
+        if address in managing(tls_daemon):
+            assert {"/ProcessManagerService/ProcessCreate", "/imrpc.InstanceService/InstanceCreate"} <= set(
+                methods
+            )
+            assert len(methods) > 20
         async with channel(address, wrong) as connection:
             for path, method in methods.items():
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -282,7 +360,7 @@ async def test_a_client_with_the_wrong_name_is_refused_by_every_method_on_every_
     assert line["caller"].startswith("other.example at 127.0.0.1:")
     metrics = (await tls_daemon.http("/metrics"))[1]
     of_create = 'code="PERMISSION_DENIED",method="ProcessCreate",service="ProcessManagerService"'
-    # Once on each port.
+    # Once on each port that has it.
     assert f"\ninstance_manager_grpc_handled_total{{{of_create}}} 2.0\n" in metrics
     assert "grpc.health" not in metrics
 
@@ -319,8 +397,9 @@ async def test_a_name_that_begins_like_the_right_one_is_refused(
     name = f"{PEER_NAME}{odd}.evil.example"
     shown = OURS.special(dns=(name,)) if where == "SAN" else OURS.special(common_name=name)
     for address in addresses(tls_daemon):
+        others = ["/ProcessManagerService/ProcessList"] if address in managing(tls_daemon) else []
         async with channel(address, shown) as connection:
-            for path in ("/ProcessManagerService/ProcessList", "/grpc.health.v1.Health/Check"):
+            for path in ("/grpc.health.v1.Health/Check", *others):
                 call: Any = connection.unary_unary(path)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call(b"", timeout=patience(20))
@@ -394,7 +473,8 @@ async def test_the_name_counts_in_the_alternative_names_and_in_the_common_name(
     for address in addresses(tls_daemon):
         async with Client(f"tcp://{address}", tls_daemon.tls) as client:
             assert await client.health() == "SERVING"
-            assert await client.process_list() == {}
+            if address in managing(tls_daemon):
+                assert await client.process_list() == {}
 
 
 async def test_another_peer_name_is_asked_of_clients_instead(tmp_path: Path) -> None:
@@ -491,6 +571,12 @@ async def test_renewed_certificates_are_used_within_a_minute_and_streams_stay_up
         await tls_daemon.logged(lambda line: line["event"] == "certificates renewed", within=60)
 
         for address in addresses(tls_daemon):
+            async with Client(f"tcp://{address}", newer.signed()) as renewed:
+                assert await renewed.health() == "SERVING"
+            async with Client(f"tcp://{address}", OURS.signed()) as former:
+                with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                    await former.health()
+        for address in managing(tls_daemon):
             async with Client(f"tcp://{address}", newer.signed()) as renewed:
                 await renewed.process_create(sleeper(f"after-{address.rpartition(':')[2]}"))
             # The CA that was replaced is not trusted any more, on no port.

@@ -30,8 +30,10 @@ async def test_with_the_right_certificate_it_calls_every_port_by_reflection(
     tls_daemon: Daemon, tmp_path: Path
 ) -> None:
     options = [*showing(fill(tmp_path / "client", OURS.signed())), "-servername", PEER_NAME]
-    for address in tls_daemon.serving[-1]["addresses"]:
+    addresses = tls_daemon.serving[-1]["addresses"]
+    for address in (addresses[0], addresses[3]):
         assert await run(grpcurl(), *options, address, "ProcessManagerService/ProcessList") == (0, "{}\n", "")
+    for address in addresses:
         status, out, err = await run(grpcurl(), *options, address, "list")
         assert (status, err) == (0, "")
         assert "grpc.health.v1.Health" in out

@@ -9,7 +9,7 @@ import click
 import pytest
 import yaml
 
-from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, listen_address
+from instance_manager.api.listeners import Offset, listen_address
 from instance_manager.app.supervisor import GIVE_UP_DELAY
 from instance_manager.cli.daemon import cli as daemon_command
 from instance_manager.cli.root import root
@@ -77,11 +77,13 @@ def test_its_ports_are_those_that_the_program_listens_on(options: dict[str, Any]
     port = listen_address(options["listen"]).port
     assert {
         "grpc": port,
-        "grpc-instances": port + INSTANCE_SERVICE_OFFSET,
+        "grpc-proxy": port + Offset.PROXY,
+        "grpc-disk": port + Offset.DISK,
+        "grpc-instances": port + Offset.INSTANCE,
         "metrics": int(options["metrics_listen"].rpartition(":")[2]),
     } == PORTS
     (exposed,) = re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
-    assert {int(port) for port in exposed.split()} == {PORTS["grpc"], PORTS["grpc-instances"]}
+    assert {int(port) for port in exposed.split()} == {port + offset for offset in Offset}
 
 
 def test_what_kubernetes_asks_is_not_on_loopback(options: dict[str, Any]) -> None:

@@ -217,9 +217,12 @@ class FakeReadiness:
         self.within: dict[int, float] = {}
         """By port: the seconds that were given last."""
 
-    async def wait(self, port: int, within: float, leader: int) -> str | None:
+    async def wait(
+        self, port: int, within: float, leader: int, tell: Callable[[str], None] = lambda _: None
+    ) -> str | None:
         """Wait for `answer`; the seconds do not run out by themselves."""
         del leader
+        tell(f"nobody has answered for {port}")
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.waiting[port] = future
         self.within[port] = within

@@ -21,7 +21,8 @@ from tests.support.fakes import (
 )
 
 STOP_TIMEOUT = 60.0
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 600.0
+REPLACE_TIMEOUT = 30.0
 RETRY_INTERVAL = 1.0
 
 
@@ -63,6 +64,7 @@ class World:
                 port_range=PortRange(10000, 10000 + ports - 1),
                 stop_timeout=STOP_TIMEOUT,
                 ready_timeout=READY_TIMEOUT,
+                replace_timeout=REPLACE_TIMEOUT,
                 retry_interval=RETRY_INTERVAL,
             ),
             spawner=self.spawner,

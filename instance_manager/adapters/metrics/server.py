@@ -11,7 +11,7 @@ from instance_manager.adapters.metrics.endpoints import Response
 from instance_manager.core.addresses import Address, parse_address
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.platform.background import Background
-from instance_manager.platform.listening import AddressInUseError, address_of, reserve
+from instance_manager.platform.listening import AddressError, AddressInUseError, address_of, reserve
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +22,8 @@ _MAX_REQUEST = 8192
 _MAX_CONNECTIONS = 32
 _TIMEOUT = 10.0
 """Longest duration of a connection in seconds."""
+RETRY_SECONDS = 5.0
+"""Between two attempts to listen on an address that cannot be listened on."""
 _METHODS = ("GET", "HEAD")
 _TEXT = "text/plain; charset=utf-8"
 
@@ -56,6 +58,37 @@ class MetricsServer:
         self._servers: list[asyncio.Server] = []
         self._open: dict[asyncio.Task[None], None] = {}
         """The oldest first."""
+        self._opening: asyncio.Task[None] | None = None
+        self._told = ""
+        """Why it could not be listened on at the last attempt."""
+
+    async def start(self, address: Address, report: Callable[[bool], None]) -> None:
+        """Listen on every address that a host has, now or as soon as that is possible.
+
+        Args:
+            address: what to listen on.
+            report: called with whether it is listened on, at once and when that has changed.
+        """
+        if not await self._attempt(address, report):
+
+            async def again() -> None:
+                if await self._attempt(address, report):
+                    opening.cancel()
+
+            opening = self._opening = self._background.every(WORK, RETRY_SECONDS, again)
+
+    async def _attempt(self, address: Address, report: Callable[[bool], None]) -> bool:
+        try:
+            bound = await self.open(address)
+        except AddressError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("no metrics are served", reason=self._told, retry_seconds=RETRY_SECONDS)
+                report(False)
+            return False
+        log.info("metrics are served", addresses=[str(each) for each in bound])
+        report(True)
+        return True
 
     async def open(self, address: Address) -> list[Address]:
         """Listen on every address that a host has, and return them.
@@ -82,6 +115,9 @@ class MetricsServer:
 
     async def close(self) -> None:
         """Stop listening, and close all connections."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         for server in self._servers:
             server.close()
         for task in self._open:

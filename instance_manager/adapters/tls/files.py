@@ -27,8 +27,18 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether none of the files exists, as in the mount of an optional secret that is missing."""
-    return not any(os.path.lexists(folder / name) for name in FILES)
+    """Return whether certainly none of the files exists, as in the mount of an optional secret."""
+    return not any(_may_exist(folder / name) for name in FILES)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # a directory that may not be entered, or a disk that fails
+        return True
+    return True
 
 
 def _identity(path: Path) -> Stamp | None:

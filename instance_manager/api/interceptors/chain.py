@@ -1,7 +1,7 @@
-"""The one interceptor towards gRPC: composes the chain of each method once, when its service is added."""
+"""The interceptors: composes the chain of each method once, when its service is added; gRPC sees only one."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
 
 
-class InterceptorChain(grpc.aio.ServerInterceptor):
+class InterceptorChain:
     """What every call passes before its method, or a part of it before health and reflection."""
 
     def __init__(
@@ -69,8 +69,6 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         ]
         self._handlers: dict[str, GrpcHandler] = {}
         """By path, `/SERVICE/METHOD`."""
-        self._foreign: dict[str, GrpcHandler] = {}
-        """Those of health and reflection."""
 
     def add(self, service: Service) -> None:
         """Serve a service."""
@@ -80,22 +78,19 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
                 handler = interceptor.wrap(method, handler)
             self._handlers[f"/{method.full_name}"] = self._grpc_handler(method, handler)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> GrpcHandler | None:
-        """Return the handler of a method; None if no service has it."""
-        path = handler_call_details.method
-        handler = self._handlers.get(path)
-        if handler is not None:
-            self._scheduler.on_accepted()
-            return handler
-        handler = self._foreign.get(path)
-        if handler is None and (found := await continuation(handler_call_details)) is not None:
-            guarding = self._guard_stream if found.response_streaming else self._guard_call
-            handler = self._foreign[path] = guard(found, self._arrivals.receive, guarding)
-        return handler
+    def of(self, services: Iterable[Service]) -> grpc.aio.ServerInterceptor:
+        """Return the interceptor of a server with these services, which have been added."""
+        paths = {f"/{method.full_name}" for service in services for method in service.methods()}
+        return _ServerInterceptor(
+            {path: handler for path, handler in self._handlers.items() if path in paths},
+            self._scheduler.on_accepted,
+            self._guarded,
+        )
+
+    def _guarded(self, handler: GrpcHandler) -> GrpcHandler:
+        """Return a handler that comes with gRPC, behind the checks of ours."""
+        guarding = self._guard_stream if handler.response_streaming else self._guard_call
+        return guard(handler, self._arrivals.receive, guarding)
 
     @asynccontextmanager
     async def _guard_call(self, context: Context) -> AsyncIterator[None]:
@@ -132,6 +127,39 @@ class InterceptorChain(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(answer)
 
 
+class _ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Hands each call of one server to the handler of its method."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, GrpcHandler],
+        on_accepted: Callable[[], None],
+        guarded: Callable[[GrpcHandler], GrpcHandler],
+    ) -> None:
+        self._handlers = handlers
+        """By path, `/SERVICE/METHOD`."""
+        self._on_accepted = on_accepted
+        self._guarded = guarded
+        self._foreign: dict[str, GrpcHandler] = {}
+        """Those of health and reflection."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[GrpcHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> GrpcHandler | None:
+        """Return the handler of a method; None if no service has it."""
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is not None:
+            self._on_accepted()
+            return handler
+        handler = self._foreign.get(path)
+        if handler is None and (found := await continuation(handler_call_details)) is not None:
+            handler = self._foreign[path] = self._guarded(found)
+        return handler
+
+
 class _Receiver:
     """Receives the request, and parses it once for all that follow."""
 
@@ -164,7 +192,12 @@ def _invoke(method: Method) -> Handler:
         if call.request is None:
             kind = method.descriptor.input_type.full_name
             raise InvalidArgumentError(f"cannot read the request as {kind}: {call.malformed}")
-        answer = function(call.request, call.context) if method.streaming else function(call.request)
+        if method.streaming:
+            answer = function(call.request, call.context)
+        elif method.waits:
+            answer = function(call.request, within=call.context.time_remaining())
+        else:
+            answer = function(call.request)
         call.response = await answer if inspect.isawaitable(answer) else answer
         if isinstance(call.response, Message):
             call.reply = call.response.SerializeToString()

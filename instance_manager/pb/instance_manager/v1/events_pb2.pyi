@@ -239,6 +239,8 @@ class Instance(_message.Message):
     EXIT_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     BINARY_FIELD_NUMBER: _builtins.int
+    WAITING_SINCE_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: _builtins.str
     """engine or replica."""
@@ -255,11 +257,17 @@ class Instance(_message.Message):
     pid: _builtins.int
     """Of its process, 0 before there is one."""
     binary: _builtins.str
+    waiting_for: _builtins.str
+    """The same: what the daemon waits for, and what is missing."""
     @_builtins.property
     def conditions(self) -> _containers.ScalarMap[_builtins.str, _builtins.bool]: ...
     @_builtins.property
     def exit(self) -> Global___Exit:
         """How its process has ended; absent while it lives."""
+
+    @_builtins.property
+    def waiting_since(self) -> _timestamp_pb2.Timestamp:
+        """While it is starting, in a snapshot: since when the daemon waits for it. Absent otherwise, and in events."""
 
     def __init__(
         self,
@@ -276,10 +284,12 @@ class Instance(_message.Message):
         exit: Global___Exit | None = ...,
         pid: _builtins.int = ...,
         binary: _builtins.str = ...,
+        waiting_since: _timestamp_pb2.Timestamp | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "waiting_since", b"waiting_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "conditions", b"conditions", "data_engine", b"data_engine", "error_msg", b"error_msg", "exit", b"exit", "name", b"name", "pid", b"pid", "port_end", b"port_end", "port_start", b"port_start", "state", b"state", "type", b"type", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "conditions", b"conditions", "data_engine", b"data_engine", "error_msg", b"error_msg", "exit", b"exit", "name", b"name", "pid", b"pid", "port_end", b"port_end", "port_start", b"port_start", "state", b"state", "type", b"type", "uuid", b"uuid", "waiting_for", b"waiting_for", "waiting_since", b"waiting_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
