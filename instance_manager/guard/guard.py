@@ -98,7 +98,7 @@ class Guard:
             self._log.error("daemon cannot be started", error=str(error))
             self._died(Status(code=_CANNOT_START), ran=0.0)
             return
-        self._log.info("daemon started", daemon=self._child.pid, command=self._options.command[0])
+        self._log.info("daemon started", daemon=self._child.pid, command=self._options.name)
 
     def _reap(self) -> None:
         """Reap ended children, a limited number at a time so that signals are not delayed."""

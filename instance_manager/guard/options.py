@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from instance_manager.guard.log import Log
 from instance_manager.platform import contract
 
+PROGRAMS = ("instance-manager", "longhorn-instance-manager")
+"""Names of this program, with which the command may begin: Longhorn's pods have them in their arguments."""
 EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
@@ -20,6 +22,12 @@ class Options(argparse.Namespace):
     within: float
     """Minutes."""
     command: list[str]
+    """Arguments of this program, global options first."""
+
+    @property
+    def name(self) -> str:
+        """The command's name, to be shown."""
+        return next((word for word in self.command if not word.startswith("-")), "")
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -53,6 +61,8 @@ def parse(argv: Sequence[str]) -> Options:
     if unknown:
         parser.error(f"unknown argument {unknown[0]}; the command to guard stands after --, as in {EXAMPLE}")
     options.command = list(argv[split + 1 :])
+    if options.command[:1] and options.command[0] in PROGRAMS:
+        del options.command[0]
     if not options.command:
         parser.error(f"there is no command to guard; it stands after --, as in {EXAMPLE}")
     options.state_dir = os.path.abspath(options.state_dir)  # noqa: PTH100 - pathlib costs a MiB
