@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from instance_manager.guard.ending import forget_settings
 from instance_manager.guard.guard import SIGNALS, Guard
+from instance_manager.guard.helpers import Helpers
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
@@ -49,7 +50,10 @@ def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) 
         STATE_DIR_VARIABLE: options.state_dir,
     }
     command = [*_own_command(argv), *options.command]
-    return Guard(command, environment, options, records=records, log=log, signals=signals).run()
+    helpers = Helpers(options.helpers, log, signals)
+    return Guard(
+        command, environment, options, records=records, log=log, helpers=helpers, signals=signals
+    ).run()
 
 
 def _ignored_for_good(number: signal.Signals) -> bool:

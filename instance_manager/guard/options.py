@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instance_manager.guard.helpers import parse as parse_helper
 from instance_manager.guard.log import Log
 from instance_manager.platform import contract
 
@@ -21,6 +22,8 @@ class Options(argparse.Namespace):
     restarts: int
     within: float
     """Minutes."""
+    helpers: list[str]
+    """Each as NAME=COMMAND."""
     command: list[str]
     """Arguments of this program, global options first."""
 
@@ -60,6 +63,9 @@ def parse(argv: Sequence[str]) -> Options:
     options, unknown = parser.parse_known_args(argv[:split], namespace=Options())
     if unknown:
         parser.error(f"unknown argument {unknown[0]}; the command to guard stands after --, as in {EXAMPLE}")
+    options.helpers = options.helpers or _lines(_from_environment("HELPERS", ""))
+    if reason := _why_wrong(options.helpers):
+        parser.error(f"argument --helper: {reason}")
     options.command = list(argv[split + 1 :])
     if options.command[:1] and options.command[0] in PROGRAMS:
         del options.command[0]
@@ -107,7 +113,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MINUTES",
         help="only restarts within the last MINUTES count for --restarts (default: %(default)s)",
     )
+    parser.add_argument(
+        "--helper",
+        dest="helpers",
+        action="append",
+        metavar="NAME=COMMAND",
+        help="start this daemon before the command, and again whenever it ends; may be given several times "
+        "(INSTANCE_MANAGER_GUARD_HELPERS: one in a line)",
+    )
     return parser
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _why_wrong(helpers: list[str]) -> str:
+    """Return what is wrong with the helpers; empty if nothing is."""
+    names = set()
+    for helper in helpers:
+        try:
+            name, _ = parse_helper(helper)
+        except ValueError as error:
+            return str(error)
+        if name in names:
+            return f"there are two of the name {name}"
+        names.add(name)
+    return ""
 
 
 def _from_environment(name: str, default: str) -> str:

@@ -36,6 +36,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (["--within", "nan", "--", "daemon"], "'nan' is not a number of minutes above 0"),
         (["--within", "soon", "--", "daemon"], "'soon' is not a number of minutes above 0"),
         (["--state-dir", "", "--", "daemon"], "argument --state-dir: it is empty"),
+        (["--helper", "tgtd", "--", "daemon"], "argument --helper: 'tgtd' is not NAME=COMMAND"),
+        (["--helper", "=tgtd -f", "--", "daemon"], "argument --helper: '=tgtd -f' is not NAME=COMMAND"),
+        (["--helper", "tgtd=", "--", "daemon"], "argument --helper: tgtd has no command"),
+        (["--helper", "tgtd='", "--", "daemon"], "the command of tgtd cannot be split: No closing quotation"),
+        (["--helper=a=b", "--helper=a=c", "--", "daemon"], "there are two of the name a"),
         (["--state-dir"], "argument --state-dir: expected one argument"),
     ],
 )
@@ -49,7 +54,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], message: 
 def test_help_tells_the_options_and_exit_codes(option: str) -> None:
     done = run(option)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("--state-dir DIR", "--restarts N", "--within MINUTES", "default: 100", "Exit code"):
+    for words in (
+        "--state-dir DIR",
+        "--restarts N",
+        "--within MINUTES",
+        "--helper NAME=COMMAND",
+        "default: 100",
+        "Exit code",
+    ):
         assert words in done.stdout
 
 
