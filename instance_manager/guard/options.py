@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instance_manager.guard import longhorn
 from instance_manager.guard.helpers import parse as parse_helper
 from instance_manager.guard.log import Log
 from instance_manager.platform import contract
@@ -22,6 +23,8 @@ class Options(argparse.Namespace):
     restarts: int
     within: float
     """Minutes."""
+    prepare: str
+    """What to prepare before the start, `longhorn` or nothing."""
     helpers: list[str]
     """Each as NAME=COMMAND."""
     command: list[str]
@@ -114,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
         help="only restarts within the last MINUTES count for --restarts (default: %(default)s)",
     )
     parser.add_argument(
+        "--prepare",
+        type=_preparation,
+        default=_from_environment("PREPARE", ""),
+        metavar="longhorn",
+        help="before the start, do what pods of a Longhorn manager need: bind /host/dev, /host/sys and "
+        "/host/lib/modules to /dev, /sys and /lib/modules, and have tgtd as a helper if it is installed; "
+        "nothing with DATA_ENGINE=v2 (default: nothing)",
+    )
+    parser.add_argument(
         "--helper",
         dest="helpers",
         action="append",
@@ -150,6 +162,12 @@ def _from_environment(name: str, default: str) -> str:
 def _folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _preparation(text: str) -> str:
+    if text not in {"", longhorn.NAME}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {longhorn.NAME}")
     return text
 
 

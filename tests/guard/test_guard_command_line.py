@@ -41,6 +41,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (["--helper", "tgtd=", "--", "daemon"], "argument --helper: tgtd has no command"),
         (["--helper", "tgtd='", "--", "daemon"], "the command of tgtd cannot be split: No closing quotation"),
         (["--helper=a=b", "--helper=a=c", "--", "daemon"], "there are two of the name a"),
+        (["--prepare", "all", "--", "daemon"], "argument --prepare: 'all' is not longhorn"),
         (["--state-dir"], "argument --state-dir: expected one argument"),
     ],
 )
