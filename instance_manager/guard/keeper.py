@@ -185,6 +185,7 @@ class Keeper:
                     _send(pid, signal.SIGKILL)
             self._reap(now)
             left = proc.living_children()
+        self._reap(time.monotonic())
         if left:
             self._log.error("helpers left behind", processes=len(left))
 

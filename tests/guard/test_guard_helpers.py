@@ -157,6 +157,7 @@ async def test_helpers_end_after_the_daemon_and_so_does_what_they_have_left_behi
         assert await guard.stop() == 7
         assert not lives(pid)
         assert not lives(pid_in(tmp_path / "left"))
+        await guard.logged("helper ended")
         order = [line["event"] for line in guard.events("daemon ended", "ending helpers", "helper ended")]
         assert order == ["daemon ended", "ending helpers", "helper ended"]
         assert guard.records() == {}
@@ -181,6 +182,7 @@ async def test_instances_are_ended_before_helpers_when_no_daemon_does_it(tmp_pat
         await guard.logged("daemon keeps dying")
         assert await guard.stop() == 143
         assert (await guard.logged("ending instances"))["instances"] == 1
+        await guard.logged("helper ended")
         order = [line["event"] for line in guard.events("instances ended", "ending helpers", "helper ended")]
         assert order == ["instances ended", "ending helpers", "helper ended"]
         assert (await guard.logged("helper ended"))["helper_pid"] == pid
