@@ -17,10 +17,11 @@ from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import GuardLink, check_pidfds
+from instance_manager.adapters.thaw import Thaw
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
 from instance_manager.core.addresses import Address
-from instance_manager.core.process import Process, State
+from instance_manager.core.process import Body, Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
@@ -35,6 +36,7 @@ JOURNAL_HEALTH = "journal"
 """Name under which the health service reports whether the journal is written."""
 CERTIFICATES_HEALTH = "certificates"
 """Name under which it reports whether the certificates on disk are in use and have not expired."""
+_LIVING = {Body.ALIVE, Body.LEADER_EXITED}
 _RPC_GRACE = 2.0
 """Seconds that calls in progress get after the last process has ended."""
 
@@ -100,9 +102,7 @@ async def serve(settings: DaemonSettings) -> int:
         await components.recovery.run(records)
         stack.callback(components.recovery.close)
         background.start(LOG_HISTORY, _remove_old_logs(components, journal))
-        mounts = MountWatcher(components.supervisor.observe_mounts, background)
-        mounts.open()
-        stack.callback(mounts.close)
+        stack.callback(_follow_mounts(components))
 
         bound = _bind(server, settings.listen)
         if reloader:
@@ -139,6 +139,20 @@ def _bind(server: GrpcServer, listen: Address) -> list[str]:
     """
     offsets = (0,) if listen.path else (0, INSTANCE_SERVICE_OFFSET)
     return [server.bind(listen.shifted(offset)).target for offset in offsets]
+
+
+def _follow_mounts(components: Components) -> Callable[[], None]:
+    """Follow which volumes are mounted read-only, after thawing what was left frozen.
+
+    Returns:
+        The function that ends it.
+    """
+    mounts = MountWatcher(components.supervisor.observe_mounts, components.background)
+    mounts.open()
+    if not any(process.body in _LIVING for process in components.supervisor.remaining):
+        # An engine that lives may have frozen its file system for a snapshot that it is taking.
+        Thaw(components.background).start()
+    return mounts.close
 
 
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:

@@ -51,6 +51,7 @@ BACKGROUND_WORKS = (
     "metrics-server",
     "mounts",
     "spdk-watch",
+    "thaw",
 )
 """Names of the daemon's background work."""
 
