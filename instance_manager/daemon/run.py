@@ -141,20 +141,6 @@ def _bind(server: GrpcServer, listen: Address) -> list[str]:
     return [server.bind(listen.shifted(offset)).target for offset in offsets]
 
 
-def _follow_mounts(components: Components) -> Callable[[], None]:
-    """Follow which volumes are mounted read-only, after thawing what was left frozen.
-
-    Returns:
-        The function that ends it.
-    """
-    mounts = MountWatcher(components.supervisor.observe_mounts, components.background)
-    mounts.open()
-    if not any(process.body in _LIVING for process in components.supervisor.remaining):
-        # An engine that lives may have frozen its file system for a snapshot that it is taking.
-        Thaw(components.background).start()
-    return mounts.close
-
-
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:
     """Return the opened reloader of the certificates; None to serve plain text, if that is allowed.
 
@@ -186,6 +172,20 @@ async def _remove_old_logs(components: Components, journal: SqliteJournal) -> No
                 failed = change.process.state is State.ERROR
                 retention.ended(change.process.name, change.time, failed=failed)
     retention.open(components.background)
+
+
+def _follow_mounts(components: Components) -> Callable[[], None]:
+    """Follow which volumes are mounted read-only, after thawing what was left frozen.
+
+    Returns:
+        The function that ends it.
+    """
+    mounts = MountWatcher(components.supervisor.observe_mounts, components.background)
+    mounts.open()
+    if not any(process.body in _LIVING for process in components.supervisor.remaining):
+        # An engine that lives may have frozen its file system for a snapshot that it is taking.
+        Thaw(components.background).start()
+    return mounts.close
 
 
 async def _serve_metrics(
