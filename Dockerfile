@@ -1,14 +1,20 @@
 # Built by scripts/build-image, which puts the wheels into build/wheels first: the build itself uses the
-# network only where the base has no python3.
+# network only where the base does not have what scripts/image-tools lists.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
 # Python 3.11, as the wheels are for: of Debian the interpreter and its standard library, no pip, no compiler.
-RUN command -v python3 >/dev/null \
-    || { apt-get update \
-         && apt-get install --yes --no-install-recommends python3-minimal libpython3-stdlib \
-         && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log; } \
-    || { echo "the base image has no python3, and apt cannot install it here" >&2; exit 1; }
+# VARIANT is plain, or tools: also what volumes of the v1 data engine need.
+ARG VARIANT=plain
+COPY scripts/image-tools /usr/local/libexec/
+RUN missing=$(/usr/local/libexec/image-tools missing ${VARIANT}) \
+    && if [ -n "$missing" ]; then \
+         { apt-get update \
+           && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing \
+           && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log; } \
+         || { echo "the base image lacks" $missing", and apt cannot install that here" >&2; exit 1; }; \
+       fi \
+    && /usr/local/libexec/image-tools check ${VARIANT}
 
 FROM python AS build
 # pip runs out of its own wheel, so the environment never has one.
@@ -27,8 +33,9 @@ RUN export PYTHONPATH="$(echo /src/locked/pip-*.whl)" \
 FROM python
 COPY --from=build /opt/instance-manager /opt/instance-manager
 # The names and the place that Longhorn's manifests and scripts know.
-RUN ln -s /opt/instance-manager/bin/instance-manager /opt/instance-manager/bin/longhorn-instance-manager \
-      /usr/local/bin/ \
+RUN for name in instance-manager longhorn-instance-manager start-spdk-tgt instance-manager-v2-prestop; do \
+      ln -s /opt/instance-manager/bin/$name /usr/local/bin/ || exit; \
+    done \
     && mkdir -p /var/log/instances
 
 # `kubectl logs` is where operators look first.
@@ -36,6 +43,8 @@ ENV INSTANCE_MANAGER_DAEMON_ECHO_LOGS=true
 # Longhorn's pods name a TLS directory in TLS_DIR and mount an optional secret there. With the secret it is mutual
 # TLS, and nothing less; only where there is none, plain text on the network of the pods is what they expect.
 ENV INSTANCE_MANAGER_DAEMON_INSECURE=true
+# In a pod of a Longhorn manager: the node's devices, and tgtd beside the daemon, where there are such.
+ENV INSTANCE_MANAGER_GUARD_PREPARE=longhorn
 EXPOSE 8500 8501 8502 8503
 # Kubernetes has its own probes and ignores this one.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["instance-manager", "health"]

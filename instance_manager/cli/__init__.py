@@ -18,6 +18,10 @@ def main() -> None:
         from instance_manager.guard.__main__ import main as guard
 
         guard(sys.argv[2:])
+    elif sys.argv[1:2] == ["start-spdk-tgt"]:  # what the guard of a v2 pod runs
+        from instance_manager.cli.spdk_tgt import start
+
+        start()
     else:
         from instance_manager.cli.root import main as command_line
 

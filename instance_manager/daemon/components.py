@@ -16,6 +16,7 @@ from instance_manager.adapters.process import GuardLink, ListenerCheck, OsProces
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.spdk.watch import WORK as SPDK_WATCH
+from instance_manager.adapters.thaw import WORK as THAW
 from instance_manager.adapters.tls.reloader import WORK as CERTIFICATES
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.audit_service import AuditService
@@ -167,6 +168,7 @@ def _works(settings: DaemonSettings) -> list[str]:
     names = [
         *LOG_WORKS,
         MOUNTS,
+        THAW,
         JOURNAL_CHECK,
         EVENT_LOOP_LAG,
         METRICS_SERVER,

@@ -16,11 +16,12 @@ from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import GuardLink, check_pidfds
+from instance_manager.adapters.thaw import Thaw
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.listeners import refuse_exposed
 from instance_manager.api.server import GrpcServer
 from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.core.process import Process, State
+from instance_manager.core.process import Body, Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
@@ -36,6 +37,7 @@ JOURNAL_HEALTH = "journal"
 """Name under which the health service reports whether the journal is written."""
 CERTIFICATES_HEALTH = "certificates"
 """Name under which it reports whether the certificates on disk are in use and have not expired."""
+_LIVING = {Body.ALIVE, Body.LEADER_EXITED}
 _RPC_GRACE = 2.0
 """Seconds that calls in progress get after the last process has ended."""
 
@@ -105,9 +107,7 @@ async def serve(settings: DaemonSettings) -> int:
         await components.recovery.run(records)
         stack.callback(components.recovery.close)
         background.start(LOG_HISTORY, _remove_old_logs(components, journal))
-        mounts = MountWatcher(components.supervisor.observe_mounts, background)
-        mounts.open()
-        stack.callback(mounts.close)
+        stack.callback(_follow_mounts(components))
 
         bound = [each.target for each in server.bind(settings.listen)]
         if reloader:
@@ -173,6 +173,20 @@ async def _remove_old_logs(components: Components, journal: SqliteJournal) -> No
                 failed = change.process.state is State.ERROR
                 retention.ended(change.process.name, change.time, failed=failed)
     retention.open(components.background)
+
+
+def _follow_mounts(components: Components) -> Callable[[], None]:
+    """Follow which volumes are mounted read-only, after thawing what was left frozen.
+
+    Returns:
+        The function that ends it.
+    """
+    mounts = MountWatcher(components.supervisor.observe_mounts, components.background)
+    mounts.open()
+    if not any(process.body in _LIVING for process in components.supervisor.remaining):
+        # An engine that lives may have frozen its file system for a snapshot that it is taking.
+        Thaw(components.background).start()
+    return mounts.close
 
 
 async def _metrics(settings: DaemonSettings, components: Components, reporter: "_Reporter") -> MetricsServer:

@@ -5,8 +5,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from instance_manager.guard import longhorn
 from instance_manager.guard.ending import forget_settings
 from instance_manager.guard.guard import SIGNALS, Guard
+from instance_manager.guard.helpers import Helpers
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options, parse
 from instance_manager.guard.records import ExitRecords
@@ -49,7 +51,13 @@ def _guard(argv: Sequence[str], options: Options, signals: set[signal.Signals]) 
         STATE_DIR_VARIABLE: options.state_dir,
     }
     command = [*_own_command(argv), *options.command]
-    return Guard(command, environment, options, records=records, log=log, signals=signals).run()
+    named = {helper.partition("=")[0] for helper in options.helpers}
+    prepared = longhorn.prepare(os.environ, log) if options.prepare == longhorn.NAME else []
+    extra = [helper for helper in prepared if helper.partition("=")[0] not in named]
+    helpers = Helpers([*extra, *options.helpers], log, signals)
+    return Guard(
+        command, environment, options, records=records, log=log, helpers=helpers, signals=signals
+    ).run()
 
 
 def _ignored_for_good(number: signal.Signals) -> bool:

@@ -62,11 +62,11 @@ class Ending:
         """Return the seconds until the next step, if nothing happens before."""
         return self._kill_at - now if now < self._kill_at else _LOOK_AGAIN
 
-    def step(self, now: float) -> None:
-        """Ask, or kill what is to be killed."""
+    def step(self, now: float, spared: int = 0) -> None:
+        """Ask, or kill what is to be killed; `spared` is the PID of a child that is left alone."""
         self.over = now >= self._kill_at + GIVE_UP_DELAY
         try:
-            left = proc.living_children()
+            left = [pid for pid in proc.living_children() if pid != spared]
             if self._asked is None and all(map(proc.is_killed, left)):
                 self.hurry(now)  # the daemon has given them their time
         except OSError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from instance_manager.guard import ending, proc, restarts
 from instance_manager.guard.child import Child, start
 from instance_manager.guard.ending import Ending
+from instance_manager.guard.helpers import Helpers
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import Options
 from instance_manager.guard.records import ExitRecords
@@ -37,6 +38,7 @@ class Guard:
         *,
         records: ExitRecords,
         log: Log,
+        helpers: Helpers,
         signals: set[signal.Signals],
     ) -> None:
         self._command = command
@@ -45,6 +47,7 @@ class Guard:
         self._restarts = Restarts(options.restarts, options.within * 60)
         self._records = records
         self._log = log
+        self._helpers = helpers
         self._signals = signals
         self._child: Child | None = None
         self._start_at: float | None = None
@@ -58,6 +61,8 @@ class Guard:
 
     def run(self) -> int:
         """Run until the end; returns the exit code."""
+        # Before the daemon: an engine that finds no tgtd starts one of its own, which would end with it.
+        self._helpers.start()
         self._start()
         while self._exit_code is None or not (self._ending is None or self._ending.over):
             number = self._next_signal()
@@ -69,20 +74,24 @@ class Guard:
             if self._start_at is not None and now >= self._start_at:
                 self._start()
             if self._ending is not None:
-                self._ending.step(now)
+                self._ending.step(now, spared=self._helpers.keeper)
+            self._helpers.start_if_due(now)
+        self._helpers.stop()
         return self._exit_code
 
     def _next_signal(self) -> int | None:
         """Wait for a signal; returns None if there is something else to do."""
+        now = time.monotonic()
+        timeouts = [seconds for seconds in [self._helpers.wait(now)] if seconds is not None]
         if self._more_to_reap:
-            timeout = 0.0
+            timeouts.append(0.0)
         elif self._ending is not None:
-            timeout = self._ending.wait(time.monotonic())
+            timeouts.append(self._ending.wait(now))
         elif self._start_at is not None:
-            timeout = max(0.0, self._start_at - time.monotonic())
-        else:
+            timeouts.append(max(0.0, self._start_at - now))
+        if not timeouts:
             return signal.sigwaitinfo(self._signals).si_signo
-        info = signal.sigtimedwait(self._signals, timeout)
+        info = signal.sigtimedwait(self._signals, min(timeouts))
         return info.si_signo if info else None
 
     def _start(self) -> None:
@@ -98,17 +107,21 @@ class Guard:
             self._log.error("daemon cannot be started", error=str(error))
             self._died(Status(code=_CANNOT_START), ran=0.0)
             return
-        self._log.info("daemon started", daemon=self._child.pid, command=self._options.command[0])
+        self._log.info("daemon started", daemon=self._child.pid, command=self._options.name)
 
     def _reap(self) -> None:
         """Reap ended children, a limited number at a time so that signals are not delayed."""
         for _ in range(_BATCH):
-            ended = _first_ended()
+            ended = proc.first_ended()
             if ended is None:
                 self._more_to_reap = False
                 return
             status = Status.of(ended)
             child = self._child
+            if ended.si_pid == self._helpers.keeper:
+                os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
+                self._helpers.keeper_ended(status)
+                continue
             if child is None or child.pid != ended.si_pid:
                 self._records.write(ended.si_pid, status)
             # After the record: once a process is gone, its record is there.
@@ -210,11 +223,3 @@ def _why_not_give_up(instances: int, delay: float) -> str:
         f"Instances alive: {instances}. They would be lost with the guard, so it does not give up: it starts "
         f"the daemon every {delay:g} seconds until that helps or no instance lives. Repair what it dies of"
     )
-
-
-def _first_ended() -> os.waitid_result | None:
-    """Return a child that has ended, without reaping it."""
-    try:
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None

@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instance_manager.guard import longhorn
+from instance_manager.guard.helpers import parse as parse_helper
 from instance_manager.guard.log import Log
 from instance_manager.platform import contract
 
+PROGRAMS = ("instance-manager", "longhorn-instance-manager")
+"""Names of this program, with which the command may begin: Longhorn's pods have them in their arguments."""
 EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
@@ -19,7 +23,17 @@ class Options(argparse.Namespace):
     restarts: int
     within: float
     """Minutes."""
+    prepare: str
+    """What to prepare before the start, `longhorn` or nothing."""
+    helpers: list[str]
+    """Each as NAME=COMMAND."""
     command: list[str]
+    """Arguments of this program, global options first."""
+
+    @property
+    def name(self) -> str:
+        """The command's name, to be shown."""
+        return next((word for word in self.command if not word.startswith("-")), "")
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -52,7 +66,12 @@ def parse(argv: Sequence[str]) -> Options:
     options, unknown = parser.parse_known_args(argv[:split], namespace=Options())
     if unknown:
         parser.error(f"unknown argument {unknown[0]}; the command to guard stands after --, as in {EXAMPLE}")
+    options.helpers = options.helpers or _lines(_from_environment("HELPERS", ""))
+    if reason := _why_wrong(options.helpers):
+        parser.error(f"argument --helper: {reason}")
     options.command = list(argv[split + 1 :])
+    if options.command[:1] and options.command[0] in PROGRAMS:
+        del options.command[0]
     if not options.command:
         parser.error(f"there is no command to guard; it stands after --, as in {EXAMPLE}")
     options.state_dir = os.path.abspath(options.state_dir)  # noqa: PTH100 - pathlib costs a MiB
@@ -97,7 +116,42 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MINUTES",
         help="only restarts within the last MINUTES count for --restarts (default: %(default)s)",
     )
+    parser.add_argument(
+        "--prepare",
+        type=_preparation,
+        default=_from_environment("PREPARE", ""),
+        metavar="longhorn",
+        help="before the start, do what pods of a Longhorn manager need: bind /host/dev, /host/sys and "
+        "/host/lib/modules to /dev, /sys and /lib/modules, and have tgtd as a helper if it is installed; "
+        "nothing with DATA_ENGINE=v2 (default: nothing)",
+    )
+    parser.add_argument(
+        "--helper",
+        dest="helpers",
+        action="append",
+        metavar="NAME=COMMAND",
+        help="start this daemon before the command, and again whenever it ends; may be given several times "
+        "(INSTANCE_MANAGER_GUARD_HELPERS: one in a line)",
+    )
     return parser
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _why_wrong(helpers: list[str]) -> str:
+    """Return what is wrong with the helpers; empty if nothing is."""
+    names = set()
+    for helper in helpers:
+        try:
+            name, _ = parse_helper(helper)
+        except ValueError as error:
+            return str(error)
+        if name in names:
+            return f"there are two of the name {name}"
+        names.add(name)
+    return ""
 
 
 def _from_environment(name: str, default: str) -> str:
@@ -108,6 +162,12 @@ def _from_environment(name: str, default: str) -> str:
 def _folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _preparation(text: str) -> str:
+    if text not in {"", longhorn.NAME}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {longhorn.NAME}")
     return text
 
 

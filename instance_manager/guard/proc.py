@@ -26,6 +26,14 @@ def living_children() -> list[int]:
     return [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and _is_living_child(pid)]  # noqa: PTH208
 
 
+def first_ended() -> os.waitid_result | None:
+    """Return a child of this process that has ended, without reaping it."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+
+
 def is_killed(pid: int) -> bool:
     """Return whether a process has been sent SIGKILL, which it cannot receive in uninterruptible sleep.
 

@@ -12,6 +12,8 @@ GUARD_STATE_DIR_VARIABLE = "INSTANCE_MANAGER_GUARD_STATE_DIR"
 # The daemon sets these for each instance, whose descendants inherit them.
 NAME_VARIABLE = "INSTANCE_MANAGER_NAME"
 UUID_VARIABLE = "INSTANCE_MANAGER_UUID"
+NO_INSTANCE = "none"
+"""Value of that for other programs that daemon and guard start: no instance has left them behind."""
 OWNER_VARIABLE = "INSTANCE_MANAGER_OWNER"
 """Marks the processes of one state directory."""
 RECOVERY_METADATA_VARIABLE = "INSTANCE_MANAGER_ENVELOPE"
@@ -56,6 +58,7 @@ BACKGROUND_WORKS = (
     "metrics-server",
     "mounts",
     "spdk-watch",
+    "thaw",
 )
 """Names of the daemon's background work."""
 

@@ -6,6 +6,7 @@ import os
 import time
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_MS_BIND, _MS_REC = 4096, 16384  # mount(2)
 _RETRY_DELAY = 0.02
 
 
@@ -21,6 +22,20 @@ def become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
+
+
+def bind_recursively(source: str, target: str) -> None:
+    """Make what is mounted at a folder, and below it, appear at another folder too.
+
+    Raises:
+        OSError: if there is no such folder, or the kernel does not allow it.
+    """
+    import ctypes  # noqa: PLC0415 - as above
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
 
 
 def boot_id() -> str:

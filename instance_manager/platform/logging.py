@@ -36,7 +36,7 @@ AREAS = {
     "api": ("api",),
     "journal": ("adapters.journal",),
     "logs": ("adapters.logs",),
-    "mounts": ("adapters.mounts",),
+    "mounts": ("adapters.mounts", "adapters.thaw"),
     "process": ("adapters.process",),
     "readiness": ("adapters.readiness",),
     "recovery": _ADOPTION,

@@ -19,6 +19,7 @@ from instance_manager.adapters.process.descendants import DescendantReaper
 from instance_manager.adapters.process.leaders import Leader, boot_ticks
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import contract
 from tests.support.patience import patience
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 
@@ -308,6 +309,21 @@ async def test_what_shows_nothing_at_all_is_ended_with_the_only_instance_that_ma
     await started.exited()
     assert await started.child.end_tree() is None
     assert not lives(stray)
+
+
+async def test_a_program_that_says_that_it_is_no_instance_is_left_alone(workshop: Workshop) -> None:
+    """Such as a helper of the guard, or one that thaws file systems."""
+    none = f"{contract.UUID_VARIABLE}={contract.NO_INSTANCE}"
+    started = workshop.shell(f"(setsid env -i {none} sh -c 'echo $$; sleep 1000' &); exec sleep 1000")
+    program = await pid_told(workshop)
+    with structlog.testing.capture_logs() as logged:
+        started.child.signal("SIGKILL", session=False)
+        await started.exited()
+        assert await started.child.end_tree() is None
+    assert lives(program)
+    assert [line for line in logged if line["log_level"] == "warning"] == []
+    os.killpg(program, signal.SIGKILL)
+    await workshop.reaped(program)
 
 
 async def test_what_any_of_several_has_left_is_ended_with_the_last_of_them(workshop: Workshop) -> None:

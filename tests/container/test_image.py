@@ -1,135 +1,34 @@
 """The container image: built without network, run, used through its own command line, ended.
 
-Needs a container engine on this machine and a base image that has python3; .ci/container-engine gives both:
+Needs a container engine on this machine and base images; .ci/container-engine gives both:
 settings=$(.ci/container-engine) && eval "$settings"
 """
 
-import contextlib
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.patience import patience
+from tests.support.containers import (
+    IMAGE,
+    STOP_SECONDS,
+    Container,
+    docker,
+    docker_status,
+    in_namespace,
+    inspect,
+    running,
+    shell,
+)
 
 ROOT = Path(__file__).parents[2]
-DOCKER = os.environ.get("DOCKER", "docker")
-BASE = os.environ.get("INSTANCE_MANAGER_TEST_IMAGE_BASE")
-IMAGE = "instance-manager-test:latest"
-STOP_SECONDS = 30
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
-
-
-def docker(*args: str, timeout: float = 60) -> str:
-    """Run the client, bounded; its output, or a failure that shows what it said."""
-    done = subprocess.run(
-        [DOCKER, *args], capture_output=True, text=True, timeout=patience(timeout), check=False
-    )
-    assert done.returncode == 0, f"docker {' '.join(args)}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def inspect(target: str) -> dict[str, Any]:
-    (found,) = json.loads(docker("inspect", target))
-    return dict(found)
-
-
-class Container:
-    """A running daemon without any network but its own loopback."""
-
-    def __init__(self, options: Sequence[str] = (), command: Sequence[str] = ()) -> None:
-        # The image's health check, more often: the test waits for its first verdict.
-        run = ("run", "--detach", "--network=none", "--health-interval=1s")
-        self.id = docker(*run, *options, IMAGE, *command).strip()
-
-    def cli(self, *args: str) -> str:
-        return docker("exec", self.id, "instance-manager", *args)
-
-    def listed(self) -> dict[str, Any]:
-        return dict(json.loads(self.cli("process", "list", "-o", "json")))
-
-    def create_replica(self, name: str) -> None:
-        self.cli(
-            *("process", "create", "--name", name, "--binary", "/usr/local/bin/instance-manager"),
-            *("--port-count", "1", "--port-args", "--listen,0.0.0.0:", "--", "stub", "replica"),
-        )
-        self.cli("process", "wait", "--name", name, "--for", "running", "--timeout", "30")
-
-    def commands(self) -> list[str]:
-        """The command lines of the processes inside, without those that `docker exec` added."""
-        return [line.strip() for line in docker("top", self.id, "-eo", "pid,args").splitlines()[1:]]
-
-    def pid_namespace(self) -> Path:
-        return Path(f"/proc/{inspect(self.id)['State']['Pid']}/ns/pid").readlink()
-
-    def wait_healthy(self, within: float) -> None:
-        """Follow the engine's events until the health check is content."""
-        follow = [
-            *(DOCKER, "events", "--since", "0", "--filter", f"container={self.id}"),
-            *("--filter", "event=health_status", "--filter", "event=die", "--format", "{{.Action}}"),
-        ]
-        with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as events:
-            assert events.stdout is not None
-            give_up = threading.Timer(within, events.kill)
-            give_up.start()
-            try:
-                verdicts = (line.strip() for line in events.stdout)
-                seen = next((verdict for verdict in verdicts if verdict != "health_status: unhealthy"), None)
-            finally:
-                give_up.cancel()
-                events.kill()
-        assert seen is not None, f"not healthy within {within} s"
-        assert seen == "health_status: healthy"
-
-    def logs(self) -> str:
-        both = subprocess.run([DOCKER, "logs", self.id], capture_output=True, text=True, check=False)
-        return both.stdout + both.stderr
-
-
-def in_namespace(pid_namespace: Path) -> list[int]:
-    """Every process of this machine in that pid namespace."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/ns/pid"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            if link.readlink() == pid_namespace:
-                found.append(int(link.parts[2]))
-    return found
-
-
-@pytest.fixture(scope="module")
-def image() -> str:
-    if BASE is None:
-        pytest.skip("INSTANCE_MANAGER_TEST_IMAGE_BASE is not set; .ci/container-engine tells it")
-    if shutil.which(DOCKER) is None:
-        pytest.skip(f"there is no {DOCKER} here; .ci/container-engine installs it")
-    engine = subprocess.run(
-        [DOCKER, "info"], capture_output=True, text=True, timeout=patience(60), check=False
-    )
-    if engine.returncode != 0:
-        pytest.skip(f"no container engine answers ({engine.stderr.strip()}); .ci/container-engine starts one")
-    build = ["scripts/build-image", "--offline", "--base", BASE, "--tag", IMAGE]
-    built = subprocess.run(
-        build,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=patience(540),
-        check=False,
-    )
-    assert built.returncode == 0, built.stdout
-    return IMAGE
 
 
 @pytest.fixture
@@ -137,20 +36,6 @@ def container(image: str) -> Iterator[Container]:
     del image
     with running(Container()) as started:
         yield started
-
-
-@contextlib.contextmanager
-def running(started: Container) -> Iterator[Container]:
-    try:
-        started.wait_healthy(within=30)
-        yield started
-    finally:
-        print(started.logs())  # noqa: T201 - pytest shows it with a failure
-        docker("rm", "--force", "--volumes", started.id)
-
-
-def shell(image: str, script: str) -> str:
-    return docker("run", "--rm", "--network=none", "--entrypoint=sh", image, "-c", script)
 
 
 def test_both_names_of_the_program_run(image: str) -> None:
@@ -205,12 +90,6 @@ def test_it_survives_that_its_daemon_is_killed(container: Container) -> None:
         assert time.monotonic() < deadline, container.logs()
     assert container.listed() == before
     assert [line for line in container.commands() if "stub replica" in line] == replica
-
-
-def docker_status(*arguments: str) -> int:
-    return subprocess.run(
-        [DOCKER, *arguments], capture_output=True, check=False, timeout=patience(30)
-    ).returncode
 
 
 def test_sigterm_ends_it_and_all_that_runs_in_it(container: Container, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from instance_manager.guard import child, ending, proc
 from instance_manager.guard.ending import GIVE_UP_DELAY, Ending
 from instance_manager.guard.guard import Guard
+from instance_manager.guard.helpers import Helpers
 from instance_manager.guard.log import Log
 from instance_manager.guard.options import parse
 from instance_manager.guard.records import ExitRecords
@@ -108,7 +109,9 @@ def test_if_instances_cannot_be_counted_one_is_assumed_to_live(monkeypatch: pyte
     monkeypatch.setattr(proc, "living_instances", fail)
     options, log = parse(["--", "daemon"]), Log()
     records = ExitRecords("/nowhere", log)
-    guard = Guard(["/bin/true"], {}, options, records=records, log=log, signals=set())
+    guard = Guard(
+        ["/bin/true"], {}, options, records=records, log=log, helpers=Helpers([], log, set()), signals=set()
+    )
     assert guard._instances() == 1
 
 
