@@ -1,5 +1,5 @@
-import contextlib
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
