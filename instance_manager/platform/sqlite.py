@@ -1,6 +1,8 @@
 """SQLite files: opening, transactions, migration, and what to do about a damaged one."""
 
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,9 @@ _NOT_THE_FILE = {
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),
 }
 """Codes of errors that are not the file's fault; anything else is damage, a missing table too."""
+_VERSIONS = slice(18, 20)
+"""Where a file has the versions of its format, for writing and for reading."""
+_LATEST_VERSION = 2
 _ASIDE = ".unusable"
 
 
@@ -59,6 +64,7 @@ class SqliteFile:
         self.close()
         self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=self._busy_timeout)
         try:
+            check_format(self.path)
             for pragma in self._pragmas:
                 self._connection.execute(f"PRAGMA {pragma}")
             self._identity = file_identity(self.path)
@@ -109,6 +115,24 @@ class SqliteFile:
                 # So named that SQLite finds what belongs together.
                 Path(f"{self.path}{suffix}").rename(f"{self.path}{_ASIDE}{suffix}")
         return Path(f"{self.path}{_ASIDE}")
+
+
+def check_format(path: Path) -> None:
+    """Check that a file is of a format that can be written: SQLite takes one of a later format for read-only.
+
+    Raises:
+        ValueError: if it is not, which is damage: this program writes no such format.
+    """
+    header = b""
+    with suppress(OSError):  # SQLite says it better
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                header = os.read(fd, _VERSIONS.stop)
+        finally:
+            os.close(fd)
+    if any(version > _LATEST_VERSION for version in header[_VERSIONS]):
+        raise ValueError("the file is damaged: it has an unknown format")
 
 
 def check(connection: sqlite3.Connection) -> None:

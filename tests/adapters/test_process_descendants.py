@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from instance_manager.adapters.process import census, descendants, proc
+from instance_manager.adapters.process import descendants, proc
 from instance_manager.adapters.process.descendants import DescendantReaper
 from instance_manager.adapters.process.leaders import Leader, boot_ticks
 from instance_manager.adapters.process.reading import BoundedReader
@@ -291,9 +291,9 @@ async def test_while_nothing_can_be_listed_nothing_is_said_to_be_gone(
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+def crowded(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process inherits may have been left by others than instances."""
-    monkeypatch.setattr(census, "_inherits_nothing_else", lambda _: False)
+    monkeypatch.setattr(workshop.spawner._descendants._census, "alone", False)
 
 
 @pytest.mark.parametrize(

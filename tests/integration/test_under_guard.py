@@ -2,18 +2,14 @@
 
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from instance_manager.client import Client
 from tests.chaos.storm import Guarded
-from tests.support.daemon import Daemon, Watch, port_span, running_daemon, shell, sleeper, stub
-from tests.support.guard import gone, guarding, reached
-from tests.support.patience import patience
+from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper, stub
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 
@@ -175,34 +171,3 @@ async def test_the_container_way_sigterm_to_the_guard_ends_everything_in_order(t
         assert await daemon.stop() == 0
         await watch.state("r", "deleted")
     assert await daemon.clean_up() == []
-
-
-STRAY = "(setsid env -i sh -c 'echo $$ >> {0}; sleep 1000' &) ; exec sleep 1000"
-"""It shows nothing of where it comes from."""
-
-
-@pytest.mark.parametrize("adopted", [False, True], ids=["spawned", "adopted"])
-@pytest.mark.parametrize("count", [1, 3])
-async def test_at_the_end_nothing_is_left_though_it_shows_nothing_of_its_origin(
-    tmp_path: Path, count: int, adopted: bool
-) -> None:
-    url, told = f"unix://{tmp_path}/im.sock", tmp_path / "told"
-    first, last = port_span()
-    options = ("--listen", url, "--logs-dir", f"{tmp_path}/logs", "--port-range", f"{first}-{last}")
-
-    def strays() -> list[int]:
-        return [int(line) for line in told.read_text().split()] if told.exists() else []
-
-    async with guarding(tmp_path / "state", "daemon", *options) as guard:
-        daemon = await guard.serving(1)
-        async with Client(url) as client:
-            for number in range(count):
-                await client.process_create(shell(f"r{number}", STRAY.format(told)))
-        await reached(lambda: len(strays()) == count)
-        if adopted:
-            os.kill(daemon, signal.SIGKILL)
-            await guard.serving(2)
-        begun = time.monotonic()
-        assert await guard.stop() == 0
-        assert time.monotonic() - begun < patience(15), "it has waited for a grace period of the daemon"
-        await gone(strays())

@@ -125,3 +125,18 @@ def test_a_file_is_moved_aside_with_what_was_not_written_into_it_yet(tmp_path: P
     connection = sqlite3.connect(aside)
     assert connection.execute("SELECT x FROM a").fetchall() == [(1,), (3,)]
     connection.close()
+
+
+@pytest.mark.parametrize("place", [18, 19])
+def test_a_file_of_an_unknown_format_is_damaged(tmp_path: Path, place: int) -> None:
+    """SQLite says of some that they are read-only, which is no reason to give a file up."""
+    file = SqliteFile(tmp_path / "file.db", STEPS)
+    file.open()
+    file.close()
+    content = bytearray(file.path.read_bytes())
+    content[place] = 200
+    file.path.write_bytes(content)
+    with pytest.raises(ValueError, match="unknown format") as caught:
+        file.open()
+    assert is_damage(caught.value)
+    assert not file.is_open

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instance_manager.platform import contract
-from instance_manager.platform.sqlite import check, is_damage, moved_aside, read_only
+from instance_manager.platform.sqlite import check, check_format, is_damage, moved_aside, read_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ def inspect(path: Path) -> JournalInspection:
     exists = os.access(path, os.F_OK)
     try:
         with read_only(path) as connection:
+            check_format(path)
             check(connection)
             uuids = frozenset(uuid for (uuid,) in connection.execute(contract.JOURNALED_UUIDS))
     except (sqlite3.Error, ValueError) as caught:

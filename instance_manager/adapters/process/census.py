@@ -61,11 +61,13 @@ class Found:
 class _Heritage:
     """What is known of processes whose parent has ended, by who has inherited them."""
 
-    def __init__(self, parent: int | None, leaders: Iterable[Leader], wanted: Collection[str]) -> None:
-        """`wanted` are the UUIDs of the leaders that have ended."""
+    def __init__(
+        self, parent: int | None, leaders: Iterable[Leader], wanted: Collection[str], *, alone: bool
+    ) -> None:
+        """Sort the leaders, of which those with the UUIDs in `wanted` have ended."""
         self.parent = parent
         """PID of who inherits what instances leave; None if that is not known."""
-        self.inherited = Inherited.SURELY if _inherits_nothing_else(parent) else Inherited.PERHAPS
+        self.inherited = Inherited.SURELY if alone else Inherited.PERHAPS
         self._leaders = sorted(leaders, key=lambda leader: leader.identity.start_time)
         self._starts = [leader.identity.start_time for leader in self._leaders]
         self._living = [each.identity.start_time for each in self._leaders if each.uuid not in wanted]
@@ -79,14 +81,6 @@ class _Heritage:
         return self._leaders[0].uuid if older == 1 or (older and not living) else None
 
 
-def _inherits_nothing_else(parent: int | None) -> bool:
-    """Return whether a process inherits nothing but what instances leave.
-
-    A guard has helpers, too, and the first process of a namespace inherits what others bring there.
-    """
-    return parent == os.getpid() != 1
-
-
 class Census:
     """Knows the leaders of all instances, and what was attributed to each before."""
 
@@ -94,6 +88,8 @@ class Census:
         """`parent` returns the PID of the process that inherits descendants, None if that is not known."""
         self._reader = reader
         self._parent = parent
+        self.alone = False
+        """Whether nobody but instances can leave anything to `parent`."""
         self.hold = HOLD
         """Seconds for which a process holds up a delete only because it can be no other instance's."""
         self._leaders: dict[str, Leader] = {}
@@ -209,7 +205,9 @@ class Census:
         """
         sessions = {leader.identity.pid: leader for leader in self._leaders.values()}
         heads = {leader.key for leader in self._leaders.values()}
-        heirs = _Heritage(self._parent(), self._leaders.values(), wanted) if wanted else None
+        heirs = (
+            _Heritage(self._parent(), self._leaders.values(), wanted, alone=self.alone) if wanted else None
+        )
         changed, left = True, dict.fromkeys((pid, stat.start_time) for pid, stat in stats.items())
         uncertain: dict[Key, Attribution] = {}
         while changed:

@@ -135,6 +135,10 @@ class DescendantReaper:
             log.debug("descendants remain", uuid=leader.uuid, reason=remains)
         return remains
 
+    def alone(self) -> None:
+        """Take it from now on that nobody but instances leaves processes to their parent."""
+        self._census.alone = True
+
     def drain(self) -> None:
         """Wait no more for what need not belong to an instance: none will be created in its place."""
         self._census.hold = 0.0

@@ -80,9 +80,16 @@ class ProcessSpawner:
         self._reaping: asyncio.Task[None] | None = None
         self._reap_again = False
         self._devnull = -1
+        self._alone = False
+        """Whether all that this process inherits was left by instances."""
 
     def open(self) -> None:
         """Adopt orphaned descendants from now on, and let no descriptor leak into a child."""
+        # The first process of a namespace inherits what others bring there, and what was there before this
+        # program (by exec, in a script) may leave something, too.
+        self._alone = os.getpid() != 1 and not proc.children_of(os.getpid())
+        if self._alone:
+            self._descendants.alone()
         become_subreaper()
         _close_on_exec()
         self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,8 +122,8 @@ class ProcessSpawner:
 
     async def end_strays(self) -> None:
         """Kill what instances have left to this process, once none is left that it could belong to."""
-        if os.getpid() == 1:
-            return  # which inherits from others, too; with it everything ends
+        if not self._alone:
+            return
         told: set[int] = set()
         try:
             for _ in range(_MOST_GENERATIONS):
