@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 
 from instance_manager.guard import proc
@@ -10,8 +11,8 @@ from instance_manager.platform import contract
 
 GRACE = 20.0
 """Seconds from SIGINT to SIGKILL, unless a daemon has written down another time."""
-SHORT_GRACE = 5.0
-"""The most that they get if the daemon has ended in order."""
+SHORT_GRACE = 2.0
+"""What they get after a daemon that has ended in order, or has spent the grace period."""
 GIVE_UP_DELAY = 5.0
 """Seconds from SIGKILL until those that remain are given up."""
 _LOOK_AGAIN = 0.05
@@ -62,11 +63,11 @@ class Ending:
         """Return the seconds until the next step, if nothing happens before."""
         return self._kill_at - now if now < self._kill_at else _LOOK_AGAIN
 
-    def step(self, now: float, spared: int = 0) -> None:
-        """Ask, or kill what is to be killed; `spared` is the PID of a child that is left alone."""
+    def step(self, now: float, spared: Collection[int] = ()) -> None:
+        """Ask, or kill what is to be killed; `spared` are the PIDs of children that are left alone."""
         self.over = now >= self._kill_at + GIVE_UP_DELAY
         try:
-            left = [pid for pid in proc.living_children() if pid != spared]
+            left = [pid for pid in proc.living_children() if pid not in spared]
             if self._asked is None and all(map(proc.is_killed, left)):
                 self.hurry(now)  # the daemon has given them their time
         except OSError as error:

@@ -52,7 +52,12 @@ class Guard:
         self._child: Child | None = None
         self._start_at: float | None = None
         """When to restart it, while it is not running; by the monotonic clock."""
-        self._asked_to_end = False
+        self._asked_at: float | None = None
+        """When it was asked to end; by the monotonic clock."""
+        self._before: set[int] = set()
+        """Children that there were before its own."""
+        self._left_alone = False
+        """Whether instances live on, and with them the helpers."""
         self._ending: Ending | None = None
         self._slow = False
         """All restarts are used up, and instances live."""
@@ -61,6 +66,7 @@ class Guard:
 
     def run(self) -> int:
         """Run until the end; returns the exit code."""
+        self._before = self._children() or set()
         # Before the daemon: an engine that finds no tgtd starts one of its own, which would end with it.
         self._helpers.start()
         self._start()
@@ -74,9 +80,10 @@ class Guard:
             if self._start_at is not None and now >= self._start_at:
                 self._start()
             if self._ending is not None:
-                self._ending.step(now, spared=self._helpers.keeper)
+                self._ending.step(now, spared=self._spared())
             self._helpers.start_if_due(now)
-        self._helpers.stop()
+        if not self._left_alone:
+            self._helpers.stop()
         return self._exit_code
 
     def _next_signal(self) -> int | None:
@@ -135,7 +142,7 @@ class Guard:
     def _ended(self, child: Child, status: Status) -> None:
         """Decide what to do after the guarded program has ended."""
         final = not status.signal and status.code in _FINAL
-        if self._asked_to_end or (final and not self._instances()):
+        if self._asked_at is not None or (final and not self._instances()):
             self._log.info("daemon ended", daemon=child.pid, status=str(status))
             self._end(status.exit_code)
         else:
@@ -190,7 +197,8 @@ class Guard:
         name = signal_name(number)
         to_end = number in STOPPING
         if self._child is not None:
-            self._asked_to_end = self._asked_to_end or to_end
+            if to_end and self._asked_at is None:
+                self._asked_at = time.monotonic()
             try:
                 self._child.signal(number)
             except OSError as error:
@@ -209,13 +217,30 @@ class Guard:
     def _end(self, code: int) -> None:
         """End with a code; end first what the daemon has left, unless it was to leave it."""
         self._exit_code = code
-        if not self._instances():
+        children = self._children()
+        if children is not None and not children - self._spared():
             return
-        grace = ending.grace_period(self._options.state_dir, self._log)
-        if grace is not None:
-            # After an orderly end it is only what the daemon does not know of.
-            grace = grace if code else min(grace, ending.SHORT_GRACE)
-            self._ending = Ending(grace, time.monotonic(), self._log)
+        grace, now = ending.grace_period(self._options.state_dir, self._log), time.monotonic()
+        if grace is None:
+            self._left_alone = True
+            self._log.info("what instances there are live on, and the helpers with them")
+            return
+        spent = 0.0 if self._asked_at is None else now - self._asked_at
+        # After an orderly end it is only what the daemon does not know of.
+        left = grace - spent if code else 0.0
+        self._ending = Ending(max(left, min(grace, ending.SHORT_GRACE)), now, self._log)
+
+    def _spared(self) -> set[int]:
+        """Return the children that are no instances."""
+        return {*self._before, self._helpers.keeper}
+
+    def _children(self) -> set[int] | None:
+        """Return the children that live; None if that cannot be told, which is logged."""
+        try:
+            return set(proc.living_children())
+        except OSError as error:
+            self._log.warning("children cannot be listed", error=str(error))
+            return None
 
 
 def _why_not_give_up(instances: int, delay: float) -> str:

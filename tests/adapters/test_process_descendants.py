@@ -479,6 +479,11 @@ async def test_the_number_of_a_session_that_is_anothers_by_now_is_no_reason_to_k
         assert remains is not None
         assert f"pid {left} may belong to it" in remains
         assert lives(left)
+        reaper.drain()
+        with structlog.testing.capture_logs() as logged:
+            assert await reaper.end(Leader(Identity(foreign, 1), "u")) is None, "it waits for a while only"
+        assert [line["pid"] for line in logged if "cannot tell to which" in line["event"]] == [left]
+        assert lives(left)
     finally:
         os.kill(left, signal.SIGKILL)
 

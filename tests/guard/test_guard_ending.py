@@ -11,8 +11,8 @@ import pytest
 
 from instance_manager.client import Client
 from instance_manager.platform import contract
-from tests.support.daemon import Watch, marked, port_span, shell
-from tests.support.guard import PROGRAM, Guard, children_of, cpu_ticks, gone, guarding, reached
+from tests.support.daemon import BIN, Watch, marked, port_span, shell
+from tests.support.guard import PROGRAM, STUB, Guard, children_of, cpu_ticks, gone, guarding, reached
 from tests.support.guard_program import ASKED
 
 ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
@@ -192,3 +192,58 @@ async def test_settings_that_cannot_be_read_are_told_only_where_they_matter(tmp_
         (tmp_path / "state" / contract.ON_STOP).write_text("nonsense\n")
         assert await guard.stop() == 143
         assert guard.events("what is to happen to instances cannot be read; they are ended") == []
+
+
+async def test_what_does_not_lead_a_session_is_ended_too(tmp_path: Path) -> None:
+    """An instance has left it in its own session, and the daemon did not know whose it was."""
+    (tmp_path / "code").write_text("")
+    async with guarding(
+        tmp_path / "state",
+        "fail",
+        str(tmp_path),
+        "obedient",
+        program=PROGRAM,
+        environment={**INSTANCE, "HELPER": "1"},
+    ) as guard:
+        await guard.printed("mended")
+        os.kill(await guard.started(), signal.SIGKILL)
+        await guard.printed("mended", 2)
+        orphan = int((tmp_path / "orphan").read_text())
+        assert os.getsid(orphan) != orphan
+        assert orphan in guard.children()
+        assert await guard.stop() == 143
+        assert (tmp_path / ASKED).read_text() == "SIGINT"
+
+
+async def test_what_was_there_before_the_guard_is_not_its_own(tmp_path: Path) -> None:
+    """A script has started something, and has then become the guard."""
+    before = (
+        "/bin/sh",
+        "-c",
+        f"trap '' INT; sleep 1000 > /dev/null 2>&1 & echo $! > {tmp_path}/before; exec \"$@\"",
+        "sh",
+    )
+    async with guarding(tmp_path / "state", *STUB, program=(*before, str(BIN))) as guard:
+        await guard.printed("listening")
+        other = int((tmp_path / "before").read_text())
+        assert other in guard.children()
+        assert await guard.stop() == 0
+        assert guard.events("ending instances") == []
+        os.kill(other, signal.SIGKILL)
+        await gone([other])
+
+
+async def test_the_time_that_the_daemon_has_spent_counts(tmp_path: Path) -> None:
+    """So all ends within the time of a container."""
+    url = f"unix://{tmp_path}/im.sock"
+    first, last = port_span()
+    options = ("--listen", url, "--logs-dir", f"{tmp_path}/logs", "--port-range", f"{first}-{last}")
+    async with guarding(tmp_path / "state", "daemon", *options, "--shutdown-grace", "3") as guard:
+        daemon = await guard.serving(1)
+        async with Client(url) as client:
+            await client.process_create(shell("r1", "trap '' INT; while :; do sleep 1000; done"))
+        guard.send(signal.SIGTERM)
+        await guard.seen(lambda: [line for line in guard.lines if line["event"] == "shutting down"] or None)
+        os.kill(daemon, signal.SIGKILL)
+        assert await guard.ended() == 128 + signal.SIGKILL
+        assert 2 <= (await guard.logged("ending instances"))["grace_seconds"] < 3

@@ -1,5 +1,6 @@
 """Helper daemons beside the guarded program: they belong to no instance, and outlive every daemon."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -16,7 +17,7 @@ from instance_manager.guard import keeper
 from instance_manager.guard.keeper import Helper
 from instance_manager.guard.log import Log
 from instance_manager.guard.status import Status
-from tests.support.daemon import Watch, port_span, shell
+from tests.support.daemon import Watch, marked, port_span, shell
 from tests.support.guard import (
     PROGRAM,
     STUB,
@@ -240,3 +241,27 @@ async def test_the_end_of_an_instance_touches_no_helper(tmp_path: Path) -> None:
         assert lives(pid_in(tmp_path / "left"))
         assert not [line for line in guard.lines if "cannot tell to which instance" in line["event"]]
         assert await guard.stop() == 0
+
+
+@pytest.mark.parametrize("on_stop", ["leave", "terminate"])
+async def test_helpers_are_left_to_instances_that_are_left_alone(tmp_path: Path, on_stop: str) -> None:
+    url = f"unix://{tmp_path}/im.sock"
+    first, last = port_span()
+    options = ("--listen", url, "--logs-dir", f"{tmp_path}/logs", "--port-range", f"{first}-{last}")
+    command = ("daemon", *options, "--on-stop", on_stop)
+    async with helped(tmp_path, command=command) as (guard, pid):
+        await guard.serving(1)
+        async with Client(url) as client, Watch(client) as watch:
+            await client.process_create(shell("r1", "exec sleep 1000"))
+            await watch.state("r1", "running")
+        keeper = keeper_of(guard)
+        assert await guard.stop() == 0
+        assert lives(pid) == (on_stop == "leave")
+        left = marked(guard.marker)
+        assert bool(left) == (on_stop == "leave")
+        for process in sorted(
+            left, key=lambda each: each != keeper
+        ):  # the keeper first, or it starts another
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        await gone(left)

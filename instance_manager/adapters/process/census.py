@@ -101,7 +101,7 @@ class Census:
         self._first_seen: dict[Key, float] = {}
         """By process that is in the middle of something: since when, by the clock of the event loop."""
         self._suspected: dict[Key, float] = {}
-        """By process that no instance but one can have left behind, if any has: since when that is so."""
+        """By process that one instance may have left behind: since when that is so."""
         self._told: set[Key] = set()
 
     def add(self, leader: Leader) -> None:
@@ -265,11 +265,9 @@ class Census:
     def _doubt(self, key: Key, attribution: Attribution, stat: proc.Stat, found: Found) -> None:
         """Say of a candidate that it is not certain whose it is."""
         owner = attribution.owner
-        if attribution.certainty is Certainty.UNSURE and not self._is_fresh(self._suspected, key, self.hold):
-            owner = None
-        if owner is not None:
+        if owner is not None and self._is_fresh(self._suspected, key, self.hold):
             found.doubts.setdefault(owner, {})[key[0]] = attribution.reason
-        elif stat.parent == self._parent() and key not in self._told:
+        elif (owner is not None or stat.parent == self._parent()) and key not in self._told:
             self._told.add(key)
             log.warning(
                 "cannot tell to which instance a process belongs; it may be what an ended one left behind. "
