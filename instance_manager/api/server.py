@@ -34,10 +34,14 @@ MAX_CONNECTIONS = 1024
 """Largest number of connections to a port; one more is closed at once."""
 _HANDSHAKE_TIMEOUT_MS = 10_000
 """Time in which a client must have completed the TLS handshake and the start of HTTP/2."""
-MAX_CALLS_PER_CONNECTION = 256
+MAX_METADATA_BYTES = 4 << 10
+"""Bytes of the headers of a call, each with 32 more; a call with longer ones is RESOURCE_EXHAUSTED."""
+MAX_CALLS_PER_CONNECTION = 128
 """Largest number of concurrent calls on a connection; its client holds further ones back."""
 MAX_CALLS = 4096
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
+MAX_PENDING_CALLS = 3000
+"""Largest number of calls that gRPC holds until they are accepted; one more is CANCELLED."""
 
 _EVERY_HOST = "::"
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -57,6 +61,11 @@ _OPTIONS = (
     # By default only two pings are sent on a connection without data.
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # From here to 3,000, new ones are refused at random.
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    # Two limits: between them, calls are refused at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
     ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),

@@ -30,6 +30,8 @@ from instance_manager.platform.contract import BACKGROUND_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 from instance_manager.platform.logging import control as log_control
+from instance_manager.platform.memory import INTERVAL as MEMORY_INTERVAL
+from instance_manager.platform.memory import FreeMemory
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +121,10 @@ async def serve(settings: DaemonSettings) -> int:
 
 
 def _observe(components: Components, stack: AsyncExitStack) -> None:
-    """Sum up calls, and measure how late the event loop is."""
+    """Sum up calls, measure how late the event loop is, and keep no memory that is free."""
+    memory = FreeMemory()
+    components.background.every("free-memory", MEMORY_INTERVAL, memory.give_back)
+    stack.callback(memory.close)
     components.calls.open(components.background)
     stack.callback(components.calls.sum_up)
     components.lag.open(components.background)
