@@ -32,7 +32,7 @@ _WINDOW_BYTES = 16 << 10
 """Bytes of a request that a client may send before its call is accepted."""
 MAX_CONNECTIONS = 1024
 """Largest number of connections to a port; one more is closed at once."""
-_HANDSHAKE_TIMEOUT_MS = 10_000
+HANDSHAKE_TIMEOUT_MS = 5_000
 """Time in which a client must have completed the TLS handshake and the start of HTTP/2."""
 MAX_METADATA_BYTES = 4 << 10
 """Bytes of the headers of a call, each with 32 more; a call with longer ones is RESOURCE_EXHAUSTED."""
@@ -48,6 +48,8 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
+MAX_IDLE_MS = 30_000
+"""Time without a call after which a connection is closed, so that others get in; its client connects again."""
 KEEPALIVE_INTERVAL_MS = 30_000
 """Time without anything from a client after which the server pings it."""
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -68,7 +70,6 @@ _OPTIONS = (
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
     ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
     # Otherwise the window grows with the speed of the connection.
     ("grpc.http2.bdp_probe", 0),
@@ -117,7 +118,7 @@ class GrpcServer:
             self._names.append(service.descriptor.full_name)
         self._certificates = certificates
         self._server = grpc.aio.server(
-            options=(*_OPTIONS, *_keepalive()), interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
+            options=(*_OPTIONS, *_timeouts()), interceptors=[interceptors], maximum_concurrent_rpcs=MAX_CALLS
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -188,8 +189,10 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def _keepalive() -> tuple[tuple[str, int], ...]:
+def _timeouts() -> tuple[tuple[str, int], ...]:
     return (
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),

@@ -13,12 +13,14 @@ from tests.support.patience import patience
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _FRAME = 16_384
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _MOST = (1 << 31) - 1
 HALF = b"\0\0\0\0\1"
 """The beginning of a message of one byte, which never comes."""
 EMPTY = b"\0\0\0\0\0"
 """An empty message."""
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""The frame that follows it."""
 
 
 def _frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
@@ -66,7 +68,7 @@ class Flood:
         self._next = 1
         self._open: set[int] = set()
         self._most = open_
-        self._unsent = bytearray(_PREFACE + _frame(_SETTINGS, 0, 0))
+        self._unsent = bytearray(PREFACE + SETTINGS)
         self._unsent += _frame(_WINDOW, 0, 0, struct.pack(">I", _MOST - 65_535))
         self._received = bytearray()
         self.made = self.ended = 0
