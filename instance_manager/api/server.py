@@ -49,7 +49,7 @@ _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
 MAX_IDLE_MS = 30_000
-"""Time without a call after which a connection is closed, so that others get in; its client connects again."""
+"""Time without a call after which a connection is closed, so that others get in."""
 KEEPALIVE_INTERVAL_MS = 30_000
 """Time without anything from a client after which the server pings it."""
 KEEPALIVE_TIMEOUT_MS = 20_000

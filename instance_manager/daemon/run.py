@@ -120,6 +120,10 @@ async def serve(settings: DaemonSettings) -> int:
         return await _shut_down(components, settings)
 
 
+_FEW_DESCRIPTORS = 4096
+"""Open files below which the daemon warns, like `doctor`."""
+
+
 def _observe(components: Components, stack: AsyncExitStack) -> None:
     """Sum up calls, measure how late the event loop is, and keep no memory that is free."""
     memory = FreeMemory()
@@ -264,3 +268,10 @@ def _raise_descriptor_limit() -> None:
     """Raise the limit of open files to its hard limit: each process and each client takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if 0 <= hard < _FEW_DESCRIPTORS:
+        log.warning(
+            "few open files are allowed: hardly any process can be created; raise the hard limit, as with "
+            "ulimit -n or LimitNOFILE",
+            limit=hard,
+            recommended=_FEW_DESCRIPTORS,
+        )
