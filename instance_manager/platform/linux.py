@@ -105,7 +105,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
 
 
 def lock_holder(path: str | os.PathLike[str]) -> int | None:
-    """Return the PID of the process that holds the lock of a file; None if none does, or it cannot be told."""
+    """Return the PID of the process that has locked a file; None if none has, or it cannot be told."""
     try:
         found = os.stat(path)  # noqa: PTH116 - pathlib costs a MiB
         with open("/proc/locks", encoding="ascii") as file:  # noqa: PTH123 - the same

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.platform.linux import lock_file
 from tests.core.test_lifecycle_table import REACHABLE
 
 MADE_BY_EARLIER_VERSIONS = Path(__file__).parent / "journals"
