@@ -170,8 +170,8 @@ def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedErro
             return _unreachable(details, url)
         if status == "CANCELLED":
             return Failure(
-                f"cannot get an answer from the instance manager at {url}: it has dropped the call, as when it "
-                "has too many or ends; ask again",
+                f"cannot get an answer from the instance manager at {url}: it has dropped the call, as "
+                "there are too many or it is ending; ask again",
                 ExitCode.UNREACHABLE,
             )
         if status == "DEADLINE_EXCEEDED":
