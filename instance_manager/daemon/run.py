@@ -21,7 +21,7 @@ from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.server import INSTANCE_SERVICE_OFFSET, GrpcServer, refuse_exposed
 from instance_manager.core.addresses import Address
 from instance_manager.core.errors import InvalidArgumentError
-from instance_manager.core.process import Process, State
+from instance_manager.core.process import Body, Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
@@ -261,9 +261,17 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     components.pings.close()
     await server.stop(_RPC_GRACE)
     for process in unstopped:
-        log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
+        log.error("process left behind", name=process.name, uuid=process.uuid, reason=_why_left(process))
     log.info("stopped", left=len(unstopped))
     return 1 if unstopped else 0
+
+
+def _why_left(process: Process) -> str:
+    """Return why a process is left behind: that it was killed is no reason if only descendants remain."""
+    if process.body is not Body.LEADER_EXITED:
+        return process.error_msg
+    tail = "it has ended, but looking for its descendants takes too long, and some may live on"
+    return "; ".join(filter(None, (process.error_msg, tail)))
 
 
 def _raise_descriptor_limit() -> None:
