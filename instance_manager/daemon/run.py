@@ -270,7 +270,7 @@ def _why_left(process: Process) -> str:
     """Return why a process is left behind: that it was killed is no reason if only descendants remain."""
     if process.body is not Body.LEADER_EXITED:
         return process.error_msg
-    tail = "it has ended, but looking for its descendants takes too long, and some may live on"
+    tail = "it has ended, but not all of its descendants were found and ended in time"
     return "; ".join(filter(None, (process.error_msg, tail)))
 
 

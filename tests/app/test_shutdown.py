@@ -244,9 +244,9 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
         (
             Body.LEADER_EXITED,
             "did not end after SIGINT, killed",
-            "did not end after SIGINT, killed; it has ended, but looking for its descendants takes too long",
+            "did not end after SIGINT, killed; it has ended, but not all of its descendants were found",
         ),
-        (Body.LEADER_EXITED, "", "it has ended, but looking for its descendants takes too long"),
+        (Body.LEADER_EXITED, "", "it has ended, but not all of its descendants were found"),
     ],
 )
 def test_the_reason_for_which_a_process_is_left_behind_is_the_true_one(
