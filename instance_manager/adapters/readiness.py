@@ -45,8 +45,8 @@ _NO_ANSWER = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 Check = grpc.aio.UnaryUnaryMultiCallable[Message, bytes]
 
 
-Stranger = Callable[[int, int], Awaitable[str]]
-"""Takes a port and the PID of an instance; returns who else listens there, empty if nobody else does."""
+Stranger = Callable[[int, int, str], Awaitable[str]]
+"""Takes a port, the PID of an instance and an address; returns who else listens there, empty for nobody."""
 
 
 class HealthProbe:
@@ -137,9 +137,7 @@ class _Attempt:
         delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
         while True:
             try:
-                target = await self.connect()
-                if stranger is not None:
-                    await self.own_listener(stranger, leader)
+                target = await self.connect(stranger, leader)
                 await self.serving(target)
             except Exception as error:
                 log.exception("readiness check failed", port=self._port)
@@ -148,24 +146,25 @@ class _Attempt:
                 return
             await asyncio.sleep(next(delays))
 
-    async def connect(self) -> str:
-        """Return the gRPC target of the port as soon as something listens on it."""
-        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
-        while True:
-            for family, host, target in _LOOPBACKS:
-                if await _accepts(family, host, self._port):
-                    self._log(f"connected to {host}")
-                    return target.format(self._port)
-            self._log(self.missing)
-            await asyncio.sleep(next(delays))
+    async def connect(self, stranger: Stranger | None, leader: int) -> str:
+        """Return the gRPC target of the port as soon as something listens on it that is no stranger.
 
-    async def own_listener(self, stranger: Stranger, leader: int) -> None:
-        """Return as soon as nobody else listens on the port."""
-        delays = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
-        while who := await stranger(self._port, leader):
-            self.missing = f"another program listens on localhost:{self._port}: {who}"
+        The instance may listen at one loopback address, and a stranger at the other.
+        """
+        delays = exponential_backoff(_FIRST_DELAY, _LONGEST_DELAY)
+        looks = exponential_backoff(_LONGEST_DELAY, _LOOK_INTERVAL)
+        while True:
+            who = ""
+            for family, host, target in _LOOPBACKS:
+                if not await _accepts(family, host, self._port):
+                    continue
+                self._log(f"connected to {host}")
+                who = await stranger(self._port, leader, host) if stranger else ""
+                if not who:
+                    return target.format(self._port)
+                self.missing = f"another program listens on localhost:{self._port}: {who}"
             self._log(self.missing)
-            await asyncio.sleep(next(delays))
+            await asyncio.sleep(next(looks if who else delays))
 
     async def serving(self, target: str) -> None:
         """Return as soon as the health service there says SERVING."""

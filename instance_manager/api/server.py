@@ -29,18 +29,24 @@ _WINDOW_BYTES = 16 << 10
 """Bytes of a request that a client may send before its call is accepted."""
 MAX_CONNECTIONS = 1024
 """Largest number of connections to a port; one more is closed at once."""
-_HANDSHAKE_TIMEOUT_MS = 10_000
+HANDSHAKE_TIMEOUT_MS = 5_000
 """Time in which a client must have completed the TLS handshake and the start of HTTP/2."""
-MAX_CALLS_PER_CONNECTION = 256
+MAX_METADATA_BYTES = 4 << 10
+"""Bytes of the headers of a call, each with 32 more; a call with longer ones is RESOURCE_EXHAUSTED."""
+MAX_CALLS_PER_CONNECTION = 128
 """Largest number of concurrent calls on a connection; its client holds further ones back."""
 MAX_CALLS = 4096
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
+MAX_PENDING_CALLS = 3000
+"""Largest number of calls that gRPC holds until they are accepted; one more is CANCELLED."""
 
 _EVERY_HOST = "::"
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _OWNER_ONLY = 0o177
 _PROBE_TIMEOUT = 2.0
 """Seconds for a daemon behind a Unix socket to take a connection."""
+MAX_IDLE_MS = 30_000
+"""Time without a call after which a connection is closed, so that others get in."""
 KEEPALIVE_INTERVAL_MS = 30_000
 """Time without anything from a client after which the server pings it."""
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -54,9 +60,13 @@ _OPTIONS = (
     # By default only two pings are sent on a connection without data.
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # From here to 3,000, new ones are refused at random.
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    # Two limits: between them, calls are refused at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
     ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
     # Otherwise the window grows with the speed of the connection.
     ("grpc.http2.bdp_probe", 0),
@@ -127,7 +137,7 @@ class GrpcServer:
         """Return the server of these services."""
         if services not in self._servers:
             server = grpc.aio.server(
-                options=(*_OPTIONS, *_keepalive()),
+                options=(*_OPTIONS, *_timeouts()),
                 interceptors=[self._interceptors.of(services)],
                 maximum_concurrent_rpcs=MAX_CALLS,
             )
@@ -186,8 +196,10 @@ def _names(services: Iterable[Service]) -> list[str]:
     return [service.descriptor.full_name for service in services]
 
 
-def _keepalive() -> tuple[tuple[str, int], ...]:
+def _timeouts() -> tuple[tuple[str, int], ...]:
     return (
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),

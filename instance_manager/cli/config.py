@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from instance_manager.cli.exit_codes import ExitCode, Failure
+from instance_manager.platform.files import open_regular
 
 _LONGEST_SHOWN = 100
 """Characters of a wrong value that are shown."""
@@ -32,7 +33,7 @@ def read_defaults(file: str, ctx: click.Context) -> dict[str, Any]:
     import yaml
 
     try:
-        with Path(file).open("rb") as opened:
+        with open_regular(Path(file)) as opened:
             text = opened.read(_LARGEST + 1)
         if len(text) > _LARGEST:
             raise _refused(file, f"it has more than {_LARGEST >> 10} KiB")

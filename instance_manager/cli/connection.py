@@ -166,15 +166,22 @@ def _failure(error: "AioRpcError | TimeoutError | UnreachableError | RefusedErro
     details = " ".join((error.details() or "").split())
     # What the daemon says about these begins with what cannot be done; the rest is gRPC's.
     if not details.startswith("cannot "):
-        if status in {"UNAVAILABLE", "CANCELLED"}:
+        if status == "UNAVAILABLE":
             return _unreachable(details, url)
+        if status == "CANCELLED":
+            return Failure(
+                f"cannot get an answer from the instance manager at {url}: it has dropped the call, as "
+                "there are too many or it is ending; ask again",
+                ExitCode.UNREACHABLE,
+            )
         if status == "DEADLINE_EXCEEDED":
             return _no_answer(url)
     return Failure(f"{details or 'the call failed for an unknown reason'} ({status})", of_status(status))
 
 
 def _unreachable(reason: str, url: str) -> Failure:
-    reason = reason[:1].lower() + reason[1:]
+    if not reason[1:2].isupper():  # "TLS handshake" stays as it is
+        reason = reason[:1].lower() + reason[1:]
     return Failure(
         f"cannot reach the instance manager at {url}: {reason}; is it running? Use --url to name another",
         ExitCode.UNREACHABLE,

@@ -30,6 +30,8 @@ from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 from instance_manager.platform.logging import control as log_control
+from instance_manager.platform.memory import INTERVAL as MEMORY_INTERVAL
+from instance_manager.platform.memory import FreeMemory
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +105,8 @@ async def serve(settings: DaemonSettings) -> int:
         if components.v2:
             components.v2.open()
             stack.push_async_callback(components.v2.close)
+        # Before an adoption finds an instance without its log.
+        await components.logs.retention.put_back()
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
         stack.callback(components.recovery.close)
@@ -121,8 +125,15 @@ async def serve(settings: DaemonSettings) -> int:
         return await _shut_down(components, settings)
 
 
+_FEW_DESCRIPTORS = 4096
+"""Open files below which the daemon warns, like `doctor`."""
+
+
 def _observe(components: Components, stack: AsyncExitStack) -> None:
-    """Sum up calls, and measure how late the event loop is."""
+    """Sum up calls, measure how late the event loop is, and keep no memory that is free."""
+    memory = FreeMemory()
+    components.background.every("free-memory", MEMORY_INTERVAL, memory.give_back)
+    stack.callback(memory.close)
     components.calls.open(components.background)
     stack.callback(components.calls.sum_up)
     components.lag.open(components.background)
@@ -247,12 +258,27 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     components.pings.close()
     await server.stop(_RPC_GRACE)
     for process in unstopped:
-        log.error("process left behind", name=process.name, uuid=process.uuid, reason=process.error_msg)
+        log.error("process left behind", name=process.name, uuid=process.uuid, reason=_why_left(process))
     log.info("stopped", left=len(unstopped))
     return 1 if unstopped else 0
+
+
+def _why_left(process: Process) -> str:
+    """Return why a process is left behind: that it was killed is no reason if only descendants remain."""
+    if process.body is not Body.LEADER_EXITED:
+        return process.error_msg
+    tail = "it has ended, but not all of its descendants were found and ended in time"
+    return "; ".join(filter(None, (process.error_msg, tail)))
 
 
 def _raise_descriptor_limit() -> None:
     """Raise the limit of open files to its hard limit: each process and each client takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if 0 <= hard < _FEW_DESCRIPTORS:
+        log.warning(
+            "few open files are allowed: hardly any process can be created; raise the hard limit, as with "
+            "ulimit -n or LimitNOFILE",
+            limit=hard,
+            recommended=_FEW_DESCRIPTORS,
+        )

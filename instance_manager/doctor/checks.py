@@ -222,8 +222,7 @@ def _listeners(facts: Facts) -> Iterator[Finding]:
 
 
 def _limits(facts: Facts) -> Iterator[Finding]:
-    del facts
-    for name, value in host.limits():
+    for name, value in host.limits(StateDir(facts.state_dir).holder()):
         if 0 <= value < _FEW * 4:
             hint = f"raise it above {_FEW * 4}: every instance takes some"
             yield Finding("limits", Severity.WARNING, f"only {value} {name} are allowed", hint)

@@ -27,9 +27,13 @@ def listening_ports() -> set[int]:
     return found
 
 
-def limits() -> Iterator[tuple[str, int]]:
-    """Yield each limit with its name; a negative one is no limit."""
-    yield "open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def limits(daemon: int | None) -> Iterator[tuple[str, int]]:
+    """Yield each limit of a process, or else of this one, with its name; a negative one is no limit."""
+    try:
+        files = resource.prlimit(daemon or 0, resource.RLIMIT_NOFILE)[1]
+    except OSError:  # of another user, or just gone
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    yield "open files", files
     yield "PIDs", int(Path("/proc/sys/kernel/pid_max").read_text())
     for path in ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"):
         if Path(path).exists() and (text := Path(path).read_text().strip()).isdecimal():

@@ -73,7 +73,24 @@ def lock_file(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise error from None
+    return _locked(fd, patience)
+
+
+def lock_directory(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
+    """Lock a directory itself, and return its descriptor; closing that releases the lock.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
+        OSError: if it cannot be opened, or its file system locks no directories.
+    """
+    return _locked(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), patience)
+
+
+def _locked(fd: int, patience: float) -> int:
     try:
         _lock_within(fd, patience)
     except OSError:
@@ -83,7 +100,7 @@ def lock_file(path: str | os.PathLike[str], *, patience: float = 0.0) -> int:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
-    """Return whether another process holds the lock of a file, which need not exist.
+    """Return whether another process holds the lock of a file or directory, which need not exist.
 
     Raises:
         OSError: if that cannot be told.
@@ -100,6 +117,21 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def lock_holder(path: str | os.PathLike[str]) -> int | None:
+    """Return the PID of the process that has locked a file; None if none has, or it cannot be told."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - pathlib costs a MiB
+        with open("/proc/locks", encoding="ascii") as file:  # noqa: PTH123 - the same
+            locks = [line.split() for line in file]
+    except OSError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for _, kind, _, mode, pid, where, *_ in (lock for lock in locks if "->" not in lock):
+        if (kind, mode, where) == ("FLOCK", "WRITE", device) and int(pid) > 0:
+            return int(pid)
+    return None
 
 
 def _lock_within(fd: int, patience: float) -> None:

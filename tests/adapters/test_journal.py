@@ -1,6 +1,8 @@
 """The journal: what is written is read again, and nothing that happens to the file stops the daemon."""
 
 import contextlib
+import errno
+import os
 import random
 import sqlite3
 import stat
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +26,7 @@ from instance_manager.core.lifecycle import step
 from instance_manager.core.ports import PortRange
 from instance_manager.core.process import Body, ExitStatus, Identity, Process, State
 from instance_manager.core.spec import ProcessSpec
+from instance_manager.platform.linux import lock_file
 from tests.core.test_lifecycle_table import REACHABLE
 
 MADE_BY_EARLIER_VERSIONS = Path(__file__).parent / "journals"
@@ -317,6 +321,34 @@ def test_one_state_directory_serves_one_daemon(tmp_path: Path) -> None:
     second.close()
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made again"])
+def test_a_lock_that_was_removed_keeps_other_daemons_out(tmp_path: Path, again: bool) -> None:
+    first, second = StateDir(tmp_path / "state"), StateDir(tmp_path / "state")
+    first.open()
+    (tmp_path / "state" / "lock").unlink()
+    if again:
+        (tmp_path / "state" / "lock").touch()
+    with pytest.raises(StateDirError, match="another daemon"):
+        second.open(patience=0)
+    assert second.inspect().locked
+    assert second.holder() == os.getpid()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_the_lock_of_a_daemon_that_locks_only_the_file_is_respected(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.path.mkdir()
+    fd = lock_file(state.path / "lock")
+    for _ in range(2):
+        with pytest.raises(StateDirError, match="another daemon"):
+            state.open(patience=0)
+    os.close(fd)
+    state.open(patience=0)
+    state.close()
+
+
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
     state.open()
@@ -335,6 +367,19 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
 def test_a_state_directory_that_cannot_be_made_is_a_clear_error() -> None:
     with pytest.raises(StateDirError, match="/proc/no-such-place"):
         StateDir(Path("/proc/no-such-place")).open()
+
+
+def test_a_read_only_file_system_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *rest: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StateDirError, match="Read-only file system"):
+        StateDir(tmp_path / "state").open()
 
 
 def test_two_state_directories_mark_their_processes_differently(tmp_path: Path) -> None:

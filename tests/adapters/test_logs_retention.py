@@ -242,6 +242,27 @@ async def test_what_a_daemon_left_half_removed_is_finished_by_the_next(tmp_path:
     assert left(tmp_path) == set()
 
 
+async def test_what_no_daemon_has_put_aside_does_not_keep_the_rest_there(tmp_path: Path, aged: Aged) -> None:
+    aside = tmp_path / retention._ASIDE
+    (aside / "a").mkdir(parents=True)
+    (aside / "link").symlink_to("/nowhere")
+    for name in ("r", "s", "t"):
+        aged(name, 1).rename(aside / f"{name}.log")
+    async with open_logs(tmp_path, keep=WEEK) as logs:
+        await passed(logs)
+    assert {path.name for path in aside.iterdir()} == {"a", "link"}
+
+
+async def test_a_log_that_is_written_is_back_before_anything_is_adopted(tmp_path: Path, aged: Aged) -> None:
+    aside = tmp_path / retention._ASIDE
+    aside.mkdir()
+    aged("r", 1).rename(aside / "r.log")
+    async with open_logs(tmp_path, keep=WEEK) as logs:
+        with (aside / "r.log").open("ab"):
+            await logs.retention.put_back()
+            assert left(tmp_path) == {"r.log"}
+
+
 async def test_the_longest_name_is_removed_too_and_what_is_no_file_is_not(tmp_path: Path, aged: Aged) -> None:
     aged("n" * 251, 100)
     (tmp_path / "folder.log").mkdir()

@@ -56,6 +56,26 @@ async def test_an_instance_s_own_listener_is_no_stranger(listening: Listening) -
     assert await ListenerCheck().stranger(listening.port, listening.pid) == ""
 
 
+@pytest.mark.parametrize("mine", ["127.0.0.1", "::1"])
+async def test_only_who_listens_at_the_address_counts(mine: str) -> None:
+    """An instance may listen at one address of a port, and a stranger at another."""
+    own = Listening(mine)
+    (theirs,) = {"127.0.0.1", "::1"} - {mine}
+    family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
+    try:
+        with socket.create_server((theirs, own.port), family=family):
+            assert await ListenerCheck().stranger(own.port, own.pid, mine) == ""
+            assert f"pid {os.getpid()}" in await ListenerCheck().stranger(own.port, own.pid, theirs)
+            assert await ListenerCheck().stranger(own.port, own.pid) == ""
+    finally:
+        own.end()
+
+
+async def test_an_address_by_which_an_own_listener_is_reached_has_no_stranger(listening: Listening) -> None:
+    for host in ("127.0.0.1", "::1"):
+        assert await ListenerCheck().stranger(listening.port, listening.pid, host) == ""
+
+
 async def test_another_instance_s_listener_is_named(listening: Listening, other: Listening) -> None:
     check = ListenerCheck(lambda: {listening.pid})
     assert (

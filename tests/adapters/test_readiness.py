@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from instance_manager.adapters import readiness
+from instance_manager.adapters.process import ListenerCheck
 from instance_manager.adapters.readiness import HealthProbe
 from tests.support.daemon import BIN
 from tests.support.patience import patience
@@ -26,11 +27,11 @@ Serving = health_pb2.HealthCheckResponse
 class Port:
     """A port that is ours: bound, and nobody listens on it until the test says so."""
 
-    def __init__(self, host: str = HOST) -> None:
+    def __init__(self, host: str = HOST, number: int = 0) -> None:
         self._host = host
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, 0))
+        self._socket.bind((host, number))
         self.number: int = self._socket.getsockname()[1]
 
     @property
@@ -101,6 +102,28 @@ async def server(port: Port, servicer: health.aio.HealthServicer | None) -> Asyn
     await running.start()
     yield
     await running.stop(0)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+@pytest.mark.parametrize(("mine", "theirs"), [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+async def test_an_instance_is_asked_at_its_own_address_and_a_stranger_at_another_is_not(
+    mine: str, theirs: str, serves: bool, stub: StartStub
+) -> None:
+    own = Port(mine)
+    strange = Port(theirs, own.number)
+    servicer = health.aio.HealthServicer()
+    status = health_pb2.HealthCheckResponse
+    await servicer.set("", status.NOT_SERVING if serves else status.SERVING)
+    process = stub(own, *([] if serves else ["--not-serving"]))
+    await logged(process, "listening")
+    probe = HealthProbe(ListenerCheck().stranger)
+    try:
+        async with server(strange, servicer):
+            missing = await probe.wait(own.number, patience(20) if serves else 1, process.pid)
+        assert missing is None if serves else "NOT_SERVING" in (missing or "")
+    finally:
+        own.close()
+        strange.close()
 
 
 async def test_an_instance_that_serves_is_ready_at_once(port: Port, stub: StartStub) -> None:

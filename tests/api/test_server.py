@@ -1,6 +1,7 @@
 """The server and its connections: those that have gone silent, and those that are only quiet."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.addresses import Address
+from tests.support.flood import PREFACE, SETTINGS
 from tests.support.patience import patience
 from tests.support.proxy import proxied
 from tests.support.small_service import SmallService
@@ -45,9 +47,9 @@ def channel(port: int, *options: tuple[str, int]) -> grpc.aio.Channel:
     )
 
 
-def followed(connection: grpc.aio.Channel) -> Any:
+def followed(connection: grpc.aio.Channel, **options: Any) -> Any:
     call: Any = connection.unary_stream(FOLLOW)
-    return call(b"")
+    return call(b"", **options)
 
 
 async def test_a_watcher_that_no_longer_answers_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +94,39 @@ async def test_a_watcher_that_is_only_quiet_keeps_its_stream(monkeypatch: pytest
         waiting.cancel()
 
 
+async def test_connections_without_calls_do_not_keep_others_out_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "HANDSHAKE_TIMEOUT_MS", 500)
+    monkeypatch.setattr(serving, "MAX_IDLE_MS", 500)
+    most = ("grpc.max_allowed_incoming_connections", 5)
+    monkeypatch.setattr(
+        serving, "_OPTIONS", (*(each for each in serving._OPTIONS if each[0] != most[0]), most)
+    )
+    async with started() as port, channel(port) as watching:
+        stream = followed(watching)
+        await stream.read()
+        waiting = asyncio.create_task(stream.read())
+        async with asyncio.timeout(patience(30)):
+            opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+            for _, writer in opened[2:]:
+                writer.write(PREFACE + SETTINGS)
+            async with channel(port) as newcomer:
+                await followed(newcomer, wait_for_ready=True).read()
+            for reader, writer in opened:
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+                writer.close()
+        assert not waiting.done()
+        waiting.cancel()
+
+
 @pytest.mark.full
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("streaming", [True, False], ids=["in a stream", "between calls"])
-async def test_a_client_may_ping_every_ten_seconds(streaming: bool) -> None:
+async def test_a_client_may_ping_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, streaming: bool) -> None:
     """As Go clients do; a server may punish a client by ending its connection."""
+    monkeypatch.setattr(serving, "MAX_IDLE_MS", 1000 * 2 * THREE_PINGS)
     pings = (
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

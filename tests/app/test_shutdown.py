@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
-from instance_manager.core.process import ExitStatus, Process
-from instance_manager.daemon.run import _shut_down
+from instance_manager.core.process import Body, ExitStatus, Process
+from instance_manager.core.spec import ProcessSpec
+from instance_manager.daemon.run import _shut_down, _why_left
 from instance_manager.daemon.settings import OnStop
 from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
@@ -243,3 +245,22 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
     assert await _shut_down(parts, settings) == 0
     assert len(refused) == 1
     assert world.spawner.children == []
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "told"),
+    [
+        (Body.ALIVE, "did not end after SIGINT, killed", "did not end after SIGINT, killed"),
+        (
+            Body.LEADER_EXITED,
+            "did not end after SIGINT, killed",
+            "did not end after SIGINT, killed; it has ended, but not all of its descendants were found",
+        ),
+        (Body.LEADER_EXITED, "", "it has ended, but not all of its descendants were found"),
+    ],
+)
+def test_the_reason_for_which_a_process_is_left_behind_is_the_true_one(
+    body: Body, error: str, told: str
+) -> None:
+    process = replace(Process(ProcessSpec("r", "/bin/r"), "u"), body=body, stop_error=error)
+    assert _why_left(process).startswith(told)

@@ -1,5 +1,6 @@
 """`--config`: defaults out of a file."""
 
+import os
 from pathlib import Path
 
 import click
@@ -68,9 +69,11 @@ def test_a_file_that_cannot_be_used_is_refused(content: bytes | None, complaint:
     assert "\n" not in message
 
 
-def test_a_file_without_end_is_refused() -> None:
+def test_a_file_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "long").open("wb") as long:
+        long.truncate(1 << 40)
     with pytest.raises(Failure, match="it has more than 1024 KiB"):
-        read_defaults("/dev/zero", click.Context(root))
+        read_defaults(str(tmp_path / "long"), click.Context(root))
 
 
 async def test_a_file_that_is_missing_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -87,3 +90,9 @@ async def test_a_value_in_the_file_is_checked_like_one_on_the_command_line(tmp_p
     result = await run("--config", str(file), "daemon")
     assert result.code == 2
     assert "Invalid value for '--stop-timeout': 'soon'" in result.err
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Failure, match="it is not a regular file"):
+        read_defaults(str(tmp_path / "pipe"), click.Context(root))

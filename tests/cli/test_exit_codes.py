@@ -153,6 +153,8 @@ async def test_no_answer_in_time_is_exit_code_6(tmp_path: Path) -> None:
     [
         ("UNAVAILABLE", "cannot do it:\n the  end", 5, r"cannot do it: the end \(UNAVAILABLE\)"),
         ("UNAVAILABLE", "Gone", 5, "cannot reach the instance manager at .*: gone; is it running.*"),
+        ("UNAVAILABLE", "TLS went", 5, "cannot reach the instance manager at .*: TLS went; is it running.*"),
+        ("CANCELLED", "CANCELLED", 5, "cannot get an answer from .*: it has dropped the call.*; ask again"),
         ("DEADLINE_EXCEEDED", "cannot do it", 6, r"cannot do it \(DEADLINE_EXCEEDED\)"),
         ("DEADLINE_EXCEEDED", "Deadline", 6, "cannot get an answer from .* in time"),
         ("OUT_OF_RANGE", "cannot resume", 8, r"cannot resume \(OUT_OF_RANGE\)"),

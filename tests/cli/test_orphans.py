@@ -292,6 +292,10 @@ async def test_where_to_look_is_said_by_options_if_no_agent_has(daemon: Daemon, 
     assert "no agent has used the records: give --owners FILE" in refused.err
     options = ("--owners", str(folder.owners), "--target", f"im-7={daemon.url}")
     assert (await folder.orphans("explain", "r1", *options)).code == 3
+    # Records that cannot be read are no error of the command line.
+    unread = await run("orphans", "explain", "r1", "--records", "/nonexistent")
+    assert unread.code == 1
+    assert "or give --owners FILE" in unread.error
     # Without any records too.
     assert (await run("orphans", "explain", "r1", *options, "--records", "/nonexistent")).code == 3
 

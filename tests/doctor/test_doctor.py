@@ -97,6 +97,22 @@ def test_looking_at_the_lock_does_not_take_it_from_a_daemon(healthy: dict[str, A
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_the_limits_are_those_of_the_daemon(healthy: dict[str, Any]) -> None:
+    script = (
+        "import resource; from instance_manager.platform.linux import lock_file; fd = lock_file('lock');"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (77, 77)); print(flush=True); input()"
+    )
+    state_dir = healthy["state_dir"].parent / "other"
+    state_dir.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=state_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert "only 77 open files" in worst(healthy | {"state_dir": state_dir}, "limits").message
+        holder.communicate(b"\n")
+
+
 def test_others_that_look_at_the_lock_are_not_taken_for_a_daemon(
     tmp_path: Path, healthy: dict[str, Any]
 ) -> None:

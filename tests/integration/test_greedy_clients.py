@@ -1,6 +1,7 @@
 """Nothing that comes in can hurt the others: each limit is held, named, and felt only by who goes over it."""
 
 import asyncio
+import contextlib
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 
+from instance_manager.api.interceptors.arrivals import MAX_HELD
 from instance_manager.api.server import MAX_CALLS_PER_CONNECTION, MAX_REQUEST_BYTES
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
+from tests.support.flood import HALF, Flood, Floods
 from tests.support.hammer import Hammer, hammer
 from tests.support.patience import patience
 
@@ -158,3 +161,45 @@ async def test_a_delete_does_not_wait_for_clients_that_list_without_pause(
         waited = await one_after_the_other(client, sized(40, 300), greedy)
     # First in, first out, all the lists that were asked for before would go first.
     assert statistics.median(waited) < 50 * depth / 3
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("connections", [1, 17, 200])
+async def test_clients_that_send_half_of_each_request_hold_up_nobody_else(
+    tmp_path: Path, connections: int
+) -> None:
+    """First in, first out, each call would wait until some thousand of theirs were given up."""
+    calls = min(MAX_CALLS_PER_CONNECTION, MAX_HELD // connections)
+    async with (
+        running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon,
+        daemon.client() as client,
+        Watch(client) as watch,
+        asyncio.timeout(patience(200)),
+    ):
+        target = daemon.serving[-1]["addresses"][0]
+        path = "/ProcessManagerService/VersionGet"
+        greedy = [Flood(target, path, HALF, open_=calls) for _ in range(connections)]
+        with Floods(greedy) as floods:
+            while floods.made < connections * calls:  # noqa: ASYNC110 - a thread counts
+                await asyncio.sleep(0.05)
+            await taken(client)
+            waited = []
+            for number in range(10):
+                for ask in (
+                    client.health,
+                    client.process_list,
+                    lambda name=f"p{number}": client.process_create(sleeper(name)),
+                    lambda name=f"p{number}": client.process_delete(name),
+                ):
+                    begin = floods.ended
+                    await ask()
+                    waited.append(floods.ended - begin)
+                await watch.state(f"p{number}", "deleted")
+        assert statistics.median(waited) < (40 if connections == 1 else 600), waited
+
+
+async def taken(client: Client) -> None:
+    """Wait until gRPC has taken in calls that came all at once: meanwhile it refuses any."""
+    for _ in range(20):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await client.process_list()

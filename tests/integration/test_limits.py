@@ -52,6 +52,7 @@ async def test_without_descriptors_a_create_is_refused_and_nobody_is_harmed(tmp_
     await daemon.start()
     try:
         async with daemon.client() as client, Watch(client) as watch:
+            await daemon.logged(lambda line: "few open files" in line["event"] and line["limit"] == 256)
             await holds_its_ground(daemon, client, watch, 300)
     finally:
         assert await daemon.clean_up() == []

@@ -6,14 +6,21 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from instance_manager.api.server import MAX_CALLS_PER_CONNECTION, MAX_CONNECTIONS, MAX_REQUEST_BYTES
+from instance_manager.api.server import (
+    MAX_CALLS_PER_CONNECTION,
+    MAX_CONNECTIONS,
+    MAX_METADATA_BYTES,
+    MAX_REQUEST_BYTES,
+)
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import Daemon, Watch, running_daemon, shell
+from tests.support.flood import EMPTY, HALF, Flood, Floods
 from tests.support.http2 import Http2Client
 from tests.support.patience import patience
 
@@ -172,16 +179,35 @@ async def test_processes_with_long_commands_that_come_and_go(
 
 
 @pytest.mark.timeout(180)
-async def test_headers_that_are_as_long_as_they_may_be(exposed: Daemon) -> None:
-    async with grows_at_most(exposed, ONE_CLIENT):
-        with connections(exposed, 1) as (client,):
+@pytest.mark.parametrize("content", [EMPTY, HALF], ids=["whole", "half"])
+@pytest.mark.parametrize("headers", [20, 40, 400], ids=["few", "as many as there may be", "too many"])
+@pytest.mark.parametrize("clients", [1, 16])
+async def test_headers_of_calls_without_pause(
+    exposed: Daemon, sized: Callable[[int, int], int], content: bytes, headers: int, clients: int
+) -> None:
+    target = exposed.serving[-1]["addresses"][0]
+    small = [(f"x-h{number}", "vvvvvvvv") for number in range(headers)]
+    method = f"{SERVICE}/VersionGet"
+    rounds = sized(4, 40)
+    async with grows_at_most(exposed, ONE_CLIENT if clients == 1 else ALL_CLIENTS):
+        floods = [
+            Flood(target, method, content, headers=small, open_=MAX_CALLS_PER_CONNECTION)
+            for _ in range(clients)
+        ]
+        enough = MAX_CALLS_PER_CONNECTION * clients * (rounds if content == EMPTY else 1)
+        with Floods(floods) as making:
+            async with asyncio.timeout(patience(120)):
+                while making.made < enough:  # noqa: ASYNC110 - a thread counts
+                    await asyncio.sleep(0.05)
 
-            def send() -> None:
-                for _ in range(MAX_CALLS_PER_CONNECTION):
-                    client.call("/grpc.health.v1.Health/Watch", b"", metadata=[("x", "y" * 7000)])
-                client.send_on(20)
 
-            await asyncio.to_thread(send)
+async def test_a_call_whose_headers_are_too_long_is_refused(exposed: Daemon) -> None:
+    async with exposed.client() as client:
+        for size in (MAX_METADATA_BYTES // 2, MAX_METADATA_BYTES):
+            call: Any = client._channel.unary_unary(f"{SERVICE}/VersionGet")
+            answer = call(b"", metadata=[("x", "y" * size)], timeout=patience(20))
+            code = await answer.code()
+            assert (code is grpc.StatusCode.OK) == (size < MAX_METADATA_BYTES)
 
 
 @pytest.mark.timeout(180)

@@ -4,8 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from instance_manager.platform import contract
-from instance_manager.platform.linux import is_locked, lock_file
+from instance_manager.platform.linux import is_locked, lock_directory, lock_file, lock_holder
+
+log = structlog.get_logger(__name__)
 
 PATIENCE = 2.0
 """Seconds to wait for the lock of a state directory."""
@@ -32,6 +36,8 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock = -1
+        self._directory = -1
+        """Locked as well: somebody may remove the file."""
 
     @property
     def journal(self) -> Path:
@@ -58,7 +64,9 @@ class StateDir:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = lock_file(self.path / "lock", patience=patience)
+            self._lock_directory(patience)
         except BlockingIOError as error:
+            self.close()
             raise StateDirError(
                 f"cannot use the state directory {self.path}: another daemon uses it; "
                 "end that one first or choose another --state-dir"
@@ -69,11 +77,24 @@ class StateDir:
                 "make it writable or choose another --state-dir"
             ) from error
 
+    def _lock_directory(self, patience: float) -> None:
+        try:
+            self._directory = lock_directory(self.path, patience=patience)
+        except BlockingIOError:
+            raise
+        except OSError as error:  # as NFS does; the lock of the file is enough as long as that exists
+            log.info("state directory: only its lock file can be locked", reason=error.strerror)
+
     def close(self) -> None:
         """Release the directory."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        for fd in (self._directory, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self._directory = -1
+
+    def holder(self) -> int | None:
+        """Return the PID of the daemon that uses the directory; None if it cannot be told."""
+        return lock_holder(self.path / "lock") or lock_holder(self.path)
 
     def inspect(self) -> StateDirInspection:
         """Look at the directory without changing anything."""
@@ -81,7 +102,7 @@ class StateDir:
             exists=self.path.is_dir(),
             readable=os.access(self.path, os.R_OK | os.X_OK),
             writable=os.access(self.path, os.W_OK),
-            locked=_is_locked(self.path / "lock"),
+            locked=_is_locked(self.path) or _is_locked(self.path / "lock"),
         )
 
 

@@ -23,7 +23,7 @@ from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.core.log_retention import LogLimits, StoredLog, surplus
 from instance_manager.core.names import validate_name
 from instance_manager.platform.background import Background
-from instance_manager.platform.threads import Threads
+from instance_manager.platform.threads import NoThreadError, Threads
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,8 @@ _INTERVAL = 600.0
 """Seconds between passes if no instance is deleted."""
 _PAUSE = 5.0
 """Seconds between passes at least: deletes come in swarms."""
+_PATIENCE = 2.0
+"""Seconds for a directory to answer before instances are adopted."""
 _ASIDE = ".removing"
 """Directory below that of the logs, of those that are being removed; a daemon that dies may leave some."""
 _BLOCK = 512
@@ -96,6 +98,12 @@ class LogRetention:
         """Bytes that they took on the disk."""
         self.removed = 0
         """Number of logs removed since the start."""
+
+    async def put_back(self) -> None:
+        """Put logs back that a daemon was removing when it died, if they are written again."""
+        with suppress(TimeoutError, NoThreadError):  # the first pass does it as well
+            async with asyncio.timeout(_PATIENCE):
+                await self._threads.run(_finish_all, self._directory)
 
     def open(self, background: Background) -> None:
         """Begin with the first pass."""
@@ -203,7 +211,8 @@ def _finish_all(directory: Path) -> None:
     folder = directory / _ASIDE
     with suppress(OSError):
         for path in folder.iterdir():
-            _finish(path)
+            with suppress(OSError):  # of something that no daemon has put there
+                _finish(path)
         folder.rmdir()
 
 

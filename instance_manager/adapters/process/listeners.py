@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import socket
+import struct
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,26 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTEN = b"0A"
 """The state in these tables. The kernel lists what listens before all connections."""
 _CHUNK = 1 << 14
+
+
+def _written(family: socket.AddressFamily, host: str) -> bytes:
+    """Return an address as these tables have it: words of 32 bits in the byte order of the machine."""
+    packed = socket.inet_pton(family, host)
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words).encode()
+
+
+_EVERY_IPV6 = _written(socket.AF_INET6, "::")
+_ADDRESSES = {
+    "127.0.0.1": {
+        _written(socket.AF_INET, "127.0.0.1"),
+        _written(socket.AF_INET, "0.0.0.0"),  # noqa: S104 - looked for
+        _written(socket.AF_INET6, "::ffff:127.0.0.1"),
+        _EVERY_IPV6,
+    },
+    "::1": {_written(socket.AF_INET6, "::1"), _EVERY_IPV6},
+}
+"""What a listener may be bound to that is reached by an address."""
 
 
 class ListenerCheck:
@@ -35,24 +57,25 @@ class ListenerCheck:
         self._leaders = leaders
         self._guard = guard
 
-    async def stranger(self, port: int, leader: int) -> str:
+    async def stranger(self, port: int, leader: int, host: str = "") -> str:
         """Return in words who listens on a port, if it is certainly not the instance.
 
         Args:
             port: the port.
             leader: PID of the instance.
+            host: the address, `127.0.0.1` or `::1`, by which the port is reached; all if it is empty.
 
         Returns:
             Empty if a process of the instance listens, or if that cannot be found out.
         """
         try:
-            return await self._stranger(port, leader)
+            return await self._stranger(port, leader, host)
         except UnreadableError as error:
             log.debug("listener not checked", port=port, reason=str(error))
             return ""
 
-    async def _stranger(self, port: int, leader: int) -> str:
-        inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+    async def _stranger(self, port: int, leader: int, host: str) -> str:
+        inodes = {f"socket:[{inode}]" for inode in _listening(port, host)}
         if not inodes:
             return ""
         slices = Slices()
@@ -120,9 +143,10 @@ def _link(path: str) -> str:
         return ""
 
 
-def _listening(port: int) -> Iterable[int]:
-    """Return the inodes of the sockets that listen on a port."""
+def _listening(port: int, host: str) -> Iterable[int]:
+    """Return the inodes of the sockets that listen on a port, at an address of this machine or at any."""
     suffix = f":{port:04X}".encode()
+    addresses = _ADDRESSES.get(host)
     found = []
     for table in _TABLES:
         with suppress(OSError), Path(table).open("rb", buffering=_CHUNK) as file:
@@ -131,6 +155,7 @@ def _listening(port: int) -> Iterable[int]:
                 fields = line.split()
                 if fields[3] != _LISTEN:
                     break
-                if fields[1].endswith(suffix):
+                address, _, _ = fields[1].partition(b":")
+                if fields[1].endswith(suffix) and (addresses is None or address in addresses):
                     found.append(int(fields[9]))
     return found

@@ -1,84 +1,133 @@
 """Receiving requests, of which a client may have sent any part: few at a time, and not for ever.
 
 gRPC keeps what has come of a request once it is asked for it; before that, no more than the first window of
-the stream. So a request for which there is no room waits.
+the stream. So a request for which there is no room waits. `core/slots.py` decides who waits for whom.
 """
 
 import asyncio
-from collections import deque
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from instance_manager.api.service import Context
+from instance_manager.core.slots import Holder, Slots
 
 MAX_ARRIVING = 128
 """Largest number of requests that are received at the same time."""
+MAX_HELD = 3072
+"""Largest number of requests that have not arrived, those that wait included.
+
+Fewer than the calls that there may be, so that room is left for those of other clients.
+"""
 PATIENCE = 1.0
 """Seconds that a request may take to arrive while others wait; then its call is refused."""
+SHORT_PATIENCE = 0.1
+"""The same if requests of a client wait that has fewer under way."""
+_PAUSE = 0.005
+"""Seconds for which the event loop takes in what has arrived, before a request counts as late."""
 
 
 class Arrivals:
     """Receives the requests of all calls."""
 
     def __init__(self) -> None:
-        self._since: dict[asyncio.Task[Any], float] = {}
-        """When each began to be received, the first one first."""
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._slots: Slots[asyncio.Task[Any]] = Slots(MAX_ARRIVING, MAX_HELD, PATIENCE, SHORT_PATIENCE)
+        self._turns: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
+        """Of those that wait."""
+        self._given_up: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._since)
+        return self._slots.held
 
     async def receive(self, context: Context) -> Any:
         """Receive the request of the call of this task; the call is refused if it does not come."""
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC handles each call in one
-        while len(self._since) >= MAX_ARRIVING:
-            turn = loop.create_future()
-            self._waiting.append(turn)
-            self._look_later()
-            await turn
-        self._since[task] = loop.time()
+        holder = holder_of(context.peer())
         try:
+            await self._turn(task, holder)
             request = await context.read()
+        except grpc.aio.InternalError:  # the client is gone; gRPC would print a traceback
+            raise asyncio.CancelledError from None
         except asyncio.CancelledError:
-            if task in self._since:
+            if task not in self._given_up:
                 raise
             task.uncancel()
-            await context.abort(
+            await _refuse(
+                context,
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"cannot wait any longer for the rest of the request: {MAX_ARRIVING} are being received and "
                 "others wait; send it at once, or ask again later",
             )
         finally:
-            self._end(task)
+            self._given_up.discard(task)
+            self._turns.pop(task, None)
+            self._slots.remove(holder, task)
+            self._grant()
         if request is grpc.aio.EOF:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cannot answer a call without a request")
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "cannot answer a call without a request")
         return request
 
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        if self._since.pop(task, None) is None:
-            return
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
+    async def _turn(self, task: asyncio.Task[Any], holder: Holder) -> None:
+        """Wait for a slot."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns[task] = loop.create_future()
+        if (surplus := self._slots.add(holder, task, loop.time())) is not None:
+            self._give_up(surplus)
+        self._grant()
+        if not turn.done():
+            self._look_later()
+            await turn
+
+    def _grant(self) -> None:
+        """Give free slots to those that wait."""
+        now = asyncio.get_running_loop().time()
+        while (task := self._slots.grant(now)) is not None:
+            turn = self._turns[task]
+            if not turn.done():  # its client may have gone just now
                 turn.set_result(None)
-                break
 
     def _look_later(self) -> None:
-        if self._timer is None and self._since:
-            due = next(iter(self._since.values())) + PATIENCE
-            self._timer = asyncio.get_running_loop().call_at(due, self._look)
+        """Look when somebody has to give up a slot."""
+        due = self._slots.due()
+        if due is not None and (self._timer is None or due < self._timer.when()):
+            self._look_at(due)
 
-    def _look(self) -> None:
-        """Give up the requests that take too long, if others wait."""
+    def _look_at(self, due: float, *, again: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+        due = max(due, loop.time() + _PAUSE)
+        self._timer = loop.call_at(due, self._look, due, again)
+
+    def _look(self, expected: float, again: bool) -> None:
+        """Give up the requests that take too long while others wait."""
         self._timer = None
         now = asyncio.get_running_loop().time()
-        if all(turn.done() for turn in self._waiting):
+        if now - expected > SHORT_PATIENCE and not again:
+            # The daemon stood still: what has come meanwhile is not late.
+            self._look_at(now, again=True)
             return
-        for task in [task for task, since in self._since.items() if now - since >= PATIENCE]:
-            self._end(task)
-            task.cancel()
+        while (due := self._slots.due()) is not None and due <= now:
+            self._give_up(self._slots.give_up())
+            self._grant()
         self._look_later()
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._given_up.add(task)
+        task.cancel()
+
+
+def holder_of(peer: str) -> Holder:
+    """Return the client that gRPC names so; those of a Unix socket cannot be told apart."""
+    return Holder(peer.rpartition(":")[0], peer)
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
+    """Abort a call, whose client may be gone."""
+    try:
+        await context.abort(code, reason)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None

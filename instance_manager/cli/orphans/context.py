@@ -163,6 +163,7 @@ class OrphanContext(contextlib.AsyncExitStack):
 
         Raises:
             click.UsageError: if neither are known.
+            Failure: if the records cannot be read.
         """
         from instance_manager.orphans.owners import FileOwners
 
@@ -176,6 +177,7 @@ class OrphanContext(contextlib.AsyncExitStack):
 
         Raises:
             click.UsageError: if neither are known.
+            Failure: if the records cannot be read.
         """
         targets: Sequence[Target] = self._targets
         if not targets:
@@ -215,9 +217,7 @@ class OrphanContext(contextlib.AsyncExitStack):
         try:
             agent_info = await self.records().agent_info()
         except CannotReadError as error:
-            raise click.UsageError(
-                f"no instance managers or owners are known: {error}; or give {option}"
-            ) from error
+            raise Failure(f"{error}; or give {option}", ExitCode.FAILURE) from error
         if agent_info is None:
             raise click.UsageError(f"no agent has used the records: give {option}")
         return agent_info
