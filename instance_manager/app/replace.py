@@ -23,6 +23,9 @@ TERMINATE_SIGNAL = "SIGHUP"
 _SHARE = 0.9
 """Part of the time that a caller waits for; the rest is for the answer."""
 
+_GRACE = 1.0
+"""Seconds that a new process gets to end that has failed to replace an old one."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -104,6 +107,8 @@ class Replacer:
             self._supervisor.handle(old, StopRequested(signal=TERMINATE_SIGNAL))
             return new.process
         self._supervisor.handle(new, StopRequested())
+        # Nobody has used it yet, and the old one goes on: it need not stay beside it for long.
+        self._supervisor.hurry(new, _GRACE)
         raise _why_not(outcome)
 
     def _changed(self, old: SupervisedProcess, before: State) -> bool:

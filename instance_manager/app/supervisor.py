@@ -228,6 +228,11 @@ class Supervisor:
         if entry.timer is not None and not entry.process.killed:
             self._actions.start_timer(entry, self._actions.grace)
 
+    def hurry(self, entry: SupervisedProcess, grace: float) -> None:
+        """Give a process that is being stopped at most some more seconds until it is killed."""
+        if entry.timer is not None and not entry.process.killed and grace < self._actions.grace:
+            self._actions.start_timer(entry, grace)
+
     def force_shutdown(self) -> None:
         """During a shutdown, or just before it: kill at once instead of waiting for the grace period."""
         self.close()

@@ -73,6 +73,19 @@ async def test_a_new_process_has_the_time_of_a_replacement_but_less_than_its_cal
     assert world.supervisor.get("r") == old
 
 
+async def test_a_new_process_that_has_failed_is_killed_soon(world: World, old: Process) -> None:
+    """It holds ports beside the old one, and somebody may try again."""
+    replacing = await begin(world)
+    world.readiness.answer(10001, "not ready")
+    with pytest.raises(DeadlineExceededError):
+        await replacing
+    child = world.spawner.child(NEW_UUID)
+    assert [name for name, _ in child.signals] == ["SIGINT"]
+    world.clock.advance(1)
+    assert [name for name, _ in child.signals] == ["SIGINT", "SIGKILL"]
+    await untouched(world, old)
+
+
 async def ends(world: World, uuid: str) -> list[str]:
     """Let a process that is being stopped end, and return the states told about it."""
     world.spawner.child(uuid).exit()
