@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import subprocess
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -184,6 +185,8 @@ def without_ipv4() -> str:
     """Return why there can be no network namespace with IPv6 only, empty if there can be one."""
     if not shutil.which("unshare") or not shutil.which("ip") or not shutil.which("nsenter"):
         return "no unshare, nsenter or ip on this machine"
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode != 0:
+        return "needs the right to make a network namespace"
     if not Path("/proc/net/if_inet6").exists():
         return "this machine has no IPv6"
     return ""
