@@ -2,8 +2,8 @@
 
 import asyncio
 import shutil
-import subprocess
 import socket
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
