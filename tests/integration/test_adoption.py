@@ -108,7 +108,7 @@ async def test_a_replace_that_was_under_way_goes_on(node: Node, tmp_path: Path) 
     other = tmp_path / "next"
     other.write_text(f'#!/bin/sh\nexec {BIN} "$@"\n')
     other.chmod(0o755)
-    upgraded = stub("e", "--ready-after", "3")
+    upgraded = stub("e", "--ready-after", str(patience(3)))
     upgraded.binary = str(other)
     async with node.client() as client, Watch(client) as watch:
         await settled(client, stub("e"))

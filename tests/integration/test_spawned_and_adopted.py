@@ -89,8 +89,8 @@ async def test_its_log_is_bounded(node: Node, existing: Existing, tmp_path: Path
 
 async def test_its_log_is_echoed(node: Node, existing: Existing, tmp_path: Path) -> None:
     await existing(waiting(tmp_path))
-    async with node.daemon.client() as client:
-        assert "first" in await lines_of(client, "r")  # by now it is followed
+    async with node.daemon.client() as client, asyncio.timeout(DEADLINE):
+        assert await anext(aiter(client.process_log("r", follow=True))) == "first"  # by now it is followed
     tell(tmp_path, "echo second")
     await node.daemon.echoed(lambda line: line == "[r] second")
 
