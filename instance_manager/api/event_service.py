@@ -67,9 +67,9 @@ class EventService(Service):
             else:
                 await stream.bookmark(revision)
             async for change in changes:
-                if change.revision > revision:  # else it is repeated, see `EventLog.repeat`
+                if change.revision > revision:
                     await stream.send(change)
-                    revision = change.revision
+                    revision = change.revision  # one that is repeated has it, too
 
     def _waiting(self, process: Process) -> Waiting | None:
         """Return for what a process is waited for, if it is still as it was in the snapshot."""
