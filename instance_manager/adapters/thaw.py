@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from instance_manager.core.process import ExitStatus
 from instance_manager.platform import contract
 from instance_manager.platform.background import Background
 
@@ -67,7 +68,7 @@ class Thaw:
             points = volume_mounts(lines)
         for point in points:
             try:
-                said = await self._run(point)
+                said, status = await self._run(point)
             except TimeoutError:
                 log.warning("cannot thaw a file system: no answer", mount=point, seconds=self._timeout)
             except OSError as error:
@@ -75,10 +76,10 @@ class Thaw:
                 log.warning("cannot thaw file systems", program=self._command[0], reason=reason)
                 return
             else:
-                _tell(point, said)
+                _tell(point, said, status)
 
-    async def _run(self, point: str) -> str:
-        """Return what the program prints, which is nothing if it has thawed a file system.
+    async def _run(self, point: str) -> tuple[str, ExitStatus]:
+        """Return what the program prints, and how it has ended.
 
         Raises:
             OSError: if it cannot be started.
@@ -92,10 +93,11 @@ class Thaw:
             finally:
                 os.close(writer)
             try:
-                await self._ended(pidfd)
+                status = await self._ended(pidfd)
+                said = b""
                 with suppress(BlockingIOError):  # it has left a child behind
-                    return os.read(output, _LONGEST_OUTPUT).decode(errors="replace").strip()
-                return ""
+                    said = os.read(output, _LONGEST_OUTPUT)
+                return said.decode(errors="replace").strip(), status
             finally:
                 os.close(pidfd)
         finally:
@@ -117,7 +119,7 @@ class Thaw:
         )
         return os.pidfd_open(pid)
 
-    async def _ended(self, pidfd: int) -> None:
+    async def _ended(self, pidfd: int) -> ExitStatus:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(pidfd, ended.set)
         try:
@@ -131,16 +133,22 @@ class Thaw:
         finally:
             loop.remove_reader(pidfd)
         with suppress(ChildProcessError):  # who reaps strangers may have been first
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+            result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+            if result is not None and result.si_code == os.CLD_EXITED:
+                return ExitStatus(result.si_status)
+            if result is not None:
+                return ExitStatus(signal=signal.strsignal(result.si_status) or str(result.si_status))
+        return ExitStatus(known=False)
 
 
-def _tell(point: str, said: str) -> None:
-    if not said:
+def _tell(point: str, said: str, status: ExitStatus) -> None:
+    # Without a status, what thaws says nothing.
+    if status.clean or not (status.known or said):
         log.warning("thawed the file system of a volume: its engine was killed in a snapshot", mount=point)
     elif said.endswith(_NOT_FROZEN):
         log.debug("file system is not frozen", mount=point)
     else:
-        log.warning("cannot thaw a file system", mount=point, reason=said)
+        log.warning("cannot thaw a file system", mount=point, reason=said or str(status))
 
 
 def _unescaped(field: str) -> str:

@@ -69,6 +69,7 @@ class EventService(Service):
             async for change in changes:
                 if change.revision > revision:
                     await stream.send(change)
+                    revision = change.revision  # one that is repeated has it, too
 
     def _waiting(self, process: Process) -> Waiting | None:
         """Return for what a process is waited for, if it is still as it was in the snapshot."""

@@ -72,17 +72,17 @@ class ProcessService(Service):
 
     @rpc("ProcessWatch")
     async def watch(self, _: Any, context: Context) -> None:
-        """Stream every change from now on; the last message about a name is about the process that has it."""
+        """Stream every change of a listed process from now on, and the one that is listed instead of another.
+
+        A watcher by name would take what happens to one of two for what happens to the name.
+        """
         async with watching(
             self._supervisor.events, context, "watch again, then list to be in step"
         ) as changes:
             await accept(context, changes)
             async for change in changes:
-                if not change.successor:
+                if change.listed:
                     await context.write(self._changes.get(change))
-                elif holder := self._supervisor.find(change.process.name):
-                    # A watcher by name would take the end of one of two for the end of the name.
-                    await context.write(process_to_wire(holder).SerializeToString())
 
 
 def _serialize_change(change: Change) -> bytes:

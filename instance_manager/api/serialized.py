@@ -17,14 +17,16 @@ class SerializedChanges:
 
     def __init__(self, serialize: Callable[[Change], bytes]) -> None:
         self._serialize = serialize
-        self._known: dict[int, bytes] = {}
+        self._known: dict[tuple[int, str], bytes] = {}
+        """By revision and UUID: a change that is repeated may have the revision of another process's."""
         self._bytes = 0
 
     def get(self, change: Change) -> bytes:
         """Return the serialized message for a change."""
-        known = self._known.get(change.revision)
+        key = change.revision, change.process.uuid
+        known = self._known.get(key)
         if known is None:
-            known = self._known[change.revision] = self._serialize(change)
+            known = self._known[key] = self._serialize(change)
             self._bytes += len(known)
             while len(self._known) > _CHANGES_KEPT or self._bytes > _BYTES_KEPT:
                 self._bytes -= len(self._known.pop(next(iter(self._known))))

@@ -128,9 +128,13 @@ class Broadcaster(Generic[Item]):
         self._observers.append(callback)
 
     def publish(self, item: Item) -> None:
-        """Offer an item to every subscriber."""
+        """Offer an item to every observer, then to every subscriber."""
         for callback in self._observers:
             callback(item)
+        self.offer(item)
+
+    def offer(self, item: Item) -> None:
+        """Offer an item to every subscriber, but not to the observers."""
         for subscription in tuple(self._subscriptions):
             if subscription.offer(item):
                 continue

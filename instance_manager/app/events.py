@@ -45,7 +45,13 @@ class EventLog(Broadcaster[Change]):
         return self.history.revision
 
     def prepare(
-        self, process: Process, previous: State | None, endings: Iterable[bool], successor: str = ""
+        self,
+        process: Process,
+        previous: State | None,
+        endings: Iterable[bool],
+        successor: str = "",
+        *,
+        listed: bool = True,
     ) -> list[Change]:
         """Number the next changes of a process without publishing them yet.
 
@@ -54,11 +60,12 @@ class EventLog(Broadcaster[Change]):
             previous: its state before.
             endings: one item for each change: whether the process leaves the list with it.
             successor: UUID of another process that has the name, empty if there is none.
+            listed: whether the process has its name.
         """
         changes: list[Change] = []
         for revision, deleted in enumerate(endings, start=self.revision + 1):
-            change = Change(revision, self._now(), process, previous, deleted, successor if deleted else "")
-            changes.append(change)
+            left_to = successor if deleted else ""
+            changes.append(Change(revision, self._now(), process, previous, deleted, left_to, listed))
             previous = process.state
         return changes
 
@@ -66,3 +73,10 @@ class EventLog(Broadcaster[Change]):
         """Record the change that was prepared next, and offer it to every subscriber."""
         self.history.add(change)
         super().publish(change)
+
+    def repeat(self, process: Process) -> None:
+        """Offer a process as it is to every subscriber, with the revision of the latest change.
+
+        To be called when it has been given a name: it has not changed, but what the name stands for has.
+        """
+        self.offer(Change(self.revision, self._now(), process, process.state))

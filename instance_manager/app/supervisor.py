@@ -309,6 +309,7 @@ class Supervisor:
         # In this order: a daemon that dies in between leaves a journal with two claims, and the new one wins.
         self._journal.record(self.registry.record_of(new))
         self._journal.record(self.registry.record_of(old))
+        self.events.repeat(new.process)
         self.changed.publish(new.process.name)
 
     def resume(self, entry: SupervisedProcess, actions: Iterable[Action], events: Iterable[Event]) -> None:
@@ -351,6 +352,7 @@ class Supervisor:
             before.state if before else None,
             [False] * visible + [True] * removed,
             successor=holder.process.uuid if holder and holder is not entry else "",
+            listed=holder is entry,
         )
         if removed:
             self._journal.forget(after.uuid, changes)

@@ -151,8 +151,8 @@ async def log(
 async def replace(client: "Client", spec: "InstanceSpec", terminate_signal: str, output: str | None) -> None:
     """Replace a running instance by one with another program (v1).
 
-    The command returns when the new instance is running, within 60 seconds; until then the old one keeps the
-    name.
+    The command returns when the new instance is running; until then the old one keeps the name. One that is
+    not ready within the daemon's --replace-timeout (30 seconds, unless set otherwise) is ended.
     """
     render.show(await client.instance_replace(spec, terminate_signal), output, INSTANCES)
 

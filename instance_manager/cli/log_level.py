@@ -29,7 +29,7 @@ async def get(client: "Client", data_engine: "DataEngine") -> None:
 @data_engine_option()
 @connected
 async def set_(client: "Client", level: str, data_engine: "DataEngine") -> None:
-    """Set the log level until the daemon ends.
+    """Set the log level until the daemon ends, or its guard if it has one.
 
     LEVEL is trace, debug, info, warning, error or critical.
     """

@@ -128,8 +128,8 @@ async def log(client: "Client", name: str, follow: bool, tail: int | None) -> No
 async def replace(client: "Client", spec: "ProcessSpec", terminate_signal: str, output: str | None) -> None:
     """Replace a running process by one with another program.
 
-    The command returns when the new process is running, within 60 seconds; until then the old one keeps the
-    name.
+    The command returns when the new process is running; until then the old one keeps the name. One that is
+    not ready within the daemon's --replace-timeout (30 seconds, unless set otherwise) is ended.
     """
     render.show(await client.process_replace(spec, terminate_signal), output, PROCESSES)
 

@@ -41,8 +41,6 @@ _NEVER = {
 }
 """The states from which the goal cannot be reached."""
 
-_ENDED = {"stopped", "error"}
-
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
 """Seconds between attempts to connect again."""
@@ -105,8 +103,8 @@ class Waiter:
             if change.status.uuid == self._uuid:
                 met = self._met(await self._latest(client, change))
             else:
-                # The last word after a replacement is about the process that has the name then.
-                met = self.seen in _ENDED and self._met(await self._listed(client))
+                # Another process has the name, or had it before: the list says which.
+                met = self._met(await self._listed(client))
             if met:
                 return True
         return False

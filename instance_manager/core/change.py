@@ -25,6 +25,9 @@ class Change:
     successor: str = ""
     """When it has left the list: UUID of the process that has the name now, after a replacement or a failed
     one; empty if none has it."""
+    listed: bool = True
+    """Whether it is, or until this change was, the process that has its name. For those who watch only: it is
+    not stored."""
 
     @property
     def weight(self) -> int:

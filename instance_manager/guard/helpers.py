@@ -78,7 +78,7 @@ class Helpers:
         os.set_inheritable(told, True)
         try:
             self._keeper = start(
-                [sys.executable, *KEEPER, str(told), *self._helpers],
+                [sys.executable, *KEEPER, str(os.getpid()), str(told), *self._helpers],
                 os.environ | {contract.UUID_VARIABLE: contract.NO_INSTANCE},
                 keep_ignored=set(),
                 blocked=self._signals - {signal.SIGCHLD},
@@ -116,6 +116,7 @@ class Helpers:
         if self._keeper is None:
             return
         self._keeper.signal(signal.SIGTERM)
+        self._keeper.signal(signal.SIGCONT)  # one that is stopped could not end them
         give_up = time.monotonic() + _KEEPER_GRACE
         while os.waitid(os.P_PID, self._keeper.pid, os.WEXITED | os.WNOHANG) is None:
             left = give_up - time.monotonic()

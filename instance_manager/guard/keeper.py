@@ -1,7 +1,8 @@
-"""The keeper: `python -m instance_manager.guard.keeper FD NAME=COMMAND...`, a child of the guard.
+"""The keeper: `python -m instance_manager.guard.keeper GUARD FD NAME=COMMAND...`, a child of the guard.
 
 It starts the helpers and closes the descriptor FD. It restarts each one that dies, without end, and writes
-what they print into the guard's log. At SIGTERM it ends them and itself.
+what they print into the guard's log, up to a rate. At SIGTERM it ends them and itself. When the process
+GUARD is no longer its parent, it starts none again, and ends after the last one.
 """
 
 import errno
@@ -25,6 +26,11 @@ LONGEST_DELAY = 30.0
 """Seconds from the death of a helper to its restart; the delay doubles from the first to the longest."""
 STEADY = 10.0
 """Seconds; a helper that ran this long is restarted after the first delay."""
+MOST_LINES = 100
+MOST_BYTES = 64 << 10
+"""What each helper may have logged in a second; more is left out, and counted."""
+PAUSE = 0.1
+"""Seconds between looks at what a helper prints that has printed more than that: reading costs time, too."""
 _LOOK_AGAIN = 0.05
 """Seconds between looks at the end, when what ends may leave children of its own."""
 _CHUNK = 65536
@@ -43,6 +49,14 @@ class Helper:
         self._delays = exponential_backoff(FIRST_DELAY, LONGEST_DELAY)
         self._started = 0.0
         self._rest = b""
+        self._second = 0.0
+        """When the second began in which so many lines and bytes were logged."""
+        self._lines = 0
+        self._bytes = 0
+        self._left_out = 0
+        """Lines left out since the last one that was logged."""
+        self.read_at = 0.0
+        """When to read what it prints, by the monotonic clock."""
         # One pipe for all its processes; the keeper holds both ends, so it never reads the end of it.
         self.output, self._writer = os.pipe()
         os.set_blocking(self.output, False)
@@ -77,11 +91,18 @@ class Helper:
         self._started = now
         self._log.info("helper started", helper=self._name, helper_pid=self.pid, command=self._command[0])
 
-    def ended(self, status: Status, now: float, *, asked_to_end: bool) -> None:
-        """Note that it has ended, before it is reaped; what is left of its process group is killed."""
+    def ended(self, status: Status, now: float, *, asked_to_end: bool, again: bool = True) -> None:
+        """Note that it has ended, before it is reaped; what is left of its process group is killed.
+
+        Args:
+            status: how it has ended.
+            now: by the monotonic clock.
+            asked_to_end: whether the keeper has ended it.
+            again: whether it is to be started again, unless the keeper has ended it.
+        """
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.read(_LAST_CHUNKS)
+        self.read(now, _LAST_CHUNKS)
         ran = now - self._started
         tell = self._log.info if asked_to_end else self._log.warning
         tell(
@@ -90,23 +111,43 @@ class Helper:
             helper_pid=self.pid,
             status=str(status),
             ran_seconds=round(ran, 3),
+            **self._gap(),
         )
         self.pid = 0
-        if asked_to_end:
+        if asked_to_end or not again:
             return
         if ran >= STEADY:
             self._delays = exponential_backoff(FIRST_DELAY, LONGEST_DELAY)
         self._start_later(now, next(self._delays))
 
-    def read(self, chunks: int = 1) -> None:
-        """Log what it has printed, up to so many chunks of it."""
+    def read(self, now: float, chunks: int = 1) -> None:
+        """Log what it has printed, up to so many chunks of it, and not more than it may in a second."""
+        if now >= self._second + 1:
+            self._second, self._lines, self._bytes = now, 0, 0
         with suppress(BlockingIOError):
             for _ in range(chunks):
                 *lines, self._rest = (self._rest + os.read(self.output, _CHUNK)).split(b"\n")
                 if len(self._rest) > LONGEST_VALUE:
                     lines, self._rest = [*lines, self._rest], b""
-                for line in lines:
-                    self._log.info("helper output", helper=self._name, line=line.decode(errors="replace"))
+                self._log_lines(lines)
+        if self._left_out:
+            self.read_at = now + PAUSE
+
+    def _log_lines(self, lines: list[bytes]) -> None:
+        for number, line in enumerate(lines):
+            size = min(len(line), LONGEST_VALUE)
+            if self._lines >= MOST_LINES or self._bytes + size > MOST_BYTES:
+                self._left_out += len(lines) - number
+                return
+            self._lines += 1
+            self._bytes += size
+            text = line[:LONGEST_VALUE].decode(errors="replace")
+            self._log.info("helper output", helper=self._name, line=text, **self._gap())
+
+    def _gap(self) -> dict[str, int]:
+        """Return what to add to a line that follows lines left out."""
+        left_out, self._left_out = self._left_out, 0
+        return {"lines_left_out": left_out} if left_out else {}
 
     def _start_later(self, now: float, delay: float) -> None:
         self.start_at = now + delay
@@ -114,11 +155,15 @@ class Helper:
 
 
 class Keeper:
-    """Keeps helpers running until SIGTERM."""
+    """Keeps helpers running until SIGTERM, or until its guard and then the last one of them has ended."""
 
-    def __init__(self, helpers: Sequence[Helper], log: Log) -> None:
+    def __init__(self, helpers: Sequence[Helper], log: Log, guard: int) -> None:
+        """Start nothing yet; `guard` is the PID of the guard."""
         self._helpers = helpers
         self._log = log
+        self._guard = guard
+        self._guard_ended = -1
+        """A pidfd of the guard; -1 when it has ended, or there is none."""
         self._asked_to_end = False
         self._woken, wake = os.pipe()
         for fd in (self._woken, wake):
@@ -128,6 +173,9 @@ class Keeper:
         signal.signal(signal.SIGTERM, self._end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD, signal.SIGTERM])
         self._poll = select.poll()
+        with suppress(OSError):  # it has ended already, which its PID says as well
+            self._guard_ended = os.pidfd_open(guard)
+            self._poll.register(self._guard_ended, select.POLLIN)
         for fd in (self._woken, *(helper.output for helper in helpers)):
             self._poll.register(fd, select.POLLIN)
 
@@ -137,36 +185,56 @@ class Keeper:
             helper.start(time.monotonic())
 
     def run(self) -> None:
-        """Restart helpers until SIGTERM, then end them."""
-        while not self._asked_to_end:
+        """Restart helpers until SIGTERM, then end them; without a guard, until none is left."""
+        while not self._asked_to_end and (self._guarded() or proc.living_children()):
             due = [helper.start_at for helper in self._helpers if helper.start_at is not None]
             self._wait(max(0.0, min(due) - time.monotonic()) if due else None)
             now = time.monotonic()
             self._reap(now)
             for helper in self._helpers:
-                if helper.start_at is not None and now >= helper.start_at:
+                if helper.start_at is not None and now >= helper.start_at and self._guarded():
                     helper.start(now)
-        self._end_all()
+        if self._asked_to_end:
+            self._end_all()
+
+    def _guarded(self) -> bool:
+        """Return whether the guard lives; if not, nothing is to be started again: another guard does that."""
+        if os.getppid() == self._guard:
+            return True
+        for helper in self._helpers:
+            helper.start_at = None
+        return False
 
     def _end(self, *_: object) -> None:
         self._asked_to_end = True
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for a signal, and read what helpers print meanwhile."""
-        readable = {fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)}
+        begin = time.monotonic()
+        pauses = [helper.read_at - begin for helper in self._helpers]
+        for helper, pause in zip(self._helpers, pauses, strict=True):
+            self._poll.modify(helper.output, 0 if pause > 0 else select.POLLIN)
+        waits = [pause for pause in pauses if pause > 0] + ([] if seconds is None else [seconds])
+        readable = {fd for fd, _ in self._poll.poll(min(waits) * 1000 if waits else None)}
         if self._woken in readable:
             with suppress(BlockingIOError):
                 os.read(self._woken, _CHUNK)
+        if self._guard_ended in readable:
+            self._poll.unregister(self._guard_ended)
+            os.close(self._guard_ended)
+            self._guard_ended = -1
+            self._log.warning("guard is gone: its helpers are not started again", guard=self._guard)
         for helper in self._helpers:
             if helper.output in readable:
-                helper.read()
+                helper.read(time.monotonic())
 
     def _reap(self, now: float) -> None:
         """Reap what has ended: helpers, and what they have left behind."""
         while (ended := proc.first_ended()) is not None:
             for helper in self._helpers:
                 if helper.pid == ended.si_pid:
-                    helper.ended(Status.of(ended), now, asked_to_end=self._asked_to_end)
+                    again = self._guarded()
+                    helper.ended(Status.of(ended), now, asked_to_end=self._asked_to_end, again=again)
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED)
 
     def _end_all(self) -> None:
@@ -197,8 +265,8 @@ def main(argv: Sequence[str]) -> None:
         become_subreaper()
     except OSError as error:
         log.warning("what helpers leave behind is taken for what instances do", error=str(error))
-    keeper = Keeper([Helper(*parse(helper), log) for helper in argv[1:]], log)
-    ready = int(argv[0])
+    guard, ready = map(int, argv[:2])
+    keeper = Keeper([Helper(*parse(helper), log) for helper in argv[2:]], log, guard)
     os.set_inheritable(ready, False)
     keeper.start()
     os.close(ready)

@@ -12,7 +12,8 @@ from instance_manager.guard.log import Log
 from instance_manager.platform import contract
 
 PROGRAMS = ("instance-manager", "longhorn-instance-manager")
-"""Names of this program, with which the command may begin: Longhorn's pods have them in their arguments."""
+"""Names of this program, with which the command may begin, also as a path: Longhorn's pods have them in their
+arguments."""
 EXAMPLE = "instance-manager guard -- daemon --listen localhost:8500"
 
 
@@ -70,7 +71,7 @@ def parse(argv: Sequence[str]) -> Options:
     if reason := _why_wrong(options.helpers):
         parser.error(f"argument --helper: {reason}")
     options.command = list(argv[split + 1 :])
-    if options.command[:1] and options.command[0] in PROGRAMS:
+    if options.command[:1] and options.command[0].rpartition("/")[2] in PROGRAMS:
         del options.command[0]
     if not options.command:
         parser.error(f"there is no command to guard; it stands after --, as in {EXAMPLE}")

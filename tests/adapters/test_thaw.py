@@ -86,6 +86,24 @@ async def test_one_that_fails_is_told_and_does_not_stop_the_others(thaw: Run, ba
     assert background.works[WORK].failures == 0
 
 
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 3", "exit status 3"),
+        ("kill -KILL $$", "signal: Killed"),
+        ("echo no; exit 1", "no"),
+    ],
+)
+async def test_one_that_fails_without_a_word_has_thawed_nothing(thaw: Run, script: str, reason: str) -> None:
+    (told,) = await thaw(script, "/a")
+    assert (told["event"], told["reason"]) == ("cannot thaw a file system", reason)
+
+
+async def test_one_that_succeeds_has_thawed_whatever_it_prints(thaw: Run) -> None:
+    (told,) = await thaw("echo unfrozen", "/a")
+    assert told["event"].startswith("thawed")
+
+
 async def test_one_that_hangs_is_left_behind(thaw: Run, tmp_path: Path) -> None:
     logs = await thaw(
         f'test "$2" = /b || {{ echo $$ > {tmp_path}/pid; exec sleep 1000; }}', "/a", "/b", seconds=1

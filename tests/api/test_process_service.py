@@ -216,6 +216,20 @@ async def test_a_watcher_whose_write_never_ends_is_taken_out_of_it() -> None:
     assert (events.overflows, events.subscribers) == (1, 0)
 
 
+async def test_who_is_given_a_name_is_told_once_more_to_watchers_by_name_alone(served: Served) -> None:
+    async with served.serving() as client, asyncio.timeout(patience(20)):
+        by_name, by_uuid = await client.process_watch().accepted(), await client.watch_events().accepted()
+        await client.process_create(sleeper("a"))
+        served.events.repeat(served.supervisor.get("a"))
+        served.clock.advance()
+        told, events = aiter(by_name), aiter(by_uuid)
+        assert [(await anext(told)).status.state for _ in range(3)] == ["starting", "starting", "running"]
+        assert (await anext(events)).HasField("bookmark")
+        assert [(await anext(events)).event.instance.state for _ in range(2)] == ["starting", "running"]
+        by_name.cancel()
+        by_uuid.cancel()
+
+
 async def test_watches_that_are_opened_and_cancelled_leave_no_task_and_no_subscriber(served: Served) -> None:
     async with served.serving() as client:
         await client.health()

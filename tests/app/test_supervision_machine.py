@@ -19,11 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from structlog.testing import capture_logs
 
 from instance_manager.api.instance_wire import instance_to_wire, serialize_entry, serialize_one
+from instance_manager.api.process_service import ProcessService
 from instance_manager.api.serialized import SerializedList, SerializedProcesses
+from instance_manager.api.version import Versions
+from instance_manager.api.wire import process_to_wire
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.conditions import volume_key
 from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError
 from instance_manager.core.process import Body, ExitStatus, Process
+from instance_manager.pb.imrpc.imrpc_pb2 import ProcessResponse, ProcessStatus
 from instance_manager.pb.imrpc.instance_pb2 import InstanceListResponse, InstanceResponse
 from tests.support.fakes import FakeChild
 from tests.support.world import World, spec
@@ -52,6 +56,22 @@ TROUBLES = st.sampled_from([None] * 6 + [CannotExecuteError("no file"), Resource
 TOGETHER = st.sampled_from([False, False, True])
 
 
+class WatcherByName:
+    """The context of a ProcessWatch whose client goes by names alone."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ProcessStatus] = {}
+
+    async def send_initial_metadata(self, _: object) -> None:
+        """Take the headers."""
+
+    async def write(self, message: bytes) -> None:
+        change = ProcessResponse.FromString(message)
+        self.known[change.spec.name] = change.status
+        if change.deleted:
+            del self.known[change.spec.name]
+
+
 class SupervisionMachine(RuleBasedStateMachine):
     """Asks, lets things happen, and holds what can be seen against the processes there really are."""
 
@@ -69,6 +89,10 @@ class SupervisionMachine(RuleBasedStateMachine):
         self.together: list[Callable[[], object]] = []
         self.answers: list[asyncio.Task[Process]] = []
         self.endings: list[asyncio.Task[list[Process]]] = []
+        self.by_name = WatcherByName()
+        service = ProcessService(self.supervisor, self.world.replacer, Versions())
+        self.watching = self.loop.create_task(service.watch(None, self.by_name))  # type: ignore[arg-type]
+        self.perform(lambda: None)
 
     def perform(self, action: Callable[[], object], *, together: bool = False) -> None:
         """Do something in a turn of the loop, or keep it for the turn of the next one."""
@@ -259,6 +283,11 @@ class SupervisionMachine(RuleBasedStateMachine):
             assert _visible(last[process.uuid]) == _visible(process)
 
     @invariant()
+    def who_watches_by_name_knows_the_listing(self) -> None:
+        listing = self.supervisor.processes().items()
+        assert self.by_name.known == {name: process_to_wire(each).status for name, each in listing}
+
+    @invariant()
     def who_is_to_end_was_signalled_and_has_a_timer(self) -> None:
         alive = [process for process in self.supervisor.remaining if process.body is Body.ALIVE]
         ending = [process for process in alive if process.state in {"stopping", "error"}]
@@ -299,6 +328,8 @@ class SupervisionMachine(RuleBasedStateMachine):
         assert self.world.clock.timers == set()
         assert self.world.readiness.waiting == {}
         assert self.world.logs.writers.total() == 0
+        self.perform(self.world.events.close)
+        assert self.watching.done()
         assert asyncio.all_tasks(self.loop) == set()
 
 

@@ -153,6 +153,16 @@ async def test_a_name_runs_when_the_process_that_replaced_the_first_one_runs(fak
         await by_uuid
 
 
+async def test_a_process_is_no_longer_listed_when_another_one_has_its_name(fake: FakeDaemon) -> None:
+    fake.listed = process("running", "old")
+    waits = [waiting(fake, goal, "old") for goal in (Goal.STOPPED, Goal.DELETED)]
+    for _ in waits:
+        await fake.asked.acquire()
+    fake.listed = process("running", "new")
+    fake.tell(process("running", "new"))
+    assert await asyncio.gather(*waits) == ["deleted", "deleted"]
+
+
 @pytest.mark.parametrize(
     "how",
     [

@@ -72,7 +72,15 @@ def test_the_environment_sets_options_too_and_is_checked_alike() -> None:
     assert "argument --restarts: 'many' is not a whole number" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["instance-manager", "longhorn-instance-manager"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instance-manager",
+        "longhorn-instance-manager",
+        "/usr/local/bin/instance-manager",
+        "./longhorn-instance-manager",
+    ],
+)
 async def test_the_command_may_begin_with_the_name_of_the_program(tmp_path: Path, name: str) -> None:
     """As the arguments of a pod do that a Longhorn manager makes, before global options of the daemon."""
     async with guarding(tmp_path, name, "--debug", *STUB) as guard:

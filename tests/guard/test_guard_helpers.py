@@ -1,10 +1,12 @@
 """Helper daemons beside the guarded program: they belong to no instance, and outlive every daemon."""
 
 import contextlib
+import json
 import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from instance_manager.client import Client
 from instance_manager.guard import keeper
 from instance_manager.guard.keeper import Helper
-from instance_manager.guard.log import Log
+from instance_manager.guard.log import LONGEST_VALUE, Log
 from instance_manager.guard.status import Status
 from tests.support.daemon import Watch, marked, port_span, shell
 from tests.support.guard import (
@@ -23,6 +25,7 @@ from tests.support.guard import (
     STUB,
     Guard,
     children_of,
+    cpu_ticks,
     gone,
     guarding,
     reached,
@@ -199,6 +202,102 @@ async def test_the_keeper_is_replaced_when_it_is_killed_and_the_helper_runs_on(t
         await reached(lambda: pid_in(tmp_path / "pid") != pid)
         await guard.printed("listening")
         assert await guard.stop() == 0
+
+
+async def test_a_keeper_that_was_stopped_ends_its_helpers_all_the_same(tmp_path: Path) -> None:
+    async with helped(tmp_path) as (guard, pid):
+        await guard.printed("listening")
+        os.kill(keeper_of(guard), signal.SIGSTOP)
+        assert await guard.stop() == 0
+        await guard.logged("helper ended")
+        assert not lives(pid)
+
+
+@asynccontextmanager
+async def abandoned(guard: Guard) -> AsyncIterator[int]:
+    """Kill a guard and then what it guards; yields the PID of the keeper, which has to end by itself."""
+    await guard.printed("listening")
+    daemon, pid = await guard.started(), keeper_of(guard)
+    guard.send(signal.SIGKILL)
+    await guard.ended()
+    os.kill(daemon, signal.SIGKILL)
+    yield pid
+    await gone([pid])
+
+
+async def test_a_keeper_without_its_guard_lets_a_helper_run_and_starts_none_again(tmp_path: Path) -> None:
+    async with helped(tmp_path, "leave") as (guard, pid):
+        await reached((tmp_path / "left").exists)
+        async with abandoned(guard) as its_keeper:
+            await guard.logged("guard is gone: its helpers are not started again")
+            assert lives(pid)
+            os.kill(pid, signal.SIGKILL)
+            await guard.logged("helper died")
+            assert lives(its_keeper), "of one that has left something behind"
+            os.kill(pid_in(tmp_path / "left"), signal.SIGKILL)
+    assert len(guard.events("helper started")) == 1
+
+
+async def test_a_keeper_without_its_guard_ends_if_no_helper_runs(tmp_path: Path) -> None:
+    async with (
+        guarding(tmp_path / "state", *STUB, options=["--helper", "tgtd=/nowhere/tgtd -f"]) as guard,
+        abandoned(guard),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("command", ["yes", "cat /dev/zero"])
+async def test_one_that_prints_without_end_costs_little(tmp_path: Path, command: str) -> None:
+    async with guarding(tmp_path / "state", *STUB, options=[f"--helper=loud={command}"]) as guard:
+        await guard.printed("listening")
+        pid = keeper_of(guard)
+        ticks, begin = cpu_ticks(pid), time.monotonic()
+        seen = len(guard.lines)
+
+        def left_out() -> list[dict[str, Any]] | None:
+            found = [line for line in guard.lines[seen:] if line.get("lines_left_out")]
+            return found if len(found) >= 3 else None
+
+        found = await guard.seen(left_out)
+        used = (cpu_ticks(pid) - ticks) / os.sysconf("SC_CLK_TCK")
+        assert used < 0.3 * (time.monotonic() - begin)
+        between = guard.lines[guard.lines.index(found[0]) : guard.lines.index(found[-1])]
+        assert len(between) <= 2 * keeper.MOST_LINES + 10
+        assert await guard.stop() == 0
+
+
+def test_what_is_printed_too_fast_is_left_out_and_counted(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    one = Helper("loud", ["true"], Log())
+    most, now = keeper.MOST_LINES, 1000.0
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+    def say(*lines: str) -> None:
+        os.write(one._writer, "".join(f"{line}\n" for line in lines).encode())
+
+    say(*map(str, range(most + 3)))
+    one.read(now)
+    assert [line["line"] for line in told()] == [str(number) for number in range(most)]
+    assert one.read_at == now + keeper.PAUSE
+    say("dropped")
+    one.read(now + 0.5)
+    assert told() == []
+    say("next", "one more")
+    one.read(now + 1)
+    assert [(line["line"], line.get("lines_left_out")) for line in told()] == [
+        ("next", 4),
+        ("one more", None),
+    ]
+    assert one.read_at <= now + 1
+    for number in range(most):
+        say(f"{number}".ljust(LONGEST_VALUE, "."))
+        one.read(now + 2)
+    assert len(told()) == keeper.MOST_BYTES // LONGEST_VALUE
+    for fd in (one.output, one._writer):
+        os.close(fd)
 
 
 async def test_guard_and_keeper_are_small(tmp_path: Path) -> None:

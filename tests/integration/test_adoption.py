@@ -14,7 +14,19 @@ import pytest
 from instance_manager.adapters.process import proc
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from tests.support.daemon import BIN, SLEEP, Daemon, Watch, refusal, running_daemon, shell, sleeper, stub
+from tests.support.daemon import (
+    BIN,
+    SLEEP,
+    Daemon,
+    Watch,
+    event_of,
+    newcomer,
+    refusal,
+    running_daemon,
+    shell,
+    sleeper,
+    stub,
+)
 from tests.support.node import Node, on_node
 from tests.support.patience import patience
 
@@ -110,25 +122,21 @@ async def test_a_replace_that_was_under_way_goes_on(node: Node, tmp_path: Path) 
     other.chmod(0o755)
     upgraded = stub("e", "--ready-after", str(patience(3)))
     upgraded.binary = str(other)
-    async with node.client() as client, Watch(client) as watch:
+    async with node.client() as client:
         await settled(client, stub("e"))
         old = (await client.process_get("e")).status.uuid
         replacing = asyncio.create_task(client.process_replace(upgraded))
-        seen = await watch.until(lambda seen: any(c.status.uuid != old for c in seen))
-        new = seen[-1]
+        new = (await newcomer(client, old)).instance.uuid
         await node.kill()
         replacing.cancel()
     await node.restart()
     async with node.client() as client, Watch(client) as watch:
         assert (await client.process_get("e")).status.uuid == old
-        await watch.until(
-            lambda seen: (
-                any((c.status.uuid, c.status.state) == (old, "stopped") for c in seen)
-                and seen[-1].status.uuid == new.status.uuid
-            )
-        )
+        assert (await watch.state("e", "running")).status.uuid == new
+        assert (await event_of(client, lambda event: event.deleted)).instance.uuid == old
         now = await client.process_get("e")
-        assert (now.status.uuid, now.status.state) == (new.status.uuid, "running")
+        assert (now.status.uuid, now.status.state) == (new, "running")
+        assert watch.lives() == {new: ["running"]}
 
 
 async def test_a_process_that_ended_meanwhile_is_reported_once_without_guard_as_unknown(node: Node) -> None:

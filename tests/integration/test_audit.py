@@ -20,7 +20,7 @@ from instance_manager.api.process_service import ProcessService
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
 from instance_manager.pb.instance_manager.v1 import audit_pb2
-from tests.support.daemon import BIN, Daemon, Watch, sleeper, stub
+from tests.support.daemon import BIN, Daemon, Watch, newcomer, sleeper, stub
 
 
 def short(entry: audit_pb2.AuditEntry) -> tuple[str, str, str, str]:
@@ -64,10 +64,10 @@ async def test_noise_and_a_call_that_was_given_up_are_told_too(daemon: Daemon) -
         delete: Any = client._channel.unary_unary("/ProcessManagerService/ProcessDelete")
         with pytest.raises(grpc.aio.AioRpcError):
             await delete(b"\xff\xff")
-        await client.process_create(sleeper("a"))
+        old = await client.process_create(sleeper("a"))
         await watch.state("a", "running")
         replacing = asyncio.create_task(client.process_replace(stub("a", "--ready-after", "1000")))
-        await watch.until(lambda seen: len({c.status.uuid for c in seen}) == 2)
+        await newcomer(client, old.status.uuid)
         replacing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await replacing

@@ -9,9 +9,11 @@ import grpc
 import grpc.aio
 import pytest
 
+from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.imrpc import instance_pb2
-from tests.support.daemon import BIN, Daemon, Watch, running_daemon, stub
+from instance_manager.pb.instance_manager.v1 import events_pb2
+from tests.support.daemon import BIN, Daemon, Watch, event_of, newcomer, running_daemon, sleeper, stub
 from tests.support.patience import patience
 
 
@@ -50,18 +52,29 @@ async def test_a_replacement_takes_over_the_name_and_the_old_process_ends_by_sig
         assert new.status.uuid != old.status.uuid
         assert new.status.state == "running"
         assert new.status.port_start != old.status.port_start
-        await watch.until(
-            lambda seen: (
-                seen[-1].status.uuid == new.status.uuid
-                and old.status.uuid in {c.status.uuid for c in seen if c.status.state == "stopped"}
-            )
-        )
-        assert watch.states(old.status.uuid) == ["starting", "running", "stopping", "stopped"]
-        assert not any(change.deleted for change in watch.seen)
+        gone = await event_of(client, lambda event: event.deleted)
+        assert await lives_so_far(client, watch) == {
+            old.status.uuid: ["starting", "running"],
+            new.status.uuid: ["running"],
+        }
         assert by_name(watch)["e"] == (await client.process_get("e")).status
-        (gone,) = [event for event in (await client.event_history()).events if event.deleted]
+        assert [event.instance.state for event in await told_by_events(client, old)] == [
+            *("starting", "running", "stopping", "stopped", "stopped")
+        ]
         assert (gone.instance.uuid, gone.successor_uuid) == (old.status.uuid, new.status.uuid)
         assert gone.reason == "nothing is left of it; its name belongs to another"
+
+
+async def told_by_events(client: Client, process: pb.ProcessResponse) -> list[events_pb2.Event]:
+    events = (await client.event_history()).events
+    return [event for event in events if event.instance.uuid == process.status.uuid]
+
+
+async def lives_so_far(client: Client, watch: Watch) -> dict[str, list[str]]:
+    """Return the states told until now: those before a process is told of that is created now."""
+    marker = (await client.process_create(sleeper("last"))).status.uuid
+    await watch.state("last", "starting")
+    return {uuid: states for uuid, states in watch.lives().items() if uuid != marker}
 
 
 async def test_the_same_binary_answers_the_process_that_runs(daemon: Daemon) -> None:
@@ -87,14 +100,11 @@ async def test_a_replacement_that_never_gets_ready_is_an_error_and_leaves_the_ol
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "not ready within 3 s: nothing listens" in (error.value.details() or "")
         assert "the old process is untouched" in (error.value.details() or "")
-        await watch.until(
-            lambda seen: seen[-2].status.state == "error" and seen[-1].status.uuid == old.status.uuid
-        )
+        gone = await event_of(client, lambda event: event.deleted)
         now = await client.process_get("e")
         assert (now.status.uuid, now.status.state) == (old.status.uuid, "running")
-        assert watch.states(old.status.uuid) == ["starting", "running", "running"]
+        assert await lives_so_far(client, watch) == {old.status.uuid: ["starting", "running"]}
         assert by_name(watch)["e"] == now.status
-        (gone,) = [event for event in (await client.event_history()).events if event.deleted]
         assert gone.successor_uuid == old.status.uuid
 
 
@@ -131,7 +141,7 @@ async def test_a_caller_with_less_time_is_answered_before_its_deadline(
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         # In the daemon's words, and not in those of the client's gRPC.
         assert "nothing listens" in (error.value.details() or "")
-        await watch.until(lambda seen: seen[-1].status.uuid == old.status.uuid)
+        await event_of(client, lambda event: event.deleted)
         assert (await client.process_get("e")).status == old_running(watch, old.status.uuid)
         await daemon.has_descendants(1)
 
@@ -152,23 +162,19 @@ async def test_a_replacement_that_cannot_be_executed_leaves_the_old_process_alon
 
 
 async def test_a_delete_during_a_replace_is_not_undone(daemon: Daemon, other_binary: str) -> None:
-    async with daemon.client() as client, daemon.client() as other, Watch(client) as watch:
+    async with daemon.client() as client, Watch(client) as watch:
         old = await client.process_create(stub("e"))
         await watch.state("e", "running")
-        stream = Watch(other)
-        async with stream:
-            replacing = asyncio.create_task(
-                client.process_replace(upgraded(other_binary, "--ready-after", "1"))
-            )
-            new = await stream.state("e", "starting")
-            await other.process_delete("e", old.status.uuid)
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                await replacing
-            assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
-            await stream.until(lambda seen: seen[-1].deleted)
-        assert new.status.uuid != old.status.uuid
-        assert await client.process_list() == {}
-        assert daemon.descendants() == []
+        replacing = asyncio.create_task(client.process_replace(upgraded(other_binary, "--ready-after", "1")))
+        new = (await newcomer(client, old.status.uuid)).instance
+        await client.process_delete("e", old.status.uuid)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await replacing
+        assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        await event_of(client, lambda event: event.deleted and event.instance.uuid == new.uuid)
+        states = ["starting", "running", "stopping", "stopped", "deleted"]
+        assert await lives_so_far(client, watch) == {old.status.uuid: states}
+        assert set(await client.process_list()) == {"last"}
 
 
 async def test_another_signal_than_sighup_is_refused(daemon: Daemon) -> None:

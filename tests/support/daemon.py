@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from instance_manager.client import Client
 from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.instance_manager.v1 import events_pb2
 from tests.support.patience import patience
 
 BIN = Path(sys.executable).parent / "instance-manager"
@@ -323,6 +324,22 @@ class Watch:
         for c in self.seen:
             lives.setdefault(c.status.uuid, []).append("deleted" if c.deleted else c.status.state)
         return lives
+
+
+async def event_of(
+    client: Client, wanted: Callable[[events_pb2.Event], bool], since: int = 0
+) -> events_pb2.Event:
+    """Wait for an event since a revision; EventService tells those of unlisted processes, too."""
+    async with asyncio.timeout(patience(20)):
+        async for event in client.events(since=since):
+            if isinstance(event, events_pb2.Event) and wanted(event):
+                return event
+    raise AssertionError("the events have ended")
+
+
+async def newcomer(client: Client, old: str) -> events_pb2.Event:
+    """Wait until a process has started beside the one with this UUID, and return its first event."""
+    return await event_of(client, lambda event: event.instance.uuid != old)
 
 
 async def live(client: Client, watch: Watch, name: str) -> str:

@@ -1,9 +1,10 @@
 """The audit trail: every call of a method that changes something, whatever came of it.
 
-A setting that is set again to what it is leaves no entry: managers do so all the time.
+A setting that is set again to what it is, or refused again, leaves no entry: managers do so all the time.
 """
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,11 @@ from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.metrics import code_name
 from instance_manager.api.service import Method
 from instance_manager.app.audit import AuditTrail
+
+MOST_SETTINGS = 16
+"""More than there are data engines; callers may name others."""
+_ABOUT_THE_CALLER = {"CANCELLED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+"""Codes of which each entry says something of its own: who was refused, or does not know what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,7 @@ class AuditInterceptor:
         if not method.changes:
             return handler
 
-        settings: dict[object, bytes] = {}
-        """The last request that succeeded, by the data engine whose setting it is."""
+        latest = LatestSettings()
 
         async def audited(call: Call) -> None:
             # Now, because at the end the caller may be gone.
@@ -43,7 +48,7 @@ class AuditInterceptor:
                 raise
             finally:
                 code = code or code_name(call.context.code())
-                if not (method.sets and _is_unchanged(call, code, settings)):
+                if not (method.sets and latest.repeats(call, code)):
                     name, uuid = _subject(call)
                     self.trail.add(
                         method=method.full_name,
@@ -57,13 +62,30 @@ class AuditInterceptor:
         return audited
 
 
-def _is_unchanged(call: Call, code: str, settings: dict[object, bytes]) -> bool:
-    """Return whether a call has set what was set so already; remembers it."""
-    engine = getattr(call.request, "data_engine", None)
-    before = settings.get(engine)
-    if code == grpc.StatusCode.OK.name:
-        settings[engine] = call.raw
-    return code == grpc.StatusCode.OK.name and before == call.raw
+class LatestSettings:
+    """The latest calls of a method that sets something: for each engine a success and a failure."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, bool], tuple[bytes, str]] = {}
+        """Digest of the request, and code, by the data engine and whether it succeeded."""
+
+    def __len__(self) -> int:
+        """Return how many calls are remembered."""
+        return len(self._known)
+
+    def repeats(self, call: Call, code: str) -> bool:
+        """Return whether the same request has had this outcome the last time; remembers it."""
+        if code in _ABOUT_THE_CALLER or not call.arrived:
+            return False
+        engine, succeeded = getattr(call.request, "data_engine", None), code == grpc.StatusCode.OK.name
+        outcome = hashlib.sha256(call.raw).digest(), code
+        before, other = self._known.get((engine, succeeded)), self._known.get((engine, not succeeded))
+        if other and other[0] == outcome[0]:
+            del self._known[engine, not succeeded]
+        if before is None and len(self._known) >= MOST_SETTINGS:
+            self._known.clear()
+        self._known[engine, succeeded] = outcome
+        return before == outcome
 
 
 def _subject(call: Call) -> tuple[str, str]:
