@@ -1,0 +1,26 @@
+"""Addresses of engines and replicas, as managers and engines write them."""
+
+import re
+
+from instance_manager.core.addresses import Address, parse_address
+from instance_manager.core.errors import InvalidArgumentError
+
+SYNC_AGENT_OFFSET = 2
+"""How far above the port of a replica its sync agent listens."""
+_SCHEME = re.compile(r"\A(?:tcp|http)://")
+
+
+def engine_address(text: str) -> Address:
+    """Read the address of an engine or a replica: HOST:PORT, tcp:// or http:// before it, a path behind it.
+
+    Raises:
+        InvalidArgumentError: if it is none.
+    """
+    host_port, _, _ = _SCHEME.sub("", text).partition("/")
+    try:
+        address = parse_address(host_port)
+    except InvalidArgumentError:
+        address = Address()
+    if not address.host or not address.port:
+        raise InvalidArgumentError(f"cannot use the address {text!r}: write HOST:PORT or [IPV6]:PORT")
+    return address
