@@ -103,6 +103,8 @@ async def serve(settings: DaemonSettings) -> int:
         if components.v2:
             components.v2.open()
             stack.push_async_callback(components.v2.close)
+        stack.push_async_callback(components.engines.close)
+        stack.push_async_callback(components.proxied.close)
         # Before the ports open, so that the very first answer is complete.
         await components.recovery.run(records)
         stack.callback(components.recovery.close)

@@ -12,8 +12,8 @@ from tests.support.engine.replica import Replica
 
 WO, RW, ERR = pb.ReplicaMode.WO, pb.ReplicaMode.RW, pb.ReplicaMode.ERR
 VERSION = pb.VersionOutput(
-    version="stand-in",
-    gitCommit="0000000",
+    version="v1.12.1-peer",
+    gitCommit="1fa902f0",
     cliAPIVersion=12,
     cliAPIMinVersion=8,
     controllerAPIVersion=6,

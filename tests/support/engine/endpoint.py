@@ -27,13 +27,22 @@ class Faults:
     odd: dict[tuple[str, str], bytes] = field(default_factory=dict)
     calls: list[tuple[str, str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     """Place, method, request and metadata of each call."""
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    pending: list[str] = field(default_factory=list)
+    """Methods of the calls that hang."""
 
     def find(self, told: Any, place: str, method: str) -> Any:
         """Return what was told for a method at a place; None if nothing was."""
         keys = [(where, name) for where in (place, _ANY) for name in (method, _ANY)]
         found = next((key for key in keys if key in told), None)
         return found if found is None or isinstance(told, set) else told[found]
+
+    async def hang(self, method: str) -> None:
+        """Never return."""
+        self.pending.append(method)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.pending.remove(method)
 
     def clear(self) -> None:
         """Let everything work."""
@@ -74,9 +83,8 @@ def handler(
             metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
             sent = json_format.MessageToDict(request, preserving_proto_field_name=True)
             faults.calls.append((identity.place, name, sent, metadata))
-            faults.arrived.set()
             if faults.find(faults.hanging, identity.place, name):
-                await asyncio.Event().wait()
+                await faults.hang(name)
             if failing := faults.find(faults.failing, identity.place, name):
                 await context.abort(grpc.StatusCode[failing[0]], failing[1])
             if refusal := identity.refusal(metadata):

@@ -1,10 +1,11 @@
 """Fixtures for tests that need a v1 engine."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.support.engine.process import EngineProcess
+from tests.support.engine.served import ProxyClient, served_proxy
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,10 @@ async def engine(engine_process: EngineProcess) -> EngineProcess:
     """An engine with two replicas, as good as new."""
     await engine_process.renew()
     return engine_process
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[ProxyClient]:
+    """The client of a proxy."""
+    async with served_proxy() as served:
+        yield served.client

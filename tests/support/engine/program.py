@@ -21,6 +21,7 @@ sync agent it is, too; "*" is every place, and every method:
     {"file": "odd-name", "of": "vol1-r-1", "parent": ""}                   one more file
     {"leave": "vol1-r-1"}                                                   it listens no longer
     {"calls": true}            place, method, request and metadata of every call since the last time
+    {"pending": true}          methods of the calls that hang and have not been given up
     {"reset": true}            as if it were new; replicas that were added or have left, too
 
 It ends at the end of stdin.
@@ -169,6 +170,9 @@ class Engine:
     def _on_calls(self, _: bool) -> Any:
         calls, self.faults.calls = self.faults.calls, []
         return calls
+
+    def _on_pending(self, _: bool) -> Any:
+        return self.faults.pending
 
     async def _on_reset(self, _: bool) -> dict[str, Any]:
         self.faults.clear()

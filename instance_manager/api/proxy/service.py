@@ -1,0 +1,103 @@
+"""ProxyEngineService, for the v1 data engine."""
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from instance_manager.api.proxy.forwards import FORWARDS, Forward
+from instance_manager.api.proxy.refused import READS, REFUSED
+from instance_manager.api.proxy.selection import v1_engine
+from instance_manager.api.proxy.wire import all_filled, rebuild_to_wire, restore_to_wire
+from instance_manager.api.service import Offer, Service, Unary, rpc
+from instance_manager.app.engine import Completion, EngineControl
+from instance_manager.app.engine.reads import EngineReads
+from instance_manager.core.errors import UnimplementedError
+from instance_manager.pb.imrpc import proxy_pb2 as pb
+from instance_manager.pb.ptypes import syncagent_pb2
+
+
+class ProxyService(Service):
+    """The methods of ProxyEngineService.
+
+    Reads end when their caller goes away; changes are completed.
+    """
+
+    descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
+
+    def __init__(self, control: EngineControl, completion: Completion) -> None:
+        self._control = control
+        self._completion = completion
+        self._reads = EngineReads(control)
+
+    def _offered(self) -> dict[str, Offer]:
+        return (
+            super()._offered()
+            | {name: (self._forwarded(each), each.changes, False, False) for name, each in FORWARDS.items()}
+            | {name: (_refused(name, why), name not in READS, False, False) for name, why in REFUSED.items()}
+        )
+
+    def _forwarded(self, forward: Forward) -> Unary:
+        async def call(request: Any) -> Message:
+            work = forward.call(self._control, request)
+            return await (self._completion.of(work) if forward.changes else work)
+
+        return call
+
+    @rpc("SnapshotList")
+    async def snapshots(self, request: pb.ProxyEngineRequest) -> pb.EngineSnapshotListProxyResponse:
+        """Return the snapshots."""
+        disks = await self._reads.snapshots(v1_engine(request))
+        return pb.EngineSnapshotListProxyResponse(disks=all_filled(pb.EngineSnapshotDiskInfo, disks))
+
+    @rpc("SnapshotPurgeStatus")
+    async def purge_status(self, request: pb.ProxyEngineRequest) -> pb.EngineSnapshotPurgeStatusProxyResponse:
+        """Return how a purge goes."""
+        told = await self._reads.purge_status(v1_engine(request))
+        return pb.EngineSnapshotPurgeStatusProxyResponse(
+            status=all_filled(syncagent_pb2.SnapshotPurgeStatusResponse, told)
+        )
+
+    @rpc("SnapshotCloneStatus")
+    async def clone_status(self, request: pb.ProxyEngineRequest) -> pb.EngineSnapshotCloneStatusProxyResponse:
+        """Return how a clone goes."""
+        told = await self._reads.clone_status(v1_engine(request))
+        return pb.EngineSnapshotCloneStatusProxyResponse(
+            status=all_filled(syncagent_pb2.SnapshotCloneStatusResponse, told)
+        )
+
+    @rpc("SnapshotHashStatus")
+    async def hash_status(
+        self, request: pb.EngineSnapshotHashStatusRequest
+    ) -> pb.EngineSnapshotHashStatusProxyResponse:
+        """Return the checksum of a snapshot."""
+        told = await self._reads.hash_status(v1_engine(request), request.snapshot_name)
+        return pb.EngineSnapshotHashStatusProxyResponse(
+            status=all_filled(syncagent_pb2.SnapshotHashStatusResponse, told)
+        )
+
+    @rpc("BackupRestoreStatus")
+    async def restore_status(
+        self, request: pb.ProxyEngineRequest
+    ) -> pb.EngineBackupRestoreStatusProxyResponse:
+        """Return how a restore goes."""
+        told = await self._reads.restore_status(v1_engine(request))
+        return pb.EngineBackupRestoreStatusProxyResponse(
+            status={address: restore_to_wire(each) for address, each in told.items()}
+        )
+
+    @rpc("ReplicaRebuildingStatus")
+    async def rebuild_status(
+        self, request: pb.ProxyEngineRequest
+    ) -> pb.EngineReplicaRebuildStatusProxyResponse:
+        """Return how the rebuild goes."""
+        told = await self._reads.rebuild_status(v1_engine(request))
+        return pb.EngineReplicaRebuildStatusProxyResponse(
+            status={address: rebuild_to_wire(each) for address, each in told.items()}
+        )
+
+
+def _refused(method: str, why: str) -> Unary:
+    def refuse(*_: Any) -> Message:
+        raise UnimplementedError(f"cannot serve {method}: {why}")
+
+    return refuse
