@@ -45,6 +45,17 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume, as far as decisions depend on it."""
+
+    name: str
+    size: int
+    """Bytes."""
+    replica_count: int
+    frontend_state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """A file of a replica, or a snapshot; the size is in bytes."""
 

@@ -11,7 +11,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.adapters.engine.channels import Channels
-from instance_manager.core.errors import UpstreamError
+from instance_manager.core.engine import Replica
+from instance_manager.core.engine_address import engine_address
+from instance_manager.core.errors import InvalidArgumentError, UpstreamError
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +88,24 @@ class Calls:
             except DecodeError as error:
                 text = f"the answer is no {response.DESCRIPTOR.full_name}"
                 raise rpc_error(failure, grpc.StatusCode.INTERNAL, text) from error
+
+
+def replica_target(replica: Replica, offset: int, failure: str) -> Target:
+    """Return who is `offset` ports above a replica.
+
+    Raises:
+        UpstreamError: if the engine has told of an address that is none.
+    """
+    try:
+        address = engine_address(replica.address, offset)
+    except InvalidArgumentError as error:
+        raise UpstreamError("UNKNOWN", f"{failure}: {error}") from error
+    return Target(str(address), replica.volume, replica.name)
+
+
+def host_port(replica: Replica) -> str:
+    """Return the address of a replica without its scheme."""
+    return replica.address.removeprefix("tcp://")
 
 
 def rpc_error(failure: str, code: grpc.StatusCode, details: str) -> UpstreamError:

@@ -8,7 +8,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from instance_manager.api.proxy.selection import any_engine, part, v1_engine
-from instance_manager.app.engine import EngineControl
+from instance_manager.app.engine import Controllers
 from instance_manager.core.engine import Engine
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
@@ -30,12 +30,12 @@ class Forward:
     changes: bool = False
     engine: Callable[[Any], Engine] = v1_engine
 
-    async def call(self, control: EngineControl, request: Any) -> Message:
+    async def call(self, controllers: Controllers, request: Any) -> Message:
         """Forward a call."""
         engine = self.engine(request)
         asked = self.request(request)
         failure = self.failure.format(r=request, volume=engine.address)
-        return self.answer(await control.forward(engine, self.method, failure, asked))
+        return self.answer(await controllers.forward(engine, self.method, failure, asked))
 
 
 def _snapshot(request: pb.EngineVolumeSnapshotRequest) -> Message:

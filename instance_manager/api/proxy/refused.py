@@ -10,9 +10,7 @@ REFUSED: Mapping[str, str] = {
     "BackupRestoreFinish": "no data engine needs it",
     "CleanupBackupMountPoints": _LATER,
     "RemountReadOnlyVolume": _LATER,
-    "ReplicaAdd": _LATER,
     "ReplicaRebuildingQosSet": _V2_ONLY,
-    "ReplicaRemove": _LATER,
     "SPDKBackingImageCreate": _V2_ONLY,
     "SPDKBackingImageDelete": _V2_ONLY,
     "SPDKBackingImageGet": _V2_ONLY,
@@ -20,10 +18,6 @@ REFUSED: Mapping[str, str] = {
     "SPDKBackingImageWatch": _V2_ONLY,
     "SnapshotBackup": _LATER,
     "SnapshotBackupStatus": _LATER,
-    "SnapshotClone": _LATER,
-    "SnapshotHash": _LATER,
-    "SnapshotPurge": _LATER,
-    "SnapshotRemove": _LATER,
 }
 """Why, by method."""
 READS = frozenset(

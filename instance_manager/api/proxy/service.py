@@ -1,16 +1,26 @@
 """ProxyEngineService, for the v1 data engine."""
 
+from collections.abc import Coroutine
 from typing import Any
 
+from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from instance_manager.api.proxy.forwards import FORWARDS, Forward
 from instance_manager.api.proxy.refused import READS, REFUSED
 from instance_manager.api.proxy.selection import v1_engine
-from instance_manager.api.proxy.wire import all_filled, rebuild_to_wire, restore_to_wire
+from instance_manager.api.proxy.wire import (
+    addition_from_wire,
+    all_filled,
+    clone_from_wire,
+    rebuild_to_wire,
+    restore_to_wire,
+)
 from instance_manager.api.service import Offer, Service, Unary, rpc
-from instance_manager.app.engine import Completion, EngineControl
+from instance_manager.app.engine import Completion, Engines
 from instance_manager.app.engine.reads import EngineReads
+from instance_manager.app.engine.rebuild import Membership
+from instance_manager.app.engine.snapshots import Snapshots
 from instance_manager.core.errors import UnimplementedError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import syncagent_pb2
@@ -24,10 +34,12 @@ class ProxyService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
-    def __init__(self, control: EngineControl, completion: Completion) -> None:
-        self._control = control
+    def __init__(self, engines: Engines, completion: Completion) -> None:
+        self._controllers = engines.controllers
         self._completion = completion
-        self._reads = EngineReads(control)
+        self._reads = EngineReads(engines)
+        self._snapshots = Snapshots(engines)
+        self._membership = Membership(engines)
 
     def _offered(self) -> dict[str, Offer]:
         return (
@@ -38,7 +50,7 @@ class ProxyService(Service):
 
     def _forwarded(self, forward: Forward) -> Unary:
         async def call(request: Any) -> Message:
-            work = forward.call(self._control, request)
+            work = forward.call(self._controllers, request)
             return await (self._completion.of(work) if forward.changes else work)
 
         return call
@@ -94,6 +106,43 @@ class ProxyService(Service):
         return pb.EngineReplicaRebuildStatusProxyResponse(
             status={address: rebuild_to_wire(each) for address, each in told.items()}
         )
+
+    @rpc("SnapshotRemove", changes=True)
+    async def remove_snapshots(self, request: pb.EngineSnapshotRemoveRequest) -> empty_pb2.Empty:
+        """Mark snapshots for the next purge."""
+        return await self._done(self._snapshots.remove(v1_engine(request), request.names))
+
+    @rpc("SnapshotPurge", changes=True)
+    async def purge(self, request: pb.EngineSnapshotPurgeRequest) -> empty_pb2.Empty:
+        """Begin to free the snapshots that are marked."""
+        skip = request.skip_if_in_progress
+        return await self._done(self._snapshots.purge(v1_engine(request), skip_if_in_progress=skip))
+
+    @rpc("SnapshotHash", changes=True)
+    async def hash(self, request: pb.EngineSnapshotHashRequest) -> empty_pb2.Empty:
+        """Begin to compute the checksum of a snapshot."""
+        engine, name = v1_engine(request), request.snapshot_name
+        return await self._done(self._snapshots.hash(engine, name, again=request.rehash))
+
+    @rpc("SnapshotClone", changes=True)
+    async def clone(self, request: pb.EngineSnapshotCloneRequest) -> empty_pb2.Empty:
+        """Copy a snapshot of another volume."""
+        return await self._done(self._snapshots.clone(v1_engine(request), clone_from_wire(request)))
+
+    @rpc("ReplicaAdd", changes=True)
+    async def add_replica(self, request: pb.EngineReplicaAddRequest) -> empty_pb2.Empty:
+        """Add a replica and rebuild it."""
+        engine = v1_engine(request)
+        return await self._done(self._membership.add(engine, addition_from_wire(request, engine.volume)))
+
+    @rpc("ReplicaRemove", changes=True)
+    async def remove_replica(self, request: pb.EngineReplicaRemoveRequest) -> empty_pb2.Empty:
+        """Take a replica from the volume."""
+        return await self._done(self._membership.remove(v1_engine(request), request.replica_address))
+
+    async def _done(self, change: Coroutine[Any, Any, None]) -> empty_pb2.Empty:
+        await self._completion.of(change)
+        return empty_pb2.Empty()
 
 
 def _refused(method: str, why: str) -> Unary:

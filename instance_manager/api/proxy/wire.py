@@ -6,7 +6,10 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from instance_manager.core.engine import RebuildStatus, RestoreStatus
+from instance_manager.api.proxy.selection import any_engine, metadata_value
+from instance_manager.core.engine import Mode, RebuildStatus, Replica, RestoreStatus
+from instance_manager.core.engine_address import SYNC_AGENT_OFFSET, engine_address
+from instance_manager.core.engine_orders import AddOrder, CloneRequest, LocalSync
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import syncagent_pb2
 
@@ -35,3 +38,44 @@ def rebuild_to_wire(status: RebuildStatus) -> syncagent_pb2.ReplicaRebuildStatus
     if not message.from_replica_address_list and message.from_replica_address:
         message.from_replica_address_list.append(message.from_replica_address)
     return message
+
+
+def addition_from_wire(request: pb.EngineReplicaAddRequest, volume: str) -> AddOrder:
+    """Return the replica to add.
+
+    Raises:
+        InvalidArgumentError: if it has no address or name that can be used.
+    """
+    engine_address(request.replica_address, SYNC_AGENT_OFFSET)
+    local = request.local_sync if request.HasField("local_sync") else None
+    name = metadata_value("replica_name", request.replica_name)
+    return AddOrder(
+        replica=Replica(request.replica_address, Mode.WO, volume, name),
+        restore=request.restore,
+        size=request.size,
+        current_size=request.current_size,
+        fast_sync=request.fast_sync,
+        http_timeout=request.file_sync_http_client_timeout,
+        grpc_timeout=request.grpc_timeout_seconds,
+        local=local and LocalSync(local.source_path, local.target_path),
+    )
+
+
+def clone_from_wire(request: pb.EngineSnapshotCloneRequest) -> CloneRequest:
+    """Return what to clone.
+
+    Raises:
+        InvalidArgumentError: if the source has no address or name that can be used.
+    """
+    source = pb.ProxyEngineRequest(
+        address=request.from_engine_address,
+        engine_name=request.from_engine_name,
+        volume_name=request.from_volume_name,
+    )
+    return CloneRequest(
+        source=any_engine(source),
+        snapshot=request.snapshot_name,
+        export_backing_image=request.export_backing_image_if_exist,
+        http_timeout=request.file_sync_http_client_timeout,
+        grpc_timeout=request.grpc_timeout_seconds,
+    )

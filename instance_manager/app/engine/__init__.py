@@ -1,6 +1,6 @@
-"""The use cases of v1 engines, over the Protocol `EngineControl`."""
+"""The use cases of v1 engines, over the Protocols in `control`."""
 
 from instance_manager.app.engine.completion import Completion
-from instance_manager.app.engine.control import EngineControl
+from instance_manager.app.engine.control import Controllers, Engines, Replicas, SyncAgents
 
-__all__ = ["Completion", "EngineControl"]
+__all__ = ["Completion", "Controllers", "Engines", "Replicas", "SyncAgents"]

@@ -30,6 +30,20 @@ async def ask_each(replicas: Iterable[Replica], ask: Callable[[Replica], Awaitab
     return [task.result() for task in tasks]
 
 
+def successes(outcomes: Iterable[Outcome[T]]) -> list[tuple[Replica, T]]:
+    """Return the replicas with their answers.
+
+    Raises:
+        UpstreamError: of the first replica that has failed, as it is.
+    """
+    answered = []
+    for replica, each in outcomes:
+        if isinstance(each, UpstreamError):
+            raise each
+        answered.append((replica, each))
+    return answered
+
+
 def failures(outcomes: Iterable[Outcome[T]]) -> list[tuple[str, str]]:
     """Return address and message of each replica that has failed."""
     return [(replica.address, str(each)) for replica, each in outcomes if isinstance(each, UpstreamError)]

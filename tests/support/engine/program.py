@@ -10,7 +10,7 @@ sync agent it is, too; "*" is every place, and every method:
     {"hang": "RestoreStatus", "at": "vol1-r-2"}                             it is never answered
     {"odd": "VolumeGet", "at": "controller", "answer": "ff"}                these bytes are the answer
     {"work": true}                                                          all as before
-    {"hold": "purge"}          also hash, rebuild, clone, backup, restore: it waits until it is released
+    {"hold": "purge"}          also hash, cancel, rebuild, clone, backup, restore: it waits until
     {"release": "purge"}
     {"volume": {"frontendState": "up"}}                                     fields of the volume
     {"metrics": {"readIOPS": 7}}

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 
-from instance_manager.adapters.engine import Calls, Channels, GrpcEngineControl, Timeouts
+from instance_manager.adapters.engine import Channels, Timeouts, engines_over
 from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.listeners import Listener, Offset
@@ -72,7 +72,7 @@ async def served_proxy(
 ) -> AsyncIterator[ServedProxy]:
     """Serve the proxy and connect to it."""
     channels, completion = Channels(Background(), idle_seconds), Completion()
-    service = ProxyService(GrpcEngineControl(Calls(channels), timeouts), completion)
+    service = ProxyService(engines_over(channels, timeouts), completion)
     trail = AuditTrail(lambda: 1.0)
     server = GrpcServer([Listener(Offset.PROXY, (service,))], InterceptorChain(trail, RpcMetrics()))
     port = server.bind(Address("127.0.0.1", 0))[0].port

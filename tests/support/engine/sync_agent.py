@@ -21,7 +21,7 @@ COMPLETE, IN_PROGRESS = "complete", "in_progress"
 
 
 class Holds:
-    """What was told to wait: `purge`, `hash`, `rebuild`, `clone`, `backup` or `restore`."""
+    """What was told to wait: `purge`, `hash`, `cancel`, `rebuild`, `clone`, `backup` or `restore`."""
 
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
@@ -116,7 +116,8 @@ class SyncAgent:
         absent = pb.SnapshotHashStatusResponse(state="error", error=f"open {file}: no such file or directory")
         return self.hashes.get(request.snapshot_name, absent)
 
-    def SnapshotHashCancel(self, request: pb.SnapshotHashCancelRequest) -> None:
+    async def SnapshotHashCancel(self, request: pb.SnapshotHashCancelRequest) -> None:
+        await self._holds.passed("cancel")
         self.hashes.pop(request.snapshot_name, None)
 
     def SnapshotHashLockState(self, _: Any) -> pb.SnapshotHashLockStateResponse:
@@ -141,9 +142,6 @@ class SyncAgent:
 
     async def SnapshotClone(self, request: pb.SnapshotCloneRequest) -> None:
         name, source = request.snapshot_file_name, request.from_address
-        self.clone = pb.SnapshotCloneStatusResponse(
-            is_cloning=True, state=IN_PROGRESS, from_replica_address=source, snapshot_name=name
-        )
         async with grpc.aio.insecure_channel(source.removeprefix("tcp://")) as channel:
             ask: Any = channel.unary_unary(
                 "/ptypes.ReplicaService/ReplicaGet",
@@ -152,8 +150,14 @@ class SyncAgent:
             )
             found = await ask(empty_pb2.Empty())
         if snapshot_file(name) not in found.replica.disks:
-            self.clone = pb.SnapshotCloneStatusResponse(state="error")
             raise RefusedError(f"cannot find snapshot {name} in the source replica {source}")
+        self.clone = pb.SnapshotCloneStatusResponse(
+            is_cloning=True,
+            state=IN_PROGRESS,
+            progress=50,
+            from_replica_address=source,
+            snapshot_name=name,
+        )
         await self._holds.passed("clone")
         self._replica.disks.take({snapshot_file(name): Disk("")})
         self.clone.is_cloning, self.clone.state, self.clone.progress = False, COMPLETE, 100
