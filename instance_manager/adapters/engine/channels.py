@@ -40,8 +40,10 @@ class Channels:
         self._background = background
         self._idle_seconds = idle_seconds
         self._connections: dict[str, _Connection] = {}
-        """By address; idle ones in the order in which they became so."""
+        """By address."""
         self._idle: dict[str, None] = {}
+        """Addresses of those without calls, in the order in which they became idle."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -79,7 +81,9 @@ class Channels:
         connection = self._connections.pop(address)
         if connection.idle:
             connection.idle.cancel()
-        self._background.start(WORK, connection.channel.close())
+        task = self._background.start(WORK, connection.channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close all of them; calls in progress are cancelled."""
@@ -89,3 +93,4 @@ class Channels:
             if connection.idle:
                 connection.idle.cancel()
             await connection.channel.close()
+        await asyncio.gather(*self._closing)

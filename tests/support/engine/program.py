@@ -1,6 +1,6 @@
 """A v1 engine for tests: controller and replicas listen, keep state, and can be told to fail or to hang.
 
-    python -m tests.support.engine.program [--host 127.0.0.1] [--volume vol1] [--replicas 2]
+    python -m tests.support.engine.program [--host 127.0.0.1] [--port 0] [--volume vol1] [--replicas 2]
 
 A line of JSON on stdout tells the address of the controller, and those of the replicas by name. Each line of
 JSON on stdin is an order, answered by one on stdout. A place is `controller` or the name of a replica, whose
@@ -70,8 +70,9 @@ class Place:
 class Engine:
     """The program: its parts, and the orders."""
 
-    def __init__(self, host: str, volume: str, replicas: int) -> None:
+    def __init__(self, host: str, port: int, volume: str, replicas: int) -> None:
         self.host = host
+        self.port = port
         self.volume = volume
         self.count = replicas
         self.faults, self.holds = Faults(), Holds()
@@ -85,7 +86,9 @@ class Engine:
         """Listen."""
         identity = Identity("controller", "controller", self.volume, f"{self.volume}-e-0")
         forward = _Current(lambda: self.controller)
-        server, port = await _listen(self.host, 0, handler(CONTROLLER, forward, identity, self.faults))
+        server, port = await _listen(
+            self.host, self.port, handler(CONTROLLER, forward, identity, self.faults)
+        )
         self._server = server
         self.address = f"{self.host}:{port}"
         await self._on_reset(True)
@@ -232,10 +235,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="of the controller")
     parser.add_argument("--volume", default="vol1")
     parser.add_argument("--replicas", type=int, default=2)
     options = parser.parse_args()
-    asyncio.run(serve(Engine(options.host, options.volume, options.replicas)))
+    asyncio.run(serve(Engine(options.host, options.port, options.volume, options.replicas)))
 
 
 if __name__ == "__main__":
