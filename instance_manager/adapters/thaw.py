@@ -6,16 +6,14 @@ leaves it frozen for ever: whoever writes to it hangs.
 
 import asyncio
 import os
-import re
-import signal
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from instance_manager.platform import contract
+from instance_manager.core.mountinfo import unescaped
 from instance_manager.platform.background import Background
+from instance_manager.platform.commands import run
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +27,6 @@ COMMAND = ("fsfreeze", "--unfreeze")
 _DEVICES = "/dev/longhorn/"
 _MOUNT_POINT = 4  # field, proc_pid_mountinfo(5)
 _NOT_FROZEN = "Invalid argument"
-_LONGEST_OUTPUT = 4096
 
 
 def volume_mounts(lines: Iterable[str]) -> list[str]:
@@ -39,7 +36,7 @@ def volume_mounts(lines: Iterable[str]) -> list[str]:
         mount, _, filesystem = line.partition(" - ")
         fields, source = mount.split(" "), filesystem.split(" ")[1:2]
         if source and source[0].startswith(_DEVICES) and len(fields) > _MOUNT_POINT:
-            found[_unescaped(fields[_MOUNT_POINT])] = None
+            found[unescaped(fields[_MOUNT_POINT])] = None
     return list(found)
 
 
@@ -84,54 +81,8 @@ class Thaw:
             OSError: if it cannot be started.
             TimeoutError: if it does not end in time.
         """
-        output, writer = os.pipe()
-        os.set_blocking(output, False)
-        try:
-            try:
-                pidfd = self._spawn(point, writer)
-            finally:
-                os.close(writer)
-            try:
-                await self._ended(pidfd)
-                with suppress(BlockingIOError):  # it has left a child behind
-                    return os.read(output, _LONGEST_OUTPUT).decode(errors="replace").strip()
-                return ""
-            finally:
-                os.close(pidfd)
-        finally:
-            os.close(output)
-
-    def _spawn(self, point: str, output: int) -> int:
-        pid = os.posix_spawnp(
-            self._command[0],
-            [*self._command, point],
-            os.environ | {"LC_ALL": "C", contract.UUID_VARIABLE: contract.NO_INSTANCE},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-            ],
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=signal.valid_signals(),
-        )
-        return os.pidfd_open(pid)
-
-    async def _ended(self, pidfd: int) -> None:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(pidfd, ended.set)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await ended.wait()
-        except BaseException:
-            # Nobody waits for its end: in the kernel it may never come.
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            raise
-        finally:
-            loop.remove_reader(pidfd)
-        with suppress(ChildProcessError):  # who reaps strangers may have been first
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+        output = await run((*self._command, point), self._timeout, os.environ)
+        return f"{output.stdout}{output.stderr}".strip()
 
 
 def _tell(point: str, said: str) -> None:
@@ -141,8 +92,3 @@ def _tell(point: str, said: str) -> None:
         log.debug("file system is not frozen", mount=point)
     else:
         log.warning("cannot thaw a file system", mount=point, reason=said)
-
-
-def _unescaped(field: str) -> str:
-    r"""Return a path as it is: blanks and backslashes are written as octal numbers, like \040."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from instance_manager.adapters.engine import Channels, engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
+from instance_manager.adapters.host_mounts import HostMounts
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.journal.journal import WORK as JOURNAL_CHECK
 from instance_manager.adapters.logs import LogFiles
@@ -121,7 +122,7 @@ def build(
     v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
     instance_v2 = InstanceV2(v2.instances if v2 else None)
     engines, proxied = Channels(background), Completion()
-    proxy = (ProxyService(engines_over(engines), proxied),)
+    proxy = (ProxyService(engines_over(engines), proxied, HostMounts()),)
     disk: tuple[Service, ...] = ()
     versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (

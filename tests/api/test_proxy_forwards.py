@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from instance_manager.adapters.engine import Timeouts
 from instance_manager.api.proxy.forwards import FORWARDS
 from instance_manager.api.proxy.refused import REFUSED
+from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import SERVICE, ProxyClient, nobody, of, served_proxy
@@ -35,6 +36,10 @@ ASKED: dict[str, dict[str, Any]] = {
     "ReplicaRebuildConcurrentSyncLimitSet": {"limit": 3},
 }
 """What the engine is asked then."""
+
+ON_NODE = {"CleanupBackupMountPoints", "RemountReadOnlyVolume"}
+"""Methods that concern the node and no engine."""
+SERVED = sorted(set(SERVICE.methods_by_name) - REFUSED.keys() - ON_NODE)
 
 
 def request(engine: EngineProcess, method: str, **fields: Any) -> Any:
@@ -163,7 +168,7 @@ async def test_a_name_that_cannot_be_sent_is_refused(
     assert field in text
 
 
-@pytest.mark.parametrize("method", sorted(set(SERVICE.methods_by_name) - REFUSED.keys()))
+@pytest.mark.parametrize("method", SERVED)
 async def test_a_request_that_names_no_engine_is_refused(proxy: ProxyClient, method: str) -> None:
     code, text = await proxy.error(method, {})
     if SERVICE.methods_by_name[method].input_type is pb.ProxyEngineRequest.DESCRIPTOR:
@@ -185,9 +190,7 @@ async def test_a_request_without_its_part_is_refused(
     assert await engine.calls() == []
 
 
-@pytest.mark.parametrize(
-    "method", sorted(set(SERVICE.methods_by_name) - REFUSED.keys() - {"ServerVersionGet"})
-)
+@pytest.mark.parametrize("method", sorted({*SERVED} - {"ServerVersionGet"}))
 @pytest.mark.parametrize("data_engine", [1, 9, -1])
 async def test_other_data_engines_are_not_supported(
     engine: EngineProcess, proxy: ProxyClient, method: str, data_engine: int
@@ -322,3 +325,20 @@ async def test_changes_are_audited_under_the_name_of_the_engine(engine: EnginePr
         await served.client.call("VolumeGet", of(engine))
         told = [(each.method.rpartition("/")[2], each.name, each.code) for each in served.trail.entries()]
     assert told == [("VolumeSnapshot", "vol1-e-0", "OK"), ("VolumeFrontendShutdown", "vol1-e-0", "OK")]
+
+
+async def test_what_concerns_the_node_is_done_there() -> None:
+    told: list[str] = []
+
+    class Mounts:
+        async def remount_writable(self, volume: str) -> None:
+            told.append(volume)
+
+        async def unmount_backup_targets(self) -> None:
+            raise UpstreamError("INTERNAL", "failed to unmount /x: target is busy")
+
+    async with served_proxy(mounts=Mounts()) as served:
+        await served.client.call("RemountReadOnlyVolume", {"volume_name": "vol1"})
+        failure = await served.client.error("CleanupBackupMountPoints", {})
+    assert told == ["vol1"]
+    assert failure == ("INTERNAL", "failed to unmount /x: target is busy")

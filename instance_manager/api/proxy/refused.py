@@ -8,8 +8,6 @@ _V2_ONLY = "only the v2 data engine has it, and this daemon's proxy speaks with 
 REFUSED: Mapping[str, str] = {
     "BackupRestore": _LATER,
     "BackupRestoreFinish": "no data engine needs it",
-    "CleanupBackupMountPoints": _LATER,
-    "RemountReadOnlyVolume": _LATER,
     "ReplicaRebuildingQosSet": _V2_ONLY,
     "SPDKBackingImageCreate": _V2_ONLY,
     "SPDKBackingImageDelete": _V2_ONLY,

@@ -17,7 +17,7 @@ from instance_manager.api.proxy.wire import (
     restore_to_wire,
 )
 from instance_manager.api.service import Offer, Service, Unary, rpc
-from instance_manager.app.engine import Completion, Engines
+from instance_manager.app.engine import Completion, Engines, NodeMounts
 from instance_manager.app.engine.reads import EngineReads
 from instance_manager.app.engine.rebuild import Membership
 from instance_manager.app.engine.snapshots import Snapshots
@@ -34,9 +34,10 @@ class ProxyService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
-    def __init__(self, engines: Engines, completion: Completion) -> None:
+    def __init__(self, engines: Engines, completion: Completion, mounts: NodeMounts) -> None:
         self._controllers = engines.controllers
         self._completion = completion
+        self._mounts = mounts
         self._reads = EngineReads(engines)
         self._snapshots = Snapshots(engines)
         self._membership = Membership(engines)
@@ -139,6 +140,16 @@ class ProxyService(Service):
     async def remove_replica(self, request: pb.EngineReplicaRemoveRequest) -> empty_pb2.Empty:
         """Take a replica from the volume."""
         return await self._done(self._membership.remove(v1_engine(request), request.replica_address))
+
+    @rpc("RemountReadOnlyVolume", changes=True)
+    async def remount(self, request: pb.RemountVolumeRequest) -> empty_pb2.Empty:
+        """Make the file system of a volume writable again."""
+        return await self._done(self._mounts.remount_writable(request.volume_name))
+
+    @rpc("CleanupBackupMountPoints", changes=True)
+    async def clean_up(self, _: empty_pb2.Empty) -> empty_pb2.Empty:
+        """Unmount the backup targets."""
+        return await self._done(self._mounts.unmount_backup_targets())
 
     async def _done(self, change: Coroutine[Any, Any, None]) -> empty_pb2.Empty:
         await self._completion.of(change)

@@ -2,5 +2,6 @@
 
 from instance_manager.app.engine.completion import Completion
 from instance_manager.app.engine.control import Controllers, Engines, Replicas, SyncAgents
+from instance_manager.app.engine.node import NodeMounts
 
-__all__ = ["Completion", "Controllers", "Engines", "Replicas", "SyncAgents"]
+__all__ = ["Completion", "Controllers", "Engines", "NodeMounts", "Replicas", "SyncAgents"]

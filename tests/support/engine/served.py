@@ -19,7 +19,7 @@ from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.proxy import ProxyService
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
-from instance_manager.app.engine import Completion
+from instance_manager.app.engine import Completion, NodeMounts
 from instance_manager.core.addresses import Address
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.platform.background import Background
@@ -56,6 +56,16 @@ class ProxyClient:
         return error.value.code().name, error.value.details() or ""
 
 
+class NoMounts:
+    """A node where nothing is mounted."""
+
+    async def remount_writable(self, volume: str) -> None:
+        """Do nothing."""
+
+    async def unmount_backup_targets(self) -> None:
+        """Do nothing."""
+
+
 @dataclass
 class ServedProxy:
     """The proxy and what it consists of."""
@@ -68,11 +78,13 @@ class ServedProxy:
 
 @asynccontextmanager
 async def served_proxy(
-    timeouts: Timeouts | None = None, idle_seconds: float = 60.0
+    timeouts: Timeouts | None = None,
+    idle_seconds: float = 60.0,
+    mounts: NodeMounts | None = None,
 ) -> AsyncIterator[ServedProxy]:
-    """Serve the proxy and connect to it."""
+    """Serve the proxy and connect to it; without `mounts`, the node has none that matter."""
     channels, completion = Channels(Background(), idle_seconds), Completion()
-    service = ProxyService(engines_over(channels, timeouts), completion)
+    service = ProxyService(engines_over(channels, timeouts), completion, mounts or NoMounts())
     trail = AuditTrail(lambda: 1.0)
     server = GrpcServer([Listener(Offset.PROXY, (service,))], InterceptorChain(trail, RpcMetrics()))
     port = server.bind(Address("127.0.0.1", 0))[0].port
