@@ -4,6 +4,7 @@ import os
 import uuid
 from dataclasses import dataclass
 
+from instance_manager.adapters.backup_store import BackupInspection
 from instance_manager.adapters.engine import Channels, engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
 from instance_manager.adapters.host_mounts import HostMounts
@@ -52,7 +53,7 @@ HEALTH_REPORT = "health-report"
 LOG_HISTORY = "log-history"
 """Name of the one that reads how the instances ended whose logs are there."""
 PROXY_IS_COMPLETE = False
-"""Whether managers are told of the proxy: they would rely on its methods that are still missing, too."""
+"""Whether managers are told of the proxy. They rely on all of it then, so it has to be tried out before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def build(
     v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
     instance_v2 = InstanceV2(v2.instances if v2 else None)
     engines, proxied = Channels(background), Completion()
-    proxy = (ProxyService(engines_over(engines), proxied, HostMounts()),)
+    inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
+    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection),)
     disk: tuple[Service, ...] = ()
     versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (

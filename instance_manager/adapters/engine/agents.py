@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 
 from instance_manager.adapters.engine.calls import Calls, Timeouts, replica_target
 from instance_manager.adapters.engine.values import read
+from instance_manager.core.backups import BackupOrder, BackupStatus, RestoreOrder, StartedBackup
 from instance_manager.core.engine import (
     CloneStatus,
     HashStatus,
@@ -113,6 +114,44 @@ class GrpcSyncAgents:
             f"failed to clone snapshot {asked.snapshot} from replica {order.source} to host {_host(replica)}"
         )
         await self._call(replica, "SnapshotClone", failure, request, self._copying(asked.grpc_timeout))
+
+    async def backup(self, replica: Replica, order: BackupOrder) -> StartedBackup:
+        """Begin a backup of a snapshot."""
+        asked = order.request
+        request = pb.BackupCreateRequest(
+            snapshot_file_name=asked.snapshot,
+            backup_target=asked.target,
+            volume_name=order.volume,
+            labels=[f"{key}={value}" for key, value in asked.labels.items()],
+            credential=order.credential,
+            backing_image_name=asked.backing_image,
+            backing_image_checksum=asked.backing_image_checksum,
+            backup_name=asked.backup,
+            compression_method=asked.compression,
+            concurrent_limit=asked.concurrent_limit,
+            storage_class_name=asked.storage_class,
+            parameters=asked.parameters,
+        )
+        failure = f"failed to create backup to {asked.target} for volume {order.volume}"
+        told = await self._call(replica, "BackupCreate", failure, request)
+        return StartedBackup(told.backup, replica.address, told.is_incremental)
+
+    async def backup_status(self, replica: Replica, backup: str) -> BackupStatus:
+        """Return how a backup goes."""
+        failure = f"Failed to get backup status on {replica.address} for {backup}"
+        request = pb.BackupStatusRequest(backup=backup)
+        return read(BackupStatus, await self._call(replica, "BackupStatus", failure, request))
+
+    async def restore(self, replica: Replica, order: RestoreOrder) -> None:
+        """Begin to restore a backup."""
+        request = pb.BackupRestoreRequest(
+            backup=order.url,
+            snapshot_disk_name=order.disk,
+            credential=order.credential,
+            concurrent_limit=order.concurrent_limit,
+        )
+        failure = f"failed to restore backup data {order.url} to snapshot file {order.disk}"
+        await self._call(replica, "BackupRestore", failure, request)
 
     def _copying(self, asked: int) -> float:
         return float(asked) if asked > 0 else self._timeouts.copy

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-_LATER = "this version of the instance manager does not know how"
 _V2_ONLY = "only the v2 data engine has it, and this daemon's proxy speaks with v1 engines only"
 
 REFUSED: Mapping[str, str] = {
-    "BackupRestore": _LATER,
     "BackupRestoreFinish": "no data engine needs it",
     "ReplicaRebuildingQosSet": _V2_ONLY,
     "SPDKBackingImageCreate": _V2_ONLY,
@@ -14,11 +12,7 @@ REFUSED: Mapping[str, str] = {
     "SPDKBackingImageGet": _V2_ONLY,
     "SPDKBackingImageList": _V2_ONLY,
     "SPDKBackingImageWatch": _V2_ONLY,
-    "SnapshotBackup": _LATER,
-    "SnapshotBackupStatus": _LATER,
 }
 """Why, by method."""
-READS = frozenset(
-    {"SPDKBackingImageGet", "SPDKBackingImageList", "SPDKBackingImageWatch", "SnapshotBackupStatus"}
-)
+READS = frozenset({"SPDKBackingImageGet", "SPDKBackingImageList", "SPDKBackingImageWatch"})
 """Those that would change nothing."""

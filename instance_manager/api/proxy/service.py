@@ -1,5 +1,7 @@
 """ProxyEngineService, for the v1 data engine."""
 
+import dataclasses
+import uuid
 from collections.abc import Coroutine
 from typing import Any
 
@@ -8,16 +10,19 @@ from google.protobuf.message import Message
 
 from instance_manager.api.proxy.forwards import FORWARDS, Forward
 from instance_manager.api.proxy.refused import READS, REFUSED
-from instance_manager.api.proxy.selection import v1_engine
+from instance_manager.api.proxy.selection import metadata_value, v1_engine
 from instance_manager.api.proxy.wire import (
     addition_from_wire,
     all_filled,
+    backup_from_wire,
     clone_from_wire,
     rebuild_to_wire,
+    restore_from_wire,
     restore_to_wire,
 )
 from instance_manager.api.service import Offer, Service, Unary, rpc
 from instance_manager.app.engine import Completion, Engines, NodeMounts
+from instance_manager.app.engine.backups import Backups, BackupStore
 from instance_manager.app.engine.reads import EngineReads
 from instance_manager.app.engine.rebuild import Membership
 from instance_manager.app.engine.snapshots import Snapshots
@@ -34,13 +39,16 @@ class ProxyService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
-    def __init__(self, engines: Engines, completion: Completion, mounts: NodeMounts) -> None:
+    def __init__(
+        self, engines: Engines, completion: Completion, mounts: NodeMounts, store: BackupStore
+    ) -> None:
         self._controllers = engines.controllers
         self._completion = completion
         self._mounts = mounts
         self._reads = EngineReads(engines)
         self._snapshots = Snapshots(engines)
         self._membership = Membership(engines)
+        self._backups = Backups(engines, store, new_uuid=lambda: str(uuid.uuid4()))
 
     def _offered(self) -> dict[str, Offer]:
         return (
@@ -140,6 +148,33 @@ class ProxyService(Service):
     async def remove_replica(self, request: pb.EngineReplicaRemoveRequest) -> empty_pb2.Empty:
         """Take a replica from the volume."""
         return await self._done(self._membership.remove(v1_engine(request), request.replica_address))
+
+    @rpc("SnapshotBackup", changes=True)
+    async def backup(self, request: pb.EngineSnapshotBackupRequest) -> pb.EngineSnapshotBackupProxyResponse:
+        """Begin a backup of a snapshot."""
+        asked = backup_from_wire(request)
+        told = await self._completion.of(self._backups.create(v1_engine(request), asked))
+        return pb.EngineSnapshotBackupProxyResponse(
+            backup_id=told.backup, replica=told.replica, is_incremental=told.is_incremental
+        )
+
+    @rpc("SnapshotBackupStatus")
+    async def backup_status(
+        self, request: pb.EngineSnapshotBackupStatusRequest
+    ) -> pb.EngineSnapshotBackupStatusProxyResponse:
+        """Return how a backup goes."""
+        name = metadata_value("replica_name", request.replica_name)
+        address, told = await self._backups.status(
+            v1_engine(request), request.backup_name, request.replica_address, name
+        )
+        return pb.EngineSnapshotBackupStatusProxyResponse(**dataclasses.asdict(told), replica_address=address)
+
+    @rpc("BackupRestore", changes=True)
+    async def restore(self, request: pb.EngineBackupRestoreRequest) -> pb.EngineBackupRestoreProxyResponse:
+        """Begin to restore a backup."""
+        asked = restore_from_wire(request)
+        told = await self._completion.of(self._backups.restore(v1_engine(request), asked))
+        return pb.EngineBackupRestoreProxyResponse(taskError=told.encode())
 
     @rpc("RemountReadOnlyVolume", changes=True)
     async def remount(self, request: pb.RemountVolumeRequest) -> empty_pb2.Empty:

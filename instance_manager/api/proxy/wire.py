@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from instance_manager.api.proxy.selection import any_engine, metadata_value
+from instance_manager.core.backups import BackupRequest, RestoreRequest
 from instance_manager.core.engine import Mode, RebuildStatus, Replica, RestoreStatus
 from instance_manager.core.engine_address import SYNC_AGENT_OFFSET, engine_address
 from instance_manager.core.engine_orders import AddOrder, CloneRequest, LocalSync
@@ -78,4 +79,33 @@ def clone_from_wire(request: pb.EngineSnapshotCloneRequest) -> CloneRequest:
         export_backing_image=request.export_backing_image_if_exist,
         http_timeout=request.file_sync_http_client_timeout,
         grpc_timeout=request.grpc_timeout_seconds,
+    )
+
+
+def backup_from_wire(request: pb.EngineSnapshotBackupRequest) -> BackupRequest:
+    """Return what to back up."""
+    return BackupRequest(
+        target=request.backup_target,
+        envs=tuple(request.envs),
+        backup=request.backup_name,
+        snapshot=request.snapshot_name,
+        labels=dict(request.labels),
+        parameters=dict(request.parameters),
+        backing_image=request.backing_image_name,
+        backing_image_checksum=request.backing_image_checksum,
+        compression=request.compression_method,
+        concurrent_limit=request.concurrent_limit,
+        storage_class=request.storage_class_name,
+    )
+
+
+def restore_from_wire(request: pb.EngineBackupRestoreRequest) -> RestoreRequest:
+    """Return what to restore."""
+    return RestoreRequest(
+        url=request.url,
+        target=request.target,
+        envs=tuple(request.envs),
+        volume=request.volume_name,
+        concurrent_limit=request.concurrent_limit,
+        encrypted=request.need_correct_encrypted_volume_size,
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from instance_manager.core.backups import BackupOrder, BackupStatus, RestoreOrder, StartedBackup
 from instance_manager.core.engine import (
     CloneStatus,
     Engine,
@@ -126,6 +127,15 @@ class SyncAgents(Protocol):
 
     async def clone(self, replica: Replica, order: CloneOrder) -> None:
         """Copy a snapshot of another volume to a replica and return when that is done."""
+
+    async def backup(self, replica: Replica, order: BackupOrder) -> StartedBackup:
+        """Begin a backup of a snapshot."""
+
+    async def backup_status(self, replica: Replica, backup: str) -> BackupStatus:
+        """Return how a backup goes."""
+
+    async def restore(self, replica: Replica, order: RestoreOrder) -> None:
+        """Begin to restore a backup."""
 
 
 @dataclass(frozen=True, slots=True)

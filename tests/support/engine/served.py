@@ -1,9 +1,9 @@
 """The proxy, served on a port of this process, and its client."""
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -20,7 +20,10 @@ from instance_manager.api.proxy import ProxyService
 from instance_manager.api.server import GrpcServer
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.engine import Completion, NodeMounts
+from instance_manager.app.engine.backups import BackupStore
 from instance_manager.core.addresses import Address
+from instance_manager.core.backups import BackupVolume
+from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.platform.background import Background
 from tests.support.engine.process import EngineProcess
@@ -67,6 +70,23 @@ class NoMounts:
 
 
 @dataclass
+class Backups:
+    """A store with these backups, by URL; an URL that it does not know has the text of its error."""
+
+    known: dict[str, BackupVolume | str] = field(default_factory=dict)
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    """Engine, URL and variables of each look."""
+
+    async def volume(self, engine: str, url: str, variables: Mapping[str, str]) -> BackupVolume:
+        """Return the volume that a backup is of."""
+        self.asked.append((engine, url, dict(variables)))
+        found = self.known.get(url, f"cannot find {url} in backupstore")
+        if isinstance(found, str):
+            raise UpstreamError("UNKNOWN", found)
+        return found
+
+
+@dataclass
 class ServedProxy:
     """The proxy and what it consists of."""
 
@@ -81,10 +101,12 @@ async def served_proxy(
     timeouts: Timeouts | None = None,
     idle_seconds: float = 60.0,
     mounts: NodeMounts | None = None,
+    store: BackupStore | None = None,
 ) -> AsyncIterator[ServedProxy]:
     """Serve the proxy and connect to it; without `mounts`, the node has none that matter."""
     channels, completion = Channels(Background(), idle_seconds), Completion()
-    service = ProxyService(engines_over(channels, timeouts), completion, mounts or NoMounts())
+    engines = engines_over(channels, timeouts)
+    service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups())
     trail = AuditTrail(lambda: 1.0)
     server = GrpcServer([Listener(Offset.PROXY, (service,))], InterceptorChain(trail, RpcMetrics()))
     port = server.bind(Address("127.0.0.1", 0))[0].port
