@@ -47,7 +47,13 @@ async def test_a_connection_with_a_call_is_not_idle(engine: EngineProcess) -> No
     hanging = asyncio.create_task(controllers.volume(which))
     await engine.called("VolumeGet")
     await controllers.replicas(which)
+    with pytest.raises(UpstreamError):
+        await controllers.volume(Engine("127.0.0.1:1", "", ""))
+    async with asyncio.timeout(patience(30.0)):
+        while "127.0.0.1:1" in kept._connections:  # which was idle later
+            await engine.calls()
     assert len(kept) == 1
+    assert await engine.tell(pending=True) == ["VolumeGet"]
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
     await gone(kept, engine)

@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from instance_manager.adapters.engine import Timeouts
 from instance_manager.api.proxy.forwards import FORWARDS
 from instance_manager.api.proxy.refused import REFUSED
+from instance_manager.app.engine import completion
 from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from tests.support.engine.process import EngineProcess
@@ -288,6 +289,20 @@ async def test_a_change_is_completed_when_its_caller_goes_away(
     # The engine still works at it: had the call been cancelled, it would count as gone.
     await proxy.call("VolumeGet", of(engine))
     assert await engine.tell(pending=True) == ["VolumeSnapshot"]
+
+
+async def test_changes_whose_callers_have_gone_count(
+    engine: EngineProcess, proxy: ProxyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "MOST", 1)
+    await engine.tell(hang="VolumeSnapshot", at="controller")
+    call = proxy.call("VolumeSnapshot", request(engine, "VolumeSnapshot"))
+    await engine.called("VolumeSnapshot")
+    call.cancel()
+    code, text = await proxy.error("VolumeSnapshot", request(engine, "VolumeSnapshot"))
+    assert code == "RESOURCE_EXHAUSTED"
+    assert "1 are in progress" in text
+    await proxy.call("VolumeGet", of(engine))
 
 
 async def test_a_read_ends_when_its_caller_goes_away(engine: EngineProcess, proxy: ProxyClient) -> None:

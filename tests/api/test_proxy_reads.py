@@ -127,6 +127,32 @@ async def test_an_engine_that_fails_fails_the_call(
     )
 
 
+async def test_an_engine_that_tells_of_a_crowd_of_replicas_is_not_believed(
+    engine: EngineProcess, proxy: ProxyClient
+) -> None:
+    replicas = [controller_pb2.ControllerReplica() for _ in range(65)]
+    answer = controller_pb2.ReplicaListReply(replicas=replicas).SerializeToString()
+    await engine.tell(odd="ReplicaList", at="controller", answer=answer.hex())
+    code, text = await proxy.error("SnapshotCloneStatus", of(engine))
+    assert code == "UNKNOWN"
+    assert text.endswith("it tells of 65 replicas")
+
+
+async def test_a_replica_at_no_address_has_an_error(engine: EngineProcess, proxy: ProxyClient) -> None:
+    answer = controller_pb2.ReplicaListReply(
+        replicas=[
+            controller_pb2.ControllerReplica(
+                address=controller_pb2.ReplicaAddress(address=address), mode=controller_pb2.ReplicaMode.RW
+            )
+            for address in ("", "tcp://h", "tcp://127.0.0.1:65534")
+        ]
+    )
+    await engine.tell(odd="ReplicaList", at="controller", answer=answer.SerializeToString().hex())
+    told = (await proxy.call("SnapshotPurgeStatus", of(engine))).status
+    assert len(told) == 3
+    assert all("cannot use the address" in each.error for each in told.values())
+
+
 @pytest.mark.parametrize("method", STATUSES)
 async def test_statuses_are_told_by_address(engine: EngineProcess, proxy: ProxyClient, method: str) -> None:
     told = await status(proxy, engine, method)

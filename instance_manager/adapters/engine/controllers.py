@@ -9,10 +9,13 @@ from instance_manager.adapters.engine.calls import Calls, Target, Timeouts
 from instance_manager.adapters.engine.values import mode, read
 from instance_manager.core.engine import Engine, Replica, Volume
 from instance_manager.core.engine_orders import StartOrder, SyncFile
+from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.ptypes import controller_pb2 as pb
 
 _METHODS = pb.DESCRIPTOR.services_by_name["ControllerService"].methods_by_name
 _EMPTY = empty_pb2.Empty()
+MOST_REPLICAS = 64
+"""More than a volume can have: each is asked at once."""
 
 
 class GrpcControllers:
@@ -29,9 +32,10 @@ class GrpcControllers:
 
     async def replicas(self, engine: Engine) -> list[Replica]:
         """Return the replicas of an engine."""
-        told = await self.forward(
-            engine, "ReplicaList", f"failed to list replicas for volume {engine.address}"
-        )
+        failure = f"failed to list replicas for volume {engine.address}"
+        told = await self.forward(engine, "ReplicaList", failure)
+        if len(told.replicas) > MOST_REPLICAS:
+            raise UpstreamError("UNKNOWN", f"{failure}: it tells of {len(told.replicas)} replicas")
         return [Replica(each.address.address, mode(each.mode), engine.volume) for each in told.replicas]
 
     async def volume(self, engine: Engine) -> Volume:

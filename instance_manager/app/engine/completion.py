@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from instance_manager.core.errors import ResourceExhaustedError
+
 T = TypeVar("T")
+
+MOST = 1024
+"""Largest number of changes in progress; those whose callers have gone count, too."""
 
 
 class Completion:
@@ -14,7 +19,17 @@ class Completion:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def of(self, change: Coroutine[Any, Any, T]) -> T:
-        """Return what a change returns. If the caller is cancelled, the change goes on to its end."""
+        """Return what a change returns. If the caller is cancelled, the change goes on to its end.
+
+        Raises:
+            ResourceExhaustedError: if too many are in progress; it is not begun then.
+        """
+        if len(self._tasks) >= MOST:
+            change.close()
+            raise ResourceExhaustedError(
+                f"cannot begin another change of an engine: {MOST} are in progress and that is the most "
+                "there may be; ask again later"
+            )
         task = asyncio.get_running_loop().create_task(change)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
