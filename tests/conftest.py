@@ -9,10 +9,11 @@ import pytest
 from hypothesis import settings
 
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.engine.fixtures import engine, engine_process, proxy
 from tests.support.patience import FACTOR, patience
 from tests.support.spdk.fixtures import spdk, spdk_process
 
-__all__ = ["spdk", "spdk_process"]
+__all__ = ["engine", "engine_process", "proxy", "spdk", "spdk_process"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

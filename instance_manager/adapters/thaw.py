@@ -6,7 +6,6 @@ leaves it frozen for ever: whoever writes to it hangs.
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from instance_manager.core.mountinfo import unescaped
 from instance_manager.core.process import ExitStatus
 from instance_manager.platform import contract
 from instance_manager.platform.background import Background
@@ -40,7 +40,7 @@ def volume_mounts(lines: Iterable[str]) -> list[str]:
         mount, _, filesystem = line.partition(" - ")
         fields, source = mount.split(" "), filesystem.split(" ")[1:2]
         if source and source[0].startswith(_DEVICES) and len(fields) > _MOUNT_POINT:
-            found[_unescaped(fields[_MOUNT_POINT])] = None
+            found[unescaped(fields[_MOUNT_POINT])] = None
     return list(found)
 
 
@@ -149,8 +149,3 @@ def _tell(point: str, said: str, status: ExitStatus) -> None:
         log.debug("file system is not frozen", mount=point)
     else:
         log.warning("cannot thaw a file system", mount=point, reason=said or str(status))
-
-
-def _unescaped(field: str) -> str:
-    r"""Return a path as it is: blanks and backslashes are written as octal numbers, like \040."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -14,6 +14,9 @@ Unary = Callable[..., Message | bytes | Awaitable[Message | bytes]]
 Stream = Callable[[Any, Context], Awaitable[None]]
 """Takes the request, and a context to write serialized messages to."""
 
+Offer = tuple[Unary | Stream, bool, bool, bool]
+"""A function, and whether it changes something, sets something to a value, and waits; see `rpc`."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MARK = "rpc"
 
@@ -63,19 +66,23 @@ class Service:
 
     descriptor: ClassVar[ServiceDescriptor]
 
-    def methods(self) -> Iterator[Method]:
-        """Yield every method.
-
-        Raises:
-            TypeError: if those marked are not exactly those of the descriptor.
-        """
-        marked = {
+    def _offered(self) -> dict[str, Offer]:
+        """Return the methods by name: those that are marked; a subclass may add others."""
+        marked: dict[str, Offer] = {
             function.__dict__[_MARK][0]: (getattr(self, attribute), *function.__dict__[_MARK][1:])
             for attribute, function in vars(type(self)).items()
             if _MARK in getattr(function, "__dict__", ())
         }
-        known = self.descriptor.methods_by_name
-        if marked.keys() != set(known):
+        return marked
+
+    def methods(self) -> Iterator[Method]:
+        """Yield every method.
+
+        Raises:
+            TypeError: if those offered are not exactly those of the descriptor.
+        """
+        offered, known = self._offered(), self.descriptor.methods_by_name
+        if offered.keys() != set(known):
             raise TypeError(f"{self.descriptor.full_name} has the methods {sorted(known)}")
         for method in self.descriptor.methods:
-            yield Method(method, self.descriptor.full_name, *marked[method.name])
+            yield Method(method, self.descriptor.full_name, *offered[method.name])

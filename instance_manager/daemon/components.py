@@ -4,6 +4,10 @@ import os
 import uuid
 from dataclasses import dataclass
 
+from instance_manager.adapters.backup_store import BackupInspection
+from instance_manager.adapters.engine import Channels, engines_over
+from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
+from instance_manager.adapters.host_mounts import HostMounts
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.journal.journal import WORK as JOURNAL_CHECK
 from instance_manager.adapters.logs import LogFiles
@@ -27,12 +31,14 @@ from instance_manager.api.interceptors import CallLog, InterceptorChain
 from instance_manager.api.interceptors.call_log import WORK as CALL_SUMMARY
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
+from instance_manager.api.proxy import ProxyService
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.service import Service
 from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
+from instance_manager.app.engine import Completion
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -46,6 +52,8 @@ HEALTH_REPORT = "health-report"
 """Name of the background work that tells the health service what has changed."""
 LOG_HISTORY = "log-history"
 """Name of the one that reads how the instances ended whose logs are there."""
+PROXY_IS_COMPLETE = False
+"""Whether managers are told of the proxy. They rely on all of it then, so it has to be tried out before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class Components:
     supervisor: Supervisor
     pings: Pings
     v2: SpdkConnection | None
+    engines: Channels
+    proxied: Completion
     server: GrpcServer
     recovery: Adoption
     calls: CallLog
@@ -112,9 +122,11 @@ def build(
     supervisor.changed.observe(lambda _: pings.ping())
     v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
     instance_v2 = InstanceV2(v2.instances if v2 else None)
-    proxy: tuple[Service, ...] = ()
+    engines, proxied = Channels(background), Completion()
+    inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
+    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection),)
     disk: tuple[Service, ...] = ()
-    versions = Versions(proxy=PROXY_API if proxy else NOT_SERVED)
+    versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (
         ProcessService(supervisor, replacer, versions),
         InstanceService(supervisor, replacer, pings, instance_v2, log_control, versions=versions),
@@ -142,6 +154,8 @@ def build(
         supervisor=supervisor,
         pings=pings,
         v2=v2,
+        engines=engines,
+        proxied=proxied,
         server=GrpcServer(listeners, interceptors, (lambda: reloader.current) if reloader else None),
         recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),
         calls=interceptors.calls,
@@ -172,6 +186,7 @@ def _works(settings: DaemonSettings) -> list[str]:
         JOURNAL_CHECK,
         EVENT_LOOP_LAG,
         METRICS_SERVER,
+        ENGINE_CONNECTIONS,
         CALL_SUMMARY,
         HEALTH_REPORT,
         LOG_HISTORY,

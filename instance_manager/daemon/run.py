@@ -105,6 +105,8 @@ async def serve(settings: DaemonSettings) -> int:
         if components.v2:
             components.v2.open()
             stack.push_async_callback(components.v2.close)
+        stack.push_async_callback(components.engines.close)
+        stack.push_async_callback(components.proxied.close)
         # Before an adoption finds an instance without its log.
         await components.logs.retention.put_back()
         # Before the ports open, so that the very first answer is complete.

@@ -36,7 +36,14 @@ STRANGE = st.sampled_from(
     ]
 )
 NAMES = st.one_of(st.sampled_from(["a", "b", "vol-e-0", "vol-r-1"]), STRANGE, TEXT)
+ADDRESSES = st.sampled_from(
+    ["", "127.0.0.1:1", "tcp://127.0.0.1:1/v1", "127.0.0.1:65535", ":1", "unix:/x", "%s"]
+)
+"""Nobody is there."""
 BY_NAME: dict[str, Strategy] = {
+    "address": ADDRESSES,
+    "replica_address": ADDRESSES,
+    "from_engine_address": ADDRESSES,
     "name": NAMES,
     "names": NAMES,
     # Nothing else is ever executed, and neither does anything.

@@ -31,9 +31,11 @@ FORESEEN = {
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNIMPLEMENTED,
-    # Of v2 while its service is away.
+    # Of v2 while its service is away, and of engines that nobody is.
     grpc.StatusCode.UNAVAILABLE,
 }
+INTERNAL_BY_CONTRACT = {"SnapshotBackup", "BackupRestore"}
+"""Methods whose clients know INTERNAL for what they have got wrong; a defect would be in the log."""
 TIMEOUT = patience(30.0)
 BEGINNING = 0.05
 """Seconds that a stream is read."""
@@ -121,14 +123,20 @@ async def test_every_message_to_every_method_gets_a_status_that_was_foreseen(
 ) -> None:
     async with fuzzed.client() as client:
         all_methods = await served(client)
-        assert {method.full_name.rpartition(".")[0] for method in all_methods} >= {
+        by_service: dict[str, list[MethodDescriptor]] = {}
+        for each in all_methods:
+            by_service.setdefault(each.full_name.rpartition(".")[0], []).append(each)
+        assert by_service.keys() >= {
             "ProcessManagerService",
             "imrpc.InstanceService",
+            "imrpc.ProxyEngineService",
             "instance_manager.v1.AuditService",
             "instance_manager.v1.EventService",
         }
-        call = st.sampled_from(all_methods).flatmap(
-            lambda method: st.tuples(st.just(method), messages(method.input_type))
+        call = (
+            st.sampled_from(list(by_service.values()))
+            .flatmap(st.sampled_from)
+            .flatmap(lambda method: st.tuples(st.just(method), messages(method.input_type)))
         )
         loop = asyncio.get_running_loop()
         seen: set[grpc.StatusCode] = set()
@@ -146,6 +154,8 @@ async def test_every_message_to_every_method_gets_a_status_that_was_foreseen(
             codes = await asyncio.gather(*(code_of(client, method, request) for method, request in calls))
             seen.update(codes)
             for (method, request), code in zip(calls, codes, strict=True):
+                if code is grpc.StatusCode.INTERNAL and method.name in INTERNAL_BY_CONTRACT:
+                    continue
                 assert code in FORESEEN, (code, method.full_name, request)
 
         await asyncio.to_thread(hold)

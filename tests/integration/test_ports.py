@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from instance_manager.client import Client
+from instance_manager.daemon.components import PROXY_IS_COMPLETE
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, sleeper, stub
 from tests.support.patience import patience
@@ -77,13 +78,14 @@ async def test_each_port_names_what_it_serves(tmp_path: Path) -> None:
         for offset, target in enumerate(targets(daemon)):
             async with grpc.aio.insecure_channel(target) as channel:
                 named = await listed(channel)
-            assert named == always | (ours if offset in {PROCESS, INSTANCE} else set())
+            served = {PROCESS: ours, PROXY: {"imrpc.ProxyEngineService"}, DISK: set(), INSTANCE: ours}
+            assert named == always | served[offset]
 
 
 async def test_what_is_not_served_is_unimplemented(tmp_path: Path) -> None:
     async with running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon:
         for offset, method in (
-            (PROXY, PROXY_METHOD),
+            (PROCESS, PROXY_METHOD),
             (DISK, DISK_METHOD),
             (PROXY, "/ProcessManagerService/ProcessList"),
             (DISK, "/imrpc.InstanceService/InstanceList"),
@@ -101,18 +103,18 @@ async def test_a_unix_socket_has_them_all(daemon: Daemon) -> None:
     ):
         assert await client.process_list() == {}
         assert await client.instance_list() == {}
-        assert "imrpc.InstanceService" in await listed(channel)
-        with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+        assert {"imrpc.InstanceService", "imrpc.ProxyEngineService"} <= await listed(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="missing address"):
             await call(channel, PROXY_METHOD)
 
 
-async def test_no_version_is_told_of_what_is_not_served(daemon: Daemon) -> None:
-    """A Longhorn manager that is told of a proxy waits for it instead of doing without."""
+async def test_no_version_is_told_of_a_proxy_before_all_of_it_is_there(daemon: Daemon) -> None:
+    """A Longhorn manager that is told of a proxy relies on all of it instead of doing without."""
     async with daemon.client() as client:
         version = await client.version()
     assert (version.instanceManagerAPIVersion, version.instanceManagerAPIMinVersion) == (7, 1)
-    assert version.instanceManagerProxyAPIVersion == 0
-    assert version.instanceManagerProxyAPIMinVersion == 0
+    told = (version.instanceManagerProxyAPIVersion, version.instanceManagerProxyAPIMinVersion)
+    assert told == ((7, 1) if PROXY_IS_COMPLETE else (0, 0))
 
 
 async def test_an_address_without_a_host_is_every_address(tmp_path: Path, four: int) -> None:

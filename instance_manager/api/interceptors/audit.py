@@ -91,7 +91,10 @@ class LatestSettings:
 def _subject(call: Call) -> tuple[str, str]:
     """Return the name and the UUID of what a call was about, empty if unknown."""
     request, status = call.request, getattr(call.response, "status", None)
-    name = getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
+    # Of what is asked of an engine, the engine: a name of its own would be that of a snapshot.
+    engine = getattr(getattr(request, "proxy_engine_request", None), "engine_name", "")
+    name = engine or getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
+    name = name or getattr(request, "engine_name", "")
     uuid = getattr(status, "uuid", "") or getattr(request, "uuid", "")
     return str(name), str(uuid)
 

@@ -64,6 +64,21 @@ DATA_LAYOUT_TYPE_REPLICATED: DataLayoutType.ValueType  # 0
 DATA_LAYOUT_TYPE_SHARDED: DataLayoutType.ValueType  # 1
 Global___DataLayoutType: _TypeAlias = DataLayoutType  # noqa: Y015
 
+class _CloneMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CloneModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloneMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLONE_MODE_FULL_COPY: _CloneMode.ValueType  # 0
+    CLONE_MODE_LINKED_CLONE: _CloneMode.ValueType  # 1
+
+class CloneMode(_CloneMode, metaclass=_CloneModeEnumTypeWrapper): ...
+
+CLONE_MODE_FULL_COPY: CloneMode.ValueType  # 0
+CLONE_MODE_LINKED_CLONE: CloneMode.ValueType  # 1
+Global___CloneMode: _TypeAlias = CloneMode  # noqa: Y015
+
 @_typing.final
 class ShardEndpoint(_message.Message):
     """Where a shard is served, and its place in the code."""
@@ -142,3 +157,30 @@ class ShardGroupSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShardGroupSpec: _TypeAlias = ShardGroupSpec  # noqa: Y015
+
+@_typing.final
+class LinkedCloneSource(_message.Message):
+    """What a linked clone of the v2 data engine shares its data with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_NAME_FIELD_NUMBER: _builtins.int
+    ENGINE_NAME_FIELD_NUMBER: _builtins.int
+    ENGINE_ADDRESS_FIELD_NUMBER: _builtins.int
+    replica_name: _builtins.str
+    engine_name: _builtins.str
+    engine_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        replica_name: _builtins.str = ...,
+        engine_name: _builtins.str = ...,
+        engine_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_address", b"engine_address", "engine_name", b"engine_name", "replica_name", b"replica_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkedCloneSource: _TypeAlias = LinkedCloneSource  # noqa: Y015

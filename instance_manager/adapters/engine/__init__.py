@@ -1,0 +1,20 @@
+"""The v1 engines and their replicas over gRPC."""
+
+from instance_manager.adapters.engine.agents import GrpcSyncAgents
+from instance_manager.adapters.engine.calls import Calls, Timeouts
+from instance_manager.adapters.engine.channels import Channels
+from instance_manager.adapters.engine.controllers import GrpcControllers
+from instance_manager.adapters.engine.replicas import GrpcReplicas
+from instance_manager.app.engine import Engines
+
+__all__ = ["Channels", "Timeouts", "engines_over"]
+
+
+def engines_over(channels: Channels, timeouts: Timeouts | None = None) -> Engines:
+    """Return the engines and replicas, over connections that the caller closes."""
+    calls, timeouts = Calls(channels), timeouts or Timeouts()
+    return Engines(
+        controllers=GrpcControllers(calls, timeouts),
+        replicas=GrpcReplicas(calls, timeouts),
+        agents=GrpcSyncAgents(calls, timeouts),
+    )

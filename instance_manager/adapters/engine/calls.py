@@ -1,0 +1,124 @@
+"""Calls of engines and replicas, and their errors in the words that managers look for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from instance_manager.adapters.engine.channels import Channels
+from instance_manager.core.engine import Replica
+from instance_manager.core.engine_address import engine_address
+from instance_manager.core.errors import InvalidArgumentError, UpstreamError
+
+log = structlog.get_logger(__name__)
+
+VOLUME_KEY, INSTANCE_KEY = "volume-name", "instance-name"
+"""Metadata that says who is meant; without it, the other side does not check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Timeouts of calls in seconds."""
+
+    call: float = 180.0
+    copy: float = 24 * 3600.0
+    """Of a call that returns only when data has been copied, unless its request has another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is called."""
+
+    address: str
+    """HOST:PORT."""
+    volume: str
+    instance: str
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What tells the other side who is meant."""
+        pairs = ((VOLUME_KEY, self.volume), (INSTANCE_KEY, self.instance))
+        return tuple((key, value) for key, value in pairs if value)
+
+
+class Calls:
+    """Makes calls."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    async def call(
+        self,
+        target: Target,
+        method: MethodDescriptor,
+        request: Message,
+        failure: str,
+        within: float,
+    ) -> Any:
+        """Call a method and return its response.
+
+        Args:
+            target: who is called.
+            method: what is called there.
+            request: of the type that the method takes.
+            failure: begins the message of an error.
+            within: seconds.
+
+        Raises:
+            UpstreamError: with the code of the answer; UNAVAILABLE if nobody is there.
+        """
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        log.debug("engine called", method=path, address=target.address)
+        response = GetMessageClass(method.output_type)
+        if not target.address:
+            raise rpc_error(failure, grpc.StatusCode.UNAVAILABLE, "missing address")
+        with self._channels.to(target.address) as channel:
+            unary: Any = channel.unary_unary(path, request_serializer=type(request).SerializeToString)
+            call = unary(request, timeout=within, metadata=target.metadata, wait_for_ready=False)
+            try:
+                # Read here: gRPC would log a traceback and return nothing for an answer that cannot be read.
+                return response.FromString(await call)
+            except grpc.aio.AioRpcError as error:
+                raise rpc_error(failure, error.code(), error.details() or "") from error
+            except DecodeError as error:
+                text = f"the answer is no {response.DESCRIPTOR.full_name}"
+                raise rpc_error(failure, grpc.StatusCode.INTERNAL, text) from error
+
+
+def replica_target(replica: Replica, offset: int, failure: str) -> Target:
+    """Return who is `offset` ports above a replica.
+
+    Raises:
+        UpstreamError: if the engine has told of an address that is none.
+    """
+    try:
+        address = engine_address(replica.address, offset)
+    except InvalidArgumentError as error:
+        raise UpstreamError("UNKNOWN", f"{failure}: {error}") from error
+    return Target(str(address), replica.volume, replica.name)
+
+
+def host_port(replica: Replica) -> str:
+    """Return the address of a replica without its scheme."""
+    return replica.address.removeprefix("tcp://")
+
+
+def rpc_error(failure: str, code: grpc.StatusCode, details: str) -> UpstreamError:
+    """Return the error about a call, in the form of the manager's own language, which it searches."""
+    return UpstreamError(code.name, f"{failure}: rpc error: code = {go_name(code)} desc = {details}")
+
+
+def go_name(code: grpc.StatusCode) -> str:
+    """Return a status code as Go spells it: `DeadlineExceeded`, but `Canceled` with one l, and `OK`."""
+    match code:
+        case grpc.StatusCode.OK:
+            return "OK"
+        case grpc.StatusCode.CANCELLED:
+            return "Canceled"
+        case _:
+            return code.name.title().replace("_", "")

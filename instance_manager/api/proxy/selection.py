@@ -1,0 +1,73 @@
+"""Which engine a request means."""
+
+from typing import Any
+
+from instance_manager.core.engine import Engine
+from instance_manager.core.engine_address import engine_address
+from instance_manager.core.errors import InvalidArgumentError, UnimplementedError
+from instance_manager.pb.imrpc import common_pb2
+from instance_manager.pb.imrpc import proxy_pb2 as pb
+
+_PART = "proxy_engine_request"
+
+
+def part(request: Any, name: str) -> Any:
+    """Return a message that is a part of a request.
+
+    Raises:
+        InvalidArgumentError: if the request lacks it.
+    """
+    if not request.HasField(name):
+        raise InvalidArgumentError(f"cannot read the {request.DESCRIPTOR.name}: {name} is missing")
+    return getattr(request, name)
+
+
+def v1_engine(request: Any) -> Engine:
+    """Return the engine of a request, which may be ProxyEngineRequest itself or has one.
+
+    Raises:
+        InvalidArgumentError: if no engine is named, or not in a way that can be used.
+        UnimplementedError: if it is not one of the v1 data engine.
+    """
+    which = _which(request)
+    engine = which.data_engine
+    if engine == common_pb2.DATA_ENGINE_V2:
+        raise UnimplementedError(
+            "unsupported data engine DATA_ENGINE_V2: this daemon's proxy speaks with v1 engines only"
+        )
+    if engine != common_pb2.DATA_ENGINE_V1:
+        raise UnimplementedError(f"unsupported data engine {engine}")
+    return any_engine(which)
+
+
+def any_engine(request: Any) -> Engine:
+    """Return the engine of a request, whatever its data engine is.
+
+    Raises:
+        InvalidArgumentError: if no engine is named, or not in a way that can be used.
+    """
+    which = _which(request)
+    return Engine(
+        # Without an address, the call fails like any other to nobody, which is what managers know.
+        address=str(engine_address(which.address)) if which.address else "",
+        volume=metadata_value("volume_name", which.volume_name),
+        name=metadata_value("engine_name", which.engine_name),
+    )
+
+
+def metadata_value(field: str, value: str) -> str:
+    """Return a value that can be sent along with a call.
+
+    Raises:
+        InvalidArgumentError: if it cannot.
+    """
+    if not (value.isascii() and (value.isprintable())):
+        raise InvalidArgumentError(f"cannot use the {field} {value!r}: write printable ASCII characters")
+    return value
+
+
+def _which(request: Any) -> pb.ProxyEngineRequest:
+    if isinstance(request, pb.ProxyEngineRequest):
+        return request
+    which: pb.ProxyEngineRequest = part(request, _PART)
+    return which

@@ -1,0 +1,22 @@
+"""The lines of a mountinfo, proc_pid_mountinfo(5)."""
+
+import re
+from collections.abc import Iterable
+
+_MOUNT_POINT = 4  # field
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def unescaped(field: str) -> str:
+    r"""Return a path as it is: blanks and backslashes are written as octal numbers, like \040."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), field)
+
+
+def mount_points(lines: Iterable[str]) -> list[str]:
+    """Return all mount points, each once, the first one first."""
+    found: dict[str, None] = {}
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) > _MOUNT_POINT:
+            found[unescaped(fields[_MOUNT_POINT])] = None
+    return list(found)
