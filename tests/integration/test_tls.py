@@ -306,7 +306,8 @@ async def every_method(address: str) -> dict[str, Any]:
                 file = descriptor_pb2.FileDescriptorProto.FromString(raw)
                 for each in file.service:
                     full_name = f"{file.package}.{each.name}".lstrip(".")
-                    methods |= {f"/{full_name}/{method.name}": method for method in each.method}
+                    if full_name in services:  # a file that another one imports may have more
+                        methods |= {f"/{full_name}/{method.name}": method for method in each.method}
         await stream.done_writing()
     v1 = methods[f"/{REFLECTION[0]}/ServerReflectionInfo"]
     return methods | {f"/{REFLECTION[1]}/ServerReflectionInfo": v1}
