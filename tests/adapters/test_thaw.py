@@ -89,14 +89,17 @@ async def test_one_that_fails_is_told_and_does_not_stop_the_others(thaw: Run, ba
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("exit 3", "exit status 3"),
-        ("kill -KILL $$", "signal: Killed"),
+        ("exit 3", "{program} ended with status 3"),
+        ("kill -KILL $$", "Killed"),
         ("echo no; exit 1", "no"),
     ],
 )
-async def test_one_that_fails_without_a_word_has_thawed_nothing(thaw: Run, script: str, reason: str) -> None:
+async def test_one_that_fails_without_a_word_has_thawed_nothing(
+    thaw: Run, tmp_path: Path, script: str, reason: str
+) -> None:
     (told,) = await thaw(script, "/a")
-    assert (told["event"], told["reason"]) == ("cannot thaw a file system", reason)
+    assert told["event"] == "cannot thaw a file system"
+    assert told["reason"] == reason.format(program=tmp_path / "program")
 
 
 async def test_one_that_succeeds_has_thawed_whatever_it_prints(thaw: Run) -> None:
@@ -112,31 +115,16 @@ async def test_one_that_hangs_is_left_behind(thaw: Run, tmp_path: Path) -> None:
     assert [each["mount"] for each in logs] == ["/a", "/b"]
     if (tmp_path / "pid").exists():  # on a busy machine it may not have come so far
         pid = int((tmp_path / "pid").read_text())
-        await asyncio.to_thread(os.waitpid, pid, 0)
+        while processes.lives(pid):  # noqa: ASYNC110 - it is no child of this process
+            await asyncio.sleep(0)
 
 
 async def test_without_the_program_it_says_so_once(background: Background, tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text(line("/a") + line("/b"))
     with structlog.testing.capture_logs() as logs:
         await Thaw(background, tmp_path / "mountinfo", ("/nowhere/fsfreeze", "-u")).start()
-    assert [(each["program"], each["reason"]) for each in logs] == [
-        ("/nowhere/fsfreeze", "No such file or directory")
-    ]
+    assert [(each["program"], each["log_level"]) for each in logs] == [("/nowhere/fsfreeze", "warning")]
     assert background.works[WORK].failures == 0
-
-
-async def test_one_that_is_reaped_by_somebody_else_is_not_missed(
-    thaw: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = os.waitid
-
-    def after_somebody_else(*args: int) -> None:
-        original(*args)
-        raise ChildProcessError
-
-    monkeypatch.setattr("instance_manager.adapters.thaw.os.waitid", after_somebody_else)
-    logs = await thaw("true", "/a")
-    assert [each["mount"] for each in logs] == ["/a"]
 
 
 async def test_one_that_leaves_a_child_behind_is_not_waited_for(thaw: Run, tmp_path: Path) -> None:
