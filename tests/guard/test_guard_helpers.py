@@ -222,7 +222,7 @@ async def abandoned(guard: Guard) -> AsyncIterator[int]:
     await guard.ended()
     os.kill(daemon, signal.SIGKILL)
     yield pid
-    await gone([pid])
+    await gone([daemon, pid])
 
 
 async def test_a_keeper_without_its_guard_lets_a_helper_run_and_starts_none_again(tmp_path: Path) -> None:
