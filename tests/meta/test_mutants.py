@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import tomllib
 from collections import Counter
@@ -48,6 +49,7 @@ def test_the_list_is_told_to_programs() -> None:
     ]
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="scripts/mutants asks git for the files")
 @pytest.mark.timeout(180)
 def test_a_mutant_is_run_in_a_copy_and_the_outcome_told() -> None:
     name = "port 0 of a target is moved"
