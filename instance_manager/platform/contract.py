@@ -43,6 +43,7 @@ BACKGROUND_HEALTH = "background"
 BACKGROUND_WORKS = (
     "call-summary",
     "certificates",
+    "engine-connections",
     "event-loop",
     "event-loop-lag",
     "health-report",
