@@ -1,5 +1,6 @@
 """What the proxy does to the snapshots of a volume on all of its replicas."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient, of, served_proxy
+from tests.support.patience import patience
 
 R1, R2, R3 = "vol1-r-1", "vol1-r-2", "vol1-r-3"
 
@@ -244,8 +246,11 @@ async def test_a_clone_takes_as_long_as_it_takes(engine: EngineProcess, proxy: P
         async with served_proxy(Timeouts(call=1.0)) as served:
             call = served.client.call("SnapshotClone", cloning(target, engine))
             await target.called("SnapshotClone")
-            status = (await served.client.call("SnapshotCloneStatus", of(target))).status
-            assert {(each.is_cloning, each.progress) for each in status.values()} == {(True, 50)}
+            seen: set[tuple[bool, int]] = set()
+            async with asyncio.timeout(patience(20)):
+                while seen != {(True, 50)}:  # one replica is told after the other
+                    status = (await served.client.call("SnapshotCloneStatus", of(target))).status
+                    seen = {(each.is_cloning, each.progress) for each in status.values()}
             await target.tell(release="clone")
             await call
             await target.tell(hold="clone")
