@@ -10,6 +10,7 @@ from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import common_pb2, controller_pb2, syncagent_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient, nobody, of, served_proxy
+from tests.support.patience import patience
 
 R1, R2, R3 = "vol1-r-1", "vol1-r-2", "vol1-r-3"
 SIZE = 16 << 20
@@ -254,7 +255,7 @@ async def test_a_replica_without_an_address_is_refused(
 async def test_a_rebuild_takes_as_long_as_it_takes_and_tells_how_it_goes(engine: EngineProcess) -> None:
     address = await engine.add(R3)
     await engine.tell(hold="rebuild")
-    async with served_proxy(Timeouts(call=1.0)) as served:
+    async with served_proxy(Timeouts(call=patience(1.0))) as served:
         call = served.client.call("ReplicaAdd", adding(engine, address))
         await engine.called("FilesSync")
         told = (await served.client.call("ReplicaRebuildingStatus", of(engine))).status

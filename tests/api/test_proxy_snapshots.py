@@ -243,7 +243,7 @@ async def test_a_clone_takes_as_long_as_it_takes(engine: EngineProcess, proxy: P
     await take(proxy, engine, "s1")
     with EngineProcess(volume="vol2") as target:
         await target.tell(hold="clone")
-        async with served_proxy(Timeouts(call=1.0)) as served:
+        async with served_proxy(Timeouts(call=patience(1.0))) as served:
             call = served.client.call("SnapshotClone", cloning(target, engine))
             await target.called("SnapshotClone")
             seen: set[tuple[bool, int]] = set()
