@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.core.mountinfo import unescaped
+from instance_manager.core.mountinfo import mount_points
 from instance_manager.platform.background import Background
 from instance_manager.platform.commands import CommandError, run_checked
 
@@ -26,19 +26,17 @@ TIMEOUT = 5.0
 COMMAND = ("fsfreeze", "--unfreeze")
 
 _DEVICES = "/dev/longhorn/"
-_MOUNT_POINT = 4  # field, proc_pid_mountinfo(5)
 _NOT_FROZEN = "Invalid argument"
 
 
 def volume_mounts(lines: Iterable[str]) -> list[str]:
     """Return where volumes are mounted, in the lines of a mountinfo."""
-    found: dict[str, None] = {}
-    for line in lines:
-        mount, _, filesystem = line.partition(" - ")
-        fields, source = mount.split(" "), filesystem.split(" ")[1:2]
-        if source and source[0].startswith(_DEVICES) and len(fields) > _MOUNT_POINT:
-            found[unescaped(fields[_MOUNT_POINT])] = None
-    return list(found)
+    return mount_points(line for line in lines if _source(line).startswith(_DEVICES))
+
+
+def _source(line: str) -> str:
+    """Return what is mounted; empty if the line is cut short."""
+    return (line.partition(" - ")[2].split(" ")[1:2] or [""])[0]
 
 
 class Thaw:

@@ -16,7 +16,7 @@ def mount_points(lines: Iterable[str]) -> list[str]:
     """Return all mount points, each once, the first one first."""
     found: dict[str, None] = {}
     for line in lines:
-        fields = line.split(" ")
+        fields = line.partition(" - ")[0].split(" ")
         if len(fields) > _MOUNT_POINT:
             found[unescaped(fields[_MOUNT_POINT])] = None
     return list(found)

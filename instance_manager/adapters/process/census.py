@@ -146,7 +146,7 @@ class Census:
         found.unsettled = bool(waiting)
         stats = {pid: stat for pid, stat in stats.items() if (pid, stat.start_time) not in waiting}
         reasons = {key: Unread(str(error)) for key, error in unread.items()}
-        wanted, heads = {leader.uuid for leader in leaders}, {each.key for each in self._leaders.values()}
+        wanted, heads = {leader.uuid for leader in leaders}, self._heads()
         left = await self._attribute(stats, {**self._environments, **reasons}, slices, wanted)
         for key, attribution in left.items():
             self._doubt(key, attribution, stats[key[0]], found)
@@ -204,7 +204,7 @@ class Census:
             wanted: UUIDs of instances that have ended, and whose descendants are looked for.
         """
         sessions = {leader.identity.pid: leader for leader in self._leaders.values()}
-        heads = {leader.key for leader in self._leaders.values()}
+        heads = self._heads()
         heirs = (
             _Heritage(self._parent(), self._leaders.values(), wanted, alone=self.alone) if wanted else None
         )
@@ -288,8 +288,11 @@ class Census:
         now = asyncio.get_running_loop().time()
         return now - since.setdefault(key, now) < seconds
 
+    def _heads(self) -> set[Key]:
+        return {leader.key for leader in self._leaders.values()}
+
     def _forget_all_but(self, living: set[Key]) -> None:
-        living |= {leader.key for leader in self._leaders.values()}
+        living |= self._heads()
         self._owners = {key: uuid for key, uuid in self._owners.items() if key in living}
         self._environments = {key: each for key, each in self._environments.items() if key in living}
         self._first_seen = {key: since for key, since in self._first_seen.items() if key in living}
