@@ -35,9 +35,9 @@ MAX_METADATA_BYTES = 4 << 10
 """Bytes of the headers of a call, each with 32 more; a call with longer ones is RESOURCE_EXHAUSTED."""
 MAX_CALLS_PER_CONNECTION = 128
 """Largest number of concurrent calls on a connection; its client holds further ones back."""
-MAX_CALLS = 4096
+MAX_CALLS = 2048
 """Largest number of concurrent calls in total; one more is RESOURCE_EXHAUSTED."""
-MAX_PENDING_CALLS = 3000
+MAX_PENDING_CALLS = 1000
 """Largest number of calls that gRPC holds until they are accepted; one more is CANCELLED."""
 
 _EVERY_HOST = "::"
@@ -60,9 +60,10 @@ _OPTIONS = (
     # By default only two pings are sent on a connection without data.
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    # From here to 3,000, new ones are refused at random.
-    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
     # Two limits: between them, calls are refused at random.
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+    # The same.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),

@@ -31,7 +31,7 @@ from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 from instance_manager.platform.logging import control as log_control
 from instance_manager.platform.memory import INTERVAL as MEMORY_INTERVAL
-from instance_manager.platform.memory import FreeMemory
+from instance_manager.platform.memory import FreeMemory, keep_one_heap
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +58,7 @@ def run(settings: DaemonSettings) -> int:
         PidfdUnsupportedError: if processes cannot be supervised on this machine.
     """
     check_pidfds()
+    keep_one_heap()
     _raise_descriptor_limit()
     # Modules are never garbage: leave them out of every collection.
     gc.freeze()

@@ -24,6 +24,19 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+_M_ARENA_MAX = -8  # mallopt(3)
+
+
+def keep_one_heap() -> None:
+    """Let all threads allocate from one heap: what one of them has freed serves the next one.
+
+    By default, each thread that finds the heap in use begins one of its own, and gRPC frees a call in another
+    thread than the one that has taken it in. Has to come before there are threads; musl does so anyway.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_ARENA_MAX, 1)
+
+
 class FreeMemory:
     """Gives free memory back."""
 

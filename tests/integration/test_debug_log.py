@@ -17,10 +17,11 @@ from instance_manager.pb.imrpc import instance_pb2 as pb
 from instance_manager.platform.logging import AREAS
 from tests.support.daemon import BIN, Daemon, Watch, shell, sleeper, stub
 from tests.support.disks import tmpfs
+from tests.support.patience import patience
 from tests.support.spdk.process import SpdkProcess
 
 Step = dict[str, Any]
-OPTIONS = ("--stop-timeout", "1", "--ready-timeout", "1")
+OPTIONS = ("--stop-timeout", "1", "--ready-timeout", str(patience(1)))
 
 
 class Node:

@@ -15,14 +15,14 @@ from instance_manager.core.slots import Holder, Slots
 
 MAX_ARRIVING = 128
 """Largest number of requests that are received at the same time."""
-MAX_HELD = 3072
+MAX_HELD = 1024
 """Largest number of requests that have not arrived, those that wait included.
 
 Fewer than the calls that there may be, so that room is left for those of other clients.
 """
 PATIENCE = 1.0
 """Seconds that a request may take to arrive while others wait; then its call is refused."""
-SHORT_PATIENCE = 0.1
+SHORT_PATIENCE = 0.3
 """The same if requests of a client wait that has fewer under way."""
 _PAUSE = 0.005
 """Seconds for which the event loop takes in what has arrived, before a request counts as late."""
