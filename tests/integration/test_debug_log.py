@@ -21,7 +21,7 @@ from tests.support.patience import patience
 from tests.support.spdk.process import SpdkProcess
 
 Step = dict[str, Any]
-OPTIONS = ("--stop-timeout", "1", "--ready-timeout", str(patience(1)))
+OPTIONS = ("--stop-timeout", "1", "--shutdown-grace", "2", "--ready-timeout", str(patience(1)))
 
 
 class Node:
