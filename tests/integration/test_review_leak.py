@@ -1,9 +1,9 @@
 """Review: credentials in the log of a call that ends unexpectedly."""
 
+import contextlib
 import json
 from pathlib import Path
 
-import grpc
 import grpc.aio
 
 from instance_manager.api.listeners import Offset
@@ -27,13 +27,6 @@ async def test_no_credential_is_logged_when_a_restore_ends_unexpectedly(tmp_path
                         "target": "s3://b@r/",
                         "envs": ["AWS_ACCESS_KEY_ID=id", f"AWS_SECRET_ACCESS_KEY={secret}"],
                     }
-                    try:
-                        told = await client.call("BackupRestore", request)
-                        print("OK", told)
-                    except grpc.aio.AioRpcError as error:
-                        print(error.code(), error.details())
-    Path("/tmp/w/review/scratch/leak.json").write_text(json.dumps(served.lines))
-    for line in served.lines:
-        if "hunter2" in json.dumps(line):
-            print(json.dumps(line)[:6000])
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        await client.call("BackupRestore", request)
     assert "hunter2" not in json.dumps(served.lines)
