@@ -1,5 +1,6 @@
 """Review: faults of the proxy, each shown by a test that fails."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -114,3 +115,21 @@ async def test_a_snapshot_that_no_file_can_be_named_after_is_refused(
     request = pb.EngineVolumeSnapshotRequest(proxy_engine_request=of(engine), snapshot_volume=asked)
     code, _ = await proxy.error("VolumeSnapshot", request)
     assert code == "INVALID_ARGUMENT"
+
+
+async def test_an_engine_that_listens_is_found_by_the_first_call() -> None:
+    kept = Channels(Background())
+    controllers = engines_over(kept).controllers
+    with EngineProcess() as before:
+        which = Engine(before.address, "vol1", before.name)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 2.0
+    while loop.time() < end:  # polled while it is away, as managers do: the backoff is at its most
+        with pytest.raises(UpstreamError):
+            await controllers.volume(which)
+        await asyncio.sleep(0.1)
+    try:
+        with EngineProcess("--port", which.address.rpartition(":")[2]):
+            assert (await controllers.volume(which)).name == "vol1"
+    finally:
+        await kept.close()
