@@ -117,6 +117,22 @@ async def test_credentials_are_neither_logged_nor_audited(
     assert "hunter2" not in printed.out + printed.err
 
 
+@pytest.mark.parametrize("character", ["\0", "\n", "%zz"])
+async def test_a_url_that_no_program_can_be_given_is_refused(
+    engine: EngineProcess, proxy: ProxyClient, character: str
+) -> None:
+    url = f"s3://hunter2@r/{character}"
+    for method, request in (
+        ("BackupRestore", restore(engine, url=url)),
+        ("BackupRestore", restore(engine, target=url)),
+        ("SnapshotBackup", backup(engine, backup_target=url)),
+    ):
+        code, text = await proxy.error(method, request)
+        assert code == "INVALID_ARGUMENT"
+        assert "hunter2" not in text
+    assert await engine.calls() == []
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

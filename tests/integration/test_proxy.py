@@ -109,6 +109,22 @@ async def test_a_volume_lives_through_the_proxy(served: Daemon, client: ProxyCli
     assert not any("hunter2" in each.values() for each in environments)
 
 
+@pytest.mark.parametrize(("url", "secret"), [(f"{BACKUP}\0", "hunter2"), (BACKUP, "hunter2\0")])
+async def test_no_credential_is_logged_of_a_restore_that_is_refused(
+    served: Daemon, client: ProxyClient, tmp_path: Path, url: str, secret: str
+) -> None:
+    await start_engine(served, tmp_path)
+    with EngineProcess() as engine:
+        which = {"address": engine.address, "volume_name": "vol1", "engine_name": "vol1-e-0"}
+        envs = ["AWS_ACCESS_KEY_ID=id", f"AWS_SECRET_ACCESS_KEY={secret}"]
+        request = {"proxy_engine_request": which, "url": url, "target": "s3://b@r/", "envs": envs}
+        code, text = await client.error("BackupRestore", request)
+        assert code in {"INVALID_ARGUMENT", "INTERNAL"}
+        assert "defect" not in text
+    await served.stop()
+    assert "hunter2" not in json.dumps(served.lines)
+
+
 async def test_a_restore_asks_the_program_of_the_engine_and_no_other(client: ProxyClient) -> None:
     with EngineProcess() as engine:
         inner = {"proxy_engine_request": {"address": engine.address, "engine_name": engine.name}}
