@@ -20,21 +20,6 @@ from tests.support.proxy import proxied
 SIZE = 16 << 20
 
 
-async def test_a_connection_that_went_silent_is_not_used_for_the_next_call(engine: EngineProcess) -> None:
-    kept = Channels(Background())
-    controllers = engines_over(kept, Timeouts(call=1.0)).controllers
-    async with proxied(int(engine.address.rpartition(":")[2])) as network:
-        which = Engine(f"127.0.0.1:{network.port}", "vol1", engine.name)
-        await controllers.volume(which)
-        await network.cut()  # what was connected is silent; who connects now gets through
-        with pytest.raises(UpstreamError):
-            await controllers.volume(which)
-        try:
-            assert (await controllers.volume(which)).name == "vol1"
-        finally:
-            await kept.close()
-
-
 @pytest.mark.parametrize("length", [1_000, 20_000])
 async def test_a_long_error_of_an_engine_keeps_its_code(
     engine: EngineProcess, proxy: ProxyClient, length: int
@@ -117,19 +102,3 @@ async def test_a_snapshot_that_no_file_can_be_named_after_is_refused(
     assert code == "INVALID_ARGUMENT"
 
 
-async def test_an_engine_that_listens_is_found_by_the_first_call() -> None:
-    kept = Channels(Background())
-    controllers = engines_over(kept).controllers
-    with EngineProcess() as before:
-        which = Engine(before.address, "vol1", before.name)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 2.0
-    while loop.time() < end:  # polled while it is away, as managers do: the backoff is at its most
-        with pytest.raises(UpstreamError):
-            await controllers.volume(which)
-        await asyncio.sleep(0.1)
-    try:
-        with EngineProcess("--port", which.address.rpartition(":")[2]):
-            assert (await controllers.volume(which)).name == "vol1"
-    finally:
-        await kept.close()
