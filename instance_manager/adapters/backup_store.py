@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from instance_manager.core.backup_credentials import VARIABLES
 from instance_manager.core.backups import BackupVolume
+from instance_manager.core.engine import parse_size
 from instance_manager.core.errors import NotFoundError, UpstreamError
 from instance_manager.platform.commands import CommandError, run_checked
 
@@ -39,7 +40,7 @@ class BackupInspection:
             raise UpstreamError("UNKNOWN", str(error).rpartition("\n")[2]) from error
         try:
             told = json.loads(printed)
-            return BackupVolume(str(told.get("VolumeName", "")), int(told["VolumeSize"]))
+            return BackupVolume(str(told.get("VolumeName", "")), parse_size(str(told["VolumeSize"])))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             text = f"cannot read what {command[0]} tells of the backup"
             raise UpstreamError("UNKNOWN", text) from error

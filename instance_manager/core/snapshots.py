@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 
 from instance_manager.core.engine import Disk, ReplicaInfo
 from instance_manager.core.errors import UpstreamError
@@ -40,6 +41,7 @@ def snapshots_of(info: ReplicaInfo) -> dict[str, Disk]:
         UpstreamError: if a file has a name that no snapshot has.
     """
 
+    @cache
     def name(file: str) -> str:
         return snapshot_name(file) if file and file != info.backing_file else ""
 

@@ -74,6 +74,10 @@ async def test_credentials_are_in_the_environment_of_the_program_alone(
         ("echo '{}'", "cannot read what"),
         ("""echo '{"VolumeSize": "many"}'""", "cannot read what"),
         ("""echo '{"VolumeSize": null}'""", "cannot read what"),
+        ("""echo '{"VolumeSize": "-1"}'""", "cannot read what"),
+        ("""echo '{"VolumeSize": " 1_0"}'""", "cannot read what"),
+        ("""echo '{"VolumeSize": true}'""", "cannot read what"),
+        ("""echo '{"VolumeSize": 1.5}'""", "cannot read what"),
     ],
 )
 async def test_a_backup_that_cannot_be_looked_at_says_why(store: Store, script: str, text: str) -> None:

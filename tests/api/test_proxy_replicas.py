@@ -7,7 +7,7 @@ import pytest
 from instance_manager.adapters.engine import Timeouts
 from instance_manager.app.engine import rebuild
 from instance_manager.pb.imrpc import proxy_pb2 as pb
-from instance_manager.pb.ptypes import common_pb2, controller_pb2, syncagent_pb2
+from instance_manager.pb.ptypes import common_pb2, controller_pb2, replica_pb2, syncagent_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient, nobody, of, served_proxy
 from tests.support.patience import patience
@@ -139,6 +139,20 @@ async def test_a_larger_replica_is_refused(engine: EngineProcess, proxy: ProxyCl
     assert code == "UNKNOWN"
     assert str(2 * SIZE) in text
     assert await changes(engine) == []
+
+
+@pytest.mark.parametrize("restore", [False, True])
+@pytest.mark.parametrize("size", ["", "abc"])
+async def test_a_replica_whose_size_cannot_be_read_is_not_added(
+    engine: EngineProcess, proxy: ProxyClient, size: str, restore: bool
+) -> None:
+    address = await engine.add(R3)
+    told = replica_pb2.ReplicaGetResponse(replica=replica_pb2.Replica(size=size, state="closed"))
+    await engine.tell(odd="ReplicaGet", at=R3, answer=told.SerializeToString().hex())
+    code, text = await proxy.error("ReplicaAdd", adding(engine, address, restore=restore))
+    assert code == "UNKNOWN"
+    assert f"cannot read its size {size!r}" in text
+    assert await changes(engine) == ([(R3, "ReplicaClose")] if restore else [])
 
 
 async def test_an_interrupted_rebuild_is_forgotten_first(engine: EngineProcess, proxy: ProxyClient) -> None:

@@ -45,19 +45,6 @@ async def test_an_odd_address_of_a_replica_is_no_defect_of_the_daemon(
     assert "defect" not in text
 
 
-@pytest.mark.parametrize("size", ["", "abc", "9" * 5000])
-async def test_a_replica_whose_size_cannot_be_read_is_not_added(
-    engine: EngineProcess, proxy: ProxyClient, size: str
-) -> None:
-    new = await engine.add("vol1-r-3")
-    told = replica_pb2.ReplicaGetResponse(replica=replica_pb2.Replica(size=size, state="closed"))
-    await engine.tell(odd="ReplicaGet", at="vol1-r-3", answer=told.SerializeToString().hex())
-    request = pb.EngineReplicaAddRequest(proxy_engine_request=of(engine), replica_address=new, size=SIZE)
-    _, text = await proxy.error("ReplicaAdd", request)
-    assert "defect" not in text
-    assert {method for place, method, *_ in await engine.calls() if place == "vol1-r-3"} == {"ReplicaGet"}
-
-
 async def test_a_timeout_of_ages_is_not_over_at_once(engine: EngineProcess, proxy: ProxyClient) -> None:
     new = await engine.add("vol1-r-3")
     request = pb.EngineReplicaAddRequest(
@@ -100,5 +87,3 @@ async def test_a_snapshot_that_no_file_can_be_named_after_is_refused(
     request = pb.EngineVolumeSnapshotRequest(proxy_engine_request=of(engine), snapshot_volume=asked)
     code, _ = await proxy.error("VolumeSnapshot", request)
     assert code == "INVALID_ARGUMENT"
-
-

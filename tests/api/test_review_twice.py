@@ -31,7 +31,9 @@ async def test_a_replica_that_is_added_twice_does_not_stay_marked_as_rebuilding(
 
     monkeypatch.setattr(GrpcControllers, "sync_limit", late)
     second = asyncio.ensure_future(proxy.call("ReplicaAdd", request))
-    done, _ = await asyncio.wait({second, asyncio.ensure_future(is_there.wait())}, return_when="FIRST_COMPLETED")
+    done, _ = await asyncio.wait(
+        {second, asyncio.ensure_future(is_there.wait())}, return_when="FIRST_COMPLETED"
+    )
     await engine.tell(release="rebuild")
     while {each.mode for each in (await proxy.call("ReplicaList", of(engine))).replica_list.replicas} != {1}:
         pass
@@ -40,7 +42,10 @@ async def test_a_replica_that_is_added_twice_does_not_stay_marked_as_rebuilding(
         calls += await engine.calls()
     # What a real controller says of a replica that is RW by now; the one of the tests does not check.
     await engine.tell(
-        fail="ReplicaPrepareRebuild", at="controller", code="UNKNOWN", message="invalid mode RW to prepare rebuild"
+        fail="ReplicaPrepareRebuild",
+        at="controller",
+        code="UNKNOWN",
+        message="invalid mode RW to prepare rebuild",
     )
     may_go.set()
     (told,) = await asyncio.gather(second, return_exceptions=True)
@@ -53,5 +58,7 @@ async def test_every_replica_that_fails_is_named(engine: EngineProcess, proxy: P
         await engine.tell(fail="SnapshotPurge", at=f"vol1-r-{number}", code="INTERNAL", message="why " * 120)
     third = await engine.add("vol1-r-3")
     await engine.tell(fail="ReplicaGet", at="vol1-r-3", code="INTERNAL", message="x")
-    _, text = await proxy.error("SnapshotPurge", pb.EngineSnapshotPurgeRequest(proxy_engine_request=of(engine)))
+    _, text = await proxy.error(
+        "SnapshotPurge", pb.EngineSnapshotPurgeRequest(proxy_engine_request=of(engine))
+    )
     assert all(address in text for name, address in engine.replicas.items() if name != "vol1-r-3"), third
