@@ -53,31 +53,6 @@ async def test_a_timeout_of_ages_is_not_over_at_once(engine: EngineProcess, prox
     await proxy.call("ReplicaAdd", request)
 
 
-async def test_the_audit_trail_tells_of_a_restore_that_was_not_begun(engine: EngineProcess) -> None:
-    async with served_proxy() as served:
-        request = pb.EngineBackupRestoreRequest(
-            proxy_engine_request=of(engine), url="vfs:///b?backup=b1", target="vfs:///b"
-        )
-        assert (await served.client.call("BackupRestore", request)).taskError
-        (entry,) = entries(served)
-    assert "cannot find vfs:///b?backup=b1 in backupstore" in str(entry)
-
-
-async def test_the_audit_trail_tells_which_replica_was_removed(engine: EngineProcess) -> None:
-    async with served_proxy() as served:
-        address = engine.replicas["vol1-r-2"]
-        await served.client.call(
-            "ReplicaRemove",
-            pb.EngineReplicaRemoveRequest(proxy_engine_request=of(engine), replica_address=address),
-        )
-        (entry,) = entries(served)
-    assert address in str(entry)
-
-
-def entries(served: Any) -> list[Any]:
-    return list(served.trail.entries())
-
-
 @pytest.mark.parametrize("name", ["x" * 240, "a\0b"])
 async def test_a_snapshot_that_no_file_can_be_named_after_is_refused(
     engine: EngineProcess, proxy: ProxyClient, name: str
