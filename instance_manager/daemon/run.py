@@ -244,6 +244,7 @@ class _Reporter:
 async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     """Stop everything in order; watchers get all changes before their streams end."""
     supervisor, server = components.supervisor, components.server
+    components.proxied.drain()
     await server.drain()
     unstopped: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from instance_manager.app.broadcast import Pings
+from instance_manager.app.engine import Completion
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
 from instance_manager.core.process import Body, ExitStatus, Process
@@ -240,6 +241,7 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
         pings=Pings(),
         spawner=drained,
         adopter=drained,
+        proxied=Completion(),
     )
     settings: Any = SimpleNamespace(on_stop=on_stop, shutdown_grace=1.0)
     assert await _shut_down(parts, settings) == 0
