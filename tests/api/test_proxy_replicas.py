@@ -308,6 +308,47 @@ async def test_a_rebuild_is_completed_when_its_caller_goes_away(
         pass
 
 
+@pytest.mark.parametrize("asked", [1 << 40, (1 << 63) - 1])
+async def test_a_rebuild_may_take_a_day_at_most(
+    engine: EngineProcess, proxy: ProxyClient, asked: int
+) -> None:
+    address = await engine.add(R3)
+    await proxy.call("ReplicaAdd", adding(engine, address, grpc_timeout_seconds=asked))
+    [sync] = [request for _, name, request, _ in await engine.calls() if name == "FilesSync"]
+    assert sync["grpc_timeout_seconds"] == str(24 * 3600)
+
+
+@pytest.mark.parametrize("spelled", ["{}", "tcp://{}", "http://{}/v1"])
+async def test_a_replica_that_is_being_added_is_not_added_a_second_time(
+    engine: EngineProcess, proxy: ProxyClient, spelled: str
+) -> None:
+    address = await engine.add(R3)
+    await engine.tell(hold="rebuild")
+    first = proxy.call("ReplicaAdd", adding(engine, address))
+    await engine.called("FilesSync")
+    first.cancel()  # the manager is restarted; the change goes on
+    again = spelled.format(address.removeprefix("tcp://"))
+    code, text = await proxy.error("ReplicaAdd", adding(engine, again))
+    assert code == "UNKNOWN"
+    assert text == f"cannot add {again}: replica add is already in progress", "managers look for it"
+    assert await engine.calls() == []
+    await engine.tell(release="rebuild")
+    while await modes(proxy, engine) != {R1: "RW", R2: "RW", R3: "RW"}:
+        pass
+    await proxy.call("SnapshotPurge", pb.EngineSnapshotPurgeRequest(proxy_engine_request=of(engine)))
+
+
+async def test_a_replica_can_be_added_again_when_that_has_failed(
+    engine: EngineProcess, proxy: ProxyClient
+) -> None:
+    address = await engine.add(R3)
+    await engine.tell(fail="ReplicaPrepareRebuild", at="controller", code="ABORTED")
+    await proxy.error("ReplicaAdd", adding(engine, address))
+    await engine.tell(work=True)
+    await proxy.call("ReplicaAdd", adding(engine, address))
+    assert await modes(proxy, engine) == {R1: "RW", R2: "RW", R3: "RW"}
+
+
 def removing(engine: EngineProcess, address: str) -> Any:
     return pb.EngineReplicaRemoveRequest(
         proxy_engine_request=of(engine), replica_address=address, replica_name=R2

@@ -45,14 +45,6 @@ async def test_an_odd_address_of_a_replica_is_no_defect_of_the_daemon(
     assert "defect" not in text
 
 
-async def test_a_timeout_of_ages_is_not_over_at_once(engine: EngineProcess, proxy: ProxyClient) -> None:
-    new = await engine.add("vol1-r-3")
-    request = pb.EngineReplicaAddRequest(
-        proxy_engine_request=of(engine), replica_address=new, size=SIZE, grpc_timeout_seconds=1 << 40
-    )
-    await proxy.call("ReplicaAdd", request)
-
-
 @pytest.mark.parametrize("name", ["x" * 240, "a\0b"])
 async def test_a_snapshot_that_no_file_can_be_named_after_is_refused(
     engine: EngineProcess, proxy: ProxyClient, name: str

@@ -13,6 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from instance_manager.adapters.engine.channels import Channels
 from instance_manager.core.engine import Replica
 from instance_manager.core.engine_address import engine_address
+from instance_manager.core.engine_orders import LONGEST_COPY
 from instance_manager.core.errors import InvalidArgumentError, UpstreamError
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ class Timeouts:
     """Timeouts of calls in seconds."""
 
     call: float = 180.0
-    copy: float = 24 * 3600.0
+    copy: float = LONGEST_COPY
     """Of a call that returns only when data has been copied, unless its request has another one."""
 
 

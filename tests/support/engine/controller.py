@@ -152,6 +152,8 @@ class Controller:
 
     def ReplicaPrepareRebuild(self, request: pb.ReplicaAddress) -> pb.ReplicaPrepareRebuildReply:
         self._member(request.address)
+        if (mode := self.modes[request.address]) != WO:
+            raise RefusedError(f"invalid mode {pb.ReplicaMode.Name(mode)} to prepare rebuild")
         source = next(iter(self._members().values()))
         names = [each for file in source.disks.snapshots for each in (file, f"{file}.meta")]
         return pb.ReplicaPrepareRebuildReply(
