@@ -1,14 +1,18 @@
 """Backups are looked at by the program of an engine, which alone gets the credentials."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from instance_manager.adapters import backup_store
 from instance_manager.adapters.backup_store import BackupInspection
 from instance_manager.core.backups import BackupVolume
 from instance_manager.core.errors import NotFoundError, UpstreamError
+from instance_manager.platform.commands import Output
 from tests.support.patience import patience
 
 URL = "vfs:///b?backup=b1&volume=vol1"
@@ -20,7 +24,7 @@ Store = Callable[..., BackupInspection]
 def store(tmp_path: Path) -> Store:
     """A store whose engine `e` is a script."""
 
-    def make(script: str, seconds: float = patience(30.0)) -> BackupInspection:
+    def make(script: str, seconds: float = patience(30.0), **limits: Any) -> BackupInspection:
         program = tmp_path / "longhorn"
         program.write_text(
             f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\nenv > {tmp_path}/variables\n{script}\n'
@@ -32,7 +36,7 @@ def store(tmp_path: Path) -> Store:
                 raise NotFoundError(f"cannot find a process named {name!r}")
             return str(program)
 
-        return BackupInspection(binary, seconds)
+        return BackupInspection(binary, seconds, **limits)
 
     return make
 
@@ -98,3 +102,40 @@ async def test_an_engine_that_is_not_here_has_no_program(store: Store) -> None:
 async def test_an_option_is_no_url(store: Store, url: str, tmp_path: Path) -> None:
     assert "it is no URL" in await failure(store(GOOD), url=url)
     assert not (tmp_path / "arguments").exists()
+
+
+async def test_only_so_many_programs_run_at_once_and_others_wait(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[asyncio.Event] = []
+    begun: list[int] = []
+
+    async def run(*_: object) -> Output:
+        running.append(asyncio.Event())
+        begun.append(len(running))
+        await running[-1].wait()
+        return Output('{"VolumeSize": "1"}', "")
+
+    monkeypatch.setattr(backup_store, "run_checked", run)
+    made = store(GOOD, most=2, waiting=patience(30.0))
+    looks = {asyncio.create_task(made.volume("e", URL, {})) for _ in range(5)}
+    while looks:
+        await asyncio.sleep(0)
+        if running:
+            running.pop(0).set()
+            done, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+            assert {look.result() for look in done} == {BackupVolume("", 1)}
+    assert (len(begun), max(begun)) == (5, 2)
+
+
+async def test_one_that_waits_for_too_long_says_for_what(store: Store) -> None:
+    made = store("exec sleep 1000", most=1, waiting=0.2)
+    first = asyncio.create_task(made.volume("e", URL, {}))
+    await asyncio.sleep(0)
+    told = await failure(made)
+    assert told.startswith(
+        "cannot look at the backup: 1 others are being looked at, which is the most at once"
+    )
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert "cannot read what" in await failure(store("exit 0", most=1))

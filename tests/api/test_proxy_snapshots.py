@@ -96,6 +96,22 @@ async def test_one_snapshot_that_cannot_be_marked_does_not_keep_the_next_from_it
     assert await removed(proxy, engine) == {"s1", "s2"}
 
 
+@pytest.mark.parametrize(
+    ("place", "method"), [("controller", "ReplicaList"), (R2, "DiskMarkAsRemoved"), (R1, "ReplicaGet")]
+)
+async def test_what_does_not_answer_is_not_asked_for_each_of_many_snapshots(
+    engine: EngineProcess, place: str, method: str
+) -> None:
+    await engine.tell(hang=method, at=place)
+    async with served_proxy(Timeouts(call=patience(0.5))) as served:
+        code, text = await served.client.error("SnapshotRemove", removing(engine, "s1", "s2", "s3"))
+        assert code == "DEADLINE_EXCEEDED"
+        assert text.endswith("; 2 more snapshots were not tried")
+        assert [at for at, _ in await asked(engine, method)].count(place) == 1
+        code, text = await served.client.error("SnapshotRemove", removing(engine, "s3"))
+        assert "not tried" not in text
+
+
 async def test_a_removal_is_completed_when_its_caller_goes_away(
     engine: EngineProcess, proxy: ProxyClient
 ) -> None:
@@ -274,6 +290,16 @@ async def test_a_clone_needs_complete_replicas_on_both_sides(
         code, text = await proxy.error("SnapshotClone", cloning(engine, target))
         assert code == "UNKNOWN"
         assert text == "cannot find a replica in mode RW in the source volume vol2"
+
+
+async def test_a_clone_to_a_replica_at_no_address_says_so(engine: EngineProcess, proxy: ProxyClient) -> None:
+    odd = controller_pb2.ReplicaAddress(address="tcp://nowhere")
+    each = controller_pb2.ControllerReplica(address=odd, mode=controller_pb2.ReplicaMode.RW)
+    told = controller_pb2.ReplicaListReply(replicas=[each]).SerializeToString()
+    await engine.tell(odd="ReplicaList", at="controller", answer=told.hex())
+    code, text = await proxy.error("SnapshotClone", cloning(engine, engine))
+    assert code == "UNKNOWN"
+    assert "cannot use the address 'tcp://nowhere'" in text
 
 
 async def test_a_clone_whose_source_is_another_volume_is_refused_by_it(
