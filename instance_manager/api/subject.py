@@ -7,6 +7,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from instance_manager.pb.imrpc.proxy_pb2 import RemountVolumeRequest
+
 LONGEST = 256
 """Longest subject, in characters: a request may name many snapshots."""
 _SPECIAL = re.compile(r"""[\s=,'"]|\A\Z""")
@@ -35,7 +37,9 @@ _TOLD = frozenset(
 
 def subject_of(request: Any) -> str:
     """Return the subject of a request of the proxy, as FIELD=VALUE; empty of any other request."""
-    if not isinstance(request, Message) or _ENGINE not in request.DESCRIPTOR.fields_by_name:
+    if not isinstance(request, Message):
+        return ""
+    if _ENGINE not in request.DESCRIPTOR.fields_by_name and not isinstance(request, RemountVolumeRequest):
         return ""
     return " ".join(_words(request))[:LONGEST]
 

@@ -104,6 +104,13 @@ async def test_the_removal_of_a_replica_says_which(engine: EngineProcess) -> Non
     assert entry.subject == f"replica_address={address} replica_name={R2}"
 
 
+async def test_a_remount_says_of_which_volume() -> None:
+    async with served_proxy() as served:
+        await served.client.call("RemountReadOnlyVolume", {"volume_name": "vol1"})
+        (entry,) = served.trail.entries()
+    assert (entry.code, entry.subject) == ("OK", "volume_name=vol1")
+
+
 async def test_a_restore_that_was_not_begun_says_why(engine: EngineProcess) -> None:
     entry = await entry_of(engine, "BackupRestore", url="vfs:///b?backup=b1", target="vfs:///b")
     assert entry.code == "OK"

@@ -209,7 +209,7 @@ class ProxyService(Service):
         """Make the file system of a volume writable again."""
         return await self._done(
             self._mounts.remount_writable(request.volume_name),
-            EngineChange("RemountReadOnlyVolume", subject=request.volume_name),
+            EngineChange("RemountReadOnlyVolume", subject=subject_of(request)),
         )
 
     @rpc("CleanupBackupMountPoints", changes=True)
