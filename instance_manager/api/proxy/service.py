@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from instance_manager.api.proxy.forwards import FORWARDS, Forward
 from instance_manager.api.proxy.refused import READS, REFUSED
-from instance_manager.api.proxy.selection import metadata_value, v1_engine
+from instance_manager.api.proxy.selection import change_of, metadata_value, v1_engine
 from instance_manager.api.proxy.wire import (
     addition_from_wire,
     all_filled,
@@ -21,8 +21,7 @@ from instance_manager.api.proxy.wire import (
     restore_to_wire,
 )
 from instance_manager.api.service import Offer, Service, Unary, rpc
-from instance_manager.api.subject import subject_of
-from instance_manager.app.engine import Completion, EngineChange, Engines, NodeMounts
+from instance_manager.app.engine import Completion, Engines, NodeMounts
 from instance_manager.app.engine.backups import Backups, BackupStore
 from instance_manager.app.engine.reads import EngineReads
 from instance_manager.app.engine.rebuild import Membership
@@ -65,7 +64,7 @@ class ProxyService(Service):
         async def call(request: Any) -> Message:
             if not forward.changes:
                 return await forward.call(self._controllers, request)
-            which = _change(name, request)
+            which = change_of(name, request)
             return await self._completion.of(forward.call(self._controllers, request), which)
 
         return call
@@ -126,7 +125,7 @@ class ProxyService(Service):
     async def remove_snapshots(self, request: pb.EngineSnapshotRemoveRequest) -> empty_pb2.Empty:
         """Mark snapshots for the next purge."""
         return await self._done(
-            self._snapshots.remove(v1_engine(request), request.names), _change("SnapshotRemove", request)
+            "SnapshotRemove", request, self._snapshots.remove(v1_engine(request), request.names)
         )
 
     @rpc("SnapshotPurge", changes=True)
@@ -134,8 +133,7 @@ class ProxyService(Service):
         """Begin to free the snapshots that are marked."""
         skip = request.skip_if_in_progress
         return await self._done(
-            self._snapshots.purge(v1_engine(request), skip_if_in_progress=skip),
-            _change("SnapshotPurge", request),
+            "SnapshotPurge", request, self._snapshots.purge(v1_engine(request), skip_if_in_progress=skip)
         )
 
     @rpc("SnapshotHash", changes=True)
@@ -143,15 +141,14 @@ class ProxyService(Service):
         """Begin to compute the checksum of a snapshot."""
         engine, name = v1_engine(request), request.snapshot_name
         return await self._done(
-            self._snapshots.hash(engine, name, again=request.rehash), _change("SnapshotHash", request)
+            "SnapshotHash", request, self._snapshots.hash(engine, name, again=request.rehash)
         )
 
     @rpc("SnapshotClone", changes=True)
     async def clone(self, request: pb.EngineSnapshotCloneRequest) -> empty_pb2.Empty:
         """Copy a snapshot of another volume."""
         return await self._done(
-            self._snapshots.clone(v1_engine(request), clone_from_wire(request)),
-            _change("SnapshotClone", request),
+            "SnapshotClone", request, self._snapshots.clone(v1_engine(request), clone_from_wire(request))
         )
 
     @rpc("ReplicaAdd", changes=True)
@@ -159,16 +156,14 @@ class ProxyService(Service):
         """Add a replica and rebuild it."""
         engine = v1_engine(request)
         return await self._done(
-            self._membership.add(engine, addition_from_wire(request, engine.volume)),
-            _change("ReplicaAdd", request),
+            "ReplicaAdd", request, self._membership.add(engine, addition_from_wire(request, engine.volume))
         )
 
     @rpc("ReplicaRemove", changes=True)
     async def remove_replica(self, request: pb.EngineReplicaRemoveRequest) -> empty_pb2.Empty:
         """Take a replica from the volume."""
         return await self._done(
-            self._membership.remove(v1_engine(request), request.replica_address),
-            _change("ReplicaRemove", request),
+            "ReplicaRemove", request, self._membership.remove(v1_engine(request), request.replica_address)
         )
 
     @rpc("SnapshotBackup", changes=True)
@@ -176,7 +171,7 @@ class ProxyService(Service):
         """Begin a backup of a snapshot."""
         asked = backup_from_wire(request)
         told = await self._completion.of(
-            self._backups.create(v1_engine(request), asked), _change("SnapshotBackup", request)
+            self._backups.create(v1_engine(request), asked), change_of("SnapshotBackup", request)
         )
         return pb.EngineSnapshotBackupProxyResponse(
             backup_id=told.backup, replica=told.replica, is_incremental=told.is_incremental
@@ -199,7 +194,7 @@ class ProxyService(Service):
         asked = restore_from_wire(request)
         told = await self._completion.of(
             self._backups.restore(v1_engine(request), asked),
-            _change("BackupRestore", request),
+            change_of("BackupRestore", request),
             failure=lambda error: error,
         )
         return pb.EngineBackupRestoreProxyResponse(taskError=told.encode())
@@ -208,25 +203,20 @@ class ProxyService(Service):
     async def remount(self, request: pb.RemountVolumeRequest) -> empty_pb2.Empty:
         """Make the file system of a volume writable again."""
         return await self._done(
-            self._mounts.remount_writable(request.volume_name),
-            EngineChange("RemountReadOnlyVolume", subject=subject_of(request)),
+            "RemountReadOnlyVolume", request, self._mounts.remount_writable(request.volume_name)
         )
 
     @rpc("CleanupBackupMountPoints", changes=True)
-    async def clean_up(self, _: empty_pb2.Empty) -> empty_pb2.Empty:
+    async def clean_up(self, request: empty_pb2.Empty) -> empty_pb2.Empty:
         """Unmount the backup targets."""
-        return await self._done(
-            self._mounts.unmount_backup_targets(), EngineChange("CleanupBackupMountPoints")
-        )
+        return await self._done("CleanupBackupMountPoints", request, self._mounts.unmount_backup_targets())
 
-    async def _done(self, change: Coroutine[Any, Any, None], which: EngineChange) -> empty_pb2.Empty:
-        await self._completion.of(change, which)
+    async def _done(
+        self, method: str, request: Message, change: Coroutine[Any, Any, None]
+    ) -> empty_pb2.Empty:
+        """Complete a change that returns nothing."""
+        await self._completion.of(change, change_of(method, request))
         return empty_pb2.Empty()
-
-
-def _change(method: str, request: Any) -> EngineChange:
-    engine = v1_engine(request)
-    return EngineChange(method, engine.address, engine.name, subject_of(request))
 
 
 def _refused(method: str, why: str) -> Unary:
