@@ -12,6 +12,8 @@ from instance_manager.platform import contract
 _MOST_OUTPUT = 1 << 20
 """Bytes of each stream that are kept."""
 _CHUNK = 64 << 10
+_DYING, _LOOK = 1.0, 0.005
+"""Seconds in which all that a program has started ends when it is killed, and between two looks."""
 _TELL_STATUS = ("/bin/sh", "-c", '"$@"; printf "\\n%d" "$?"', "sh")
 """The status is printed, because whoever reaps strangers in this process may be first to learn of it."""
 
@@ -123,19 +125,34 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err
 
 
 async def _ended(pid: int, pidfd: int, within: float) -> None:
-    """Wait for the end of a program; at the end of the time it is killed with all that it has started."""
+    """Wait for the end of a program; at the end of the time, or if cancelled, its group is killed."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
         async with asyncio.timeout(within):
             await ended.wait()
     except BaseException:
-        # Nobody waits for its end: in the kernel it may never come. It leads its group until it is reaped.
+        # It leads its group until it is reaped.
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, 0)
             os.killpg(pid, signal.SIGKILL)
+            await _gone(pid, pidfd)
         raise
     finally:
         loop.remove_reader(pidfd)
+    _reap(pidfd)
+
+
+async def _gone(group: int, pidfd: int) -> None:
+    """Wait for the end of a group that was killed, but not for ever: in the kernel it may never come."""
+    with suppress(ProcessLookupError, TimeoutError):
+        async with asyncio.timeout(_DYING):
+            while True:
+                _reap(pidfd)
+                os.killpg(group, 0)
+                await asyncio.sleep(_LOOK)  # nothing tells the end of a group
+
+
+def _reap(pidfd: int) -> None:
     with suppress(ChildProcessError):  # who reaps strangers may have been first
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from instance_manager.core.errors import ResourceExhaustedError
+from instance_manager.core.errors import ResourceExhaustedError, UnavailableError
 
 T = TypeVar("T")
 
@@ -17,13 +17,18 @@ class Completion:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def of(self, change: Coroutine[Any, Any, T]) -> T:
         """Return what a change returns. If the caller is cancelled, the change goes on to its end.
 
         Raises:
             ResourceExhaustedError: if too many are in progress; it is not begun then.
+            UnavailableError: at the end of the daemon; it is not begun, or was not completed.
         """
+        if self._closed:
+            change.close()
+            raise UnavailableError("cannot begin a change of an engine: the daemon is shutting down")
         if len(self._tasks) >= MOST:
             change.close()
             raise ResourceExhaustedError(
@@ -33,7 +38,14 @@ class Completion:
         task = asyncio.get_running_loop().create_task(change)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self._closed:
+                raise UnavailableError(
+                    "the change of an engine was not completed: the daemon is shutting down"
+                ) from None
+            raise
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -41,7 +53,8 @@ class Completion:
             task.exception()  # nobody may be left to hear of it
 
     async def close(self) -> None:
-        """Cancel what is in progress."""
+        """Cancel what is in progress, and begin nothing more."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
