@@ -15,7 +15,11 @@ IDLE_SECONDS = 60.0
 """How long a connection without calls is kept: managers ask every few seconds."""
 MOST_IDLE = 512
 """Largest number of connections without calls; of more, the one that is idle for the longest is closed."""
+_MAX_METADATA_BYTES = 64 << 10
+"""Bytes of the headers of an answer, among them its error, in which engines tell of each replica."""
 _OPTIONS = (
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     # Nothing else in this process shares a connection or its backoff.

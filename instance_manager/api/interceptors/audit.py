@@ -12,9 +12,11 @@ import grpc
 
 from instance_manager.api.caller import Callers
 from instance_manager.api.interceptors.call import Call, Handler
+from instance_manager.api.interceptors.errors import MAX_REASON_BYTES
 from instance_manager.api.interceptors.metrics import code_name
 from instance_manager.api.service import Method
 from instance_manager.app.audit import AuditTrail
+from instance_manager.core.errors import shorten
 
 MOST_SETTINGS = 16
 """More than there are data engines; callers may name others."""
@@ -56,7 +58,7 @@ class AuditInterceptor:
                         uuid=uuid,
                         caller=caller,
                         code=code,
-                        detail=_text(call.context.details()),
+                        detail=shorten(_text(call.context.details()), MAX_REASON_BYTES),
                     )
 
         return audited
