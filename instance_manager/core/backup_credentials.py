@@ -22,6 +22,8 @@ _BY_SCHEME: Mapping[str, tuple[str, ...]] = {
 """Variables by scheme of the target; other targets need none."""
 VARIABLES = frozenset({_AWS_ID, _AWS_KEY, *(name for names in _BY_SCHEME.values() for name in names)})
 """All that a request may set."""
+CERTIFICATES = ("AWS_CERT", "AZBLOB_CERT")
+"""Those that are certificates in PEM, which may be long."""
 
 
 def parse_variables(envs: Sequence[str]) -> dict[str, str]:

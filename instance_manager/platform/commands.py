@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from instance_manager.platform import contract
 
+INHERITED = 3
+"""Descriptor of what a program inherits besides its output."""
 _MOST_OUTPUT = 1 << 20
 """Bytes of each stream that are kept."""
 _CHUNK = 64 << 10
@@ -30,7 +32,9 @@ class Output:
     stderr: str
 
 
-async def run_checked(command: Sequence[str], within: float, environment: Mapping[str, str]) -> Output:
+async def run_checked(
+    command: Sequence[str], within: float, environment: Mapping[str, str], inherited: int | None = None
+) -> Output:
     """Run a program like `run`, and check that it succeeds.
 
     Raises:
@@ -38,7 +42,7 @@ async def run_checked(command: Sequence[str], within: float, environment: Mappin
         TimeoutError: if it does not end in time.
     """
     try:
-        output = await run((*_TELL_STATUS, *command), within, environment)
+        output = await run((*_TELL_STATUS, *command), within, environment, inherited)
     except OSError as error:
         if isinstance(error, TimeoutError):
             raise
@@ -51,8 +55,16 @@ async def run_checked(command: Sequence[str], within: float, environment: Mappin
     return Output(stdout, output.stderr)
 
 
-async def run(command: Sequence[str], within: float, environment: Mapping[str, str]) -> Output:
+async def run(
+    command: Sequence[str], within: float, environment: Mapping[str, str], inherited: int | None = None
+) -> Output:
     """Run a program and return what it has printed when it ends; what hangs is killed, and left behind.
+
+    Args:
+        command: program and arguments.
+        within: seconds.
+        environment: all of it.
+        inherited: a descriptor that is `INHERITED` in the program.
 
     Raises:
         OSError: if it cannot be started.
@@ -66,7 +78,7 @@ async def run(command: Sequence[str], within: float, environment: Mapping[str, s
             stack.callback(os.close, reader)
             pipes.append((reader, writer))
         try:
-            pid = _spawn(command, environment, *(writer for _, writer in pipes))
+            pid = _spawn(command, environment, [writer for _, writer in pipes], inherited)
         finally:
             for _, writer in pipes:
                 os.close(writer)
@@ -108,7 +120,10 @@ class _Stream:
         self._loop.remove_reader(self._reader)
 
 
-def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err: int) -> int:
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], outputs: Sequence[int], inherited: int | None
+) -> int:
+    out, err = outputs
     return os.posix_spawnp(
         command[0],
         list(command),
@@ -117,6 +132,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
+            *([] if inherited is None else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]),
         ],
         setpgroup=0,
         setsigmask=(),
