@@ -23,6 +23,8 @@ _BY_SCHEME: Mapping[str, tuple[str, ...]] = {
 """Variables by scheme of the target; other targets need none."""
 VARIABLES = frozenset({_AWS_ID, _AWS_KEY, *(name for names in _BY_SCHEME.values() for name in names)})
 """All that a request may set."""
+CERTIFICATES = ("AWS_CERT", "AZBLOB_CERT")
+"""Those that are certificates in PEM, which may be long."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_IN_VALUES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """A certificate has several lines."""

@@ -67,6 +67,20 @@ async def test_credentials_are_in_the_environment_of_the_program_alone(
     assert "hunter2" not in (tmp_path / "variables").read_text()
 
 
+@pytest.mark.parametrize("key", ["AWS_CERT", "AZBLOB_CERT"])
+@pytest.mark.parametrize("length", [131_000, 131_072, 2 << 20])
+async def test_certificates_may_be_longer_than_an_environment_takes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, length: int
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    script = f'(printf %s "$AWS_CERT$AZBLOB_CERT"; cat $SSL_CERT_FILE /dev/null) > {tmp_path}/told'
+    certificates = "c" * length
+    told = await store(f"{script}; {GOOD}").volume("e", URL, {key: certificates, "AWS_ENDPOINTS": "there"})
+    assert told == BackupVolume("vol1", 16 << 20)
+    assert (tmp_path / "told").read_text() == certificates
+    assert "AWS_ENDPOINTS=there" in (tmp_path / "variables").read_text()
+
+
 @pytest.mark.parametrize(
     ("script", "text"),
     [

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from instance_manager.adapters.engine import Timeouts
+from instance_manager.api.interceptors import answer_budget
+from instance_manager.app.engine import completion
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2
 from tests.support.engine.process import EngineProcess
@@ -311,3 +313,22 @@ async def test_a_clone_whose_source_is_another_volume_is_refused_by_it(
         code, text = await proxy.error("SnapshotClone", request)
     assert code == "FAILED_PRECONDITION"
     assert "incorrect volume name other" in text
+
+
+async def test_changes_that_take_long_leave_room_for_the_answers_of_others(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there would be room for if each held as much as the longest answer takes."""
+    monkeypatch.setattr(answer_budget, "MAX_UNSENT_BYTES", 1 << 20)
+    changes = 40
+    monkeypatch.setattr(completion, "MOST_OF_ENGINE", changes)
+    with EngineProcess(volume="vol2") as target:
+        await target.tell(hang="SnapshotClone", at="*")
+        async with served_proxy() as served:
+            calls = [served.client.call("SnapshotClone", cloning(target, engine)) for _ in range(changes)]
+            async with asyncio.timeout(patience(30)):
+                while len(await target.tell(pending=True)) < 2 * changes:
+                    assert not any(call.done() for call in calls)
+                    await served.client.call("SnapshotCloneStatus", of(target))
+            for call in calls:
+                call.cancel()

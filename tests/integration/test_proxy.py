@@ -16,12 +16,12 @@ from instance_manager.pb.imrpc import imrpc_pb2
 from instance_manager.platform.contract import NAME_VARIABLE
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 from tests.support.engine.process import EngineProcess
+from tests.support.engine.recipes import BACKUP, SIZE
 from tests.support.engine.served import ProxyClient
+from tests.support.node import written
 from tests.support.patience import patience
 
 WITHIN = patience(30.0)
-SIZE = 16 << 20
-BACKUP = "vfs:///b?backup=b1&volume=vol1"
 FIRST, SECOND = "vol1-r-1", "vol1-r-2"
 
 
@@ -152,3 +152,24 @@ async def test_a_daemon_that_ends_does_not_wait_for_engines_that_hang(
         for call in calls:
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
+
+
+async def test_what_the_daemon_runs_itself_at_its_end_was_left_by_no_instance(
+    served: Daemon, client: ProxyClient, tmp_path: Path
+) -> None:
+    program = tmp_path / "longhorn"
+    program.write_text(
+        f'#!/bin/sh\ntest "$1" = backup || exec sleep 1000\n'
+        f"sleep 1000 & echo $! $$ > {tmp_path}/looking; wait\n"
+    )
+    program.chmod(0o755)
+    async with served.client() as processes:
+        await processes.process_create(imrpc_pb2.ProcessSpec(name="vol1-e-0", binary=str(program)))
+    with EngineProcess() as engine:
+        inner = {"proxy_engine_request": {"address": engine.address, "engine_name": engine.name}}
+        call = client.call("BackupRestore", inner | {"url": BACKUP, "target": "vfs:///b"})
+        await written(tmp_path / "looking")
+        assert await served.stop() == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
+            await call
+    assert not [line for line in served.lines if "left behind" in line["event"]]

@@ -20,7 +20,11 @@ KEEPALIVE_SECONDS = 360.0
 """How long a call may hear nothing before a ping: servers in Go refuse more than one in five minutes."""
 _PING_SECONDS = 60.0
 """How long the answer to a ping, or to anything that was sent, may take."""
+_MAX_METADATA_BYTES = 64 << 10
+"""Bytes of the headers of an answer, among them its error, in which engines tell of each replica."""
 _OPTIONS = (
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     # Nothing else in this process shares a connection or its backoff.

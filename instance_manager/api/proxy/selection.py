@@ -68,9 +68,9 @@ def change_of(method: str, request: Message) -> EngineChange:
     """
     subject = subject_of(request)
     if _PART not in request.DESCRIPTOR.fields_by_name and not isinstance(request, pb.ProxyEngineRequest):
-        return EngineChange(method, subject=subject)
+        return EngineChange(method, subject=subject, size=request.ByteSize())
     engine = any_engine(request)
-    return EngineChange(method, engine.address, engine.name, subject)
+    return EngineChange(method, engine.address, engine.name, subject, request.ByteSize())
 
 
 def metadata_value(field: str, value: str) -> str:

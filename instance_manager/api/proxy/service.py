@@ -20,7 +20,7 @@ from instance_manager.api.proxy.wire import (
     restore_from_wire,
     restore_to_wire,
 )
-from instance_manager.api.service import Offer, Service, Unary, rpc
+from instance_manager.api.service import Marks, Offer, Service, Unary, rpc
 from instance_manager.app.engine import Completion, Engines, NodeMounts
 from instance_manager.app.engine.backups import Backups, BackupStore
 from instance_manager.app.engine.reads import EngineReads
@@ -53,11 +53,8 @@ class ProxyService(Service):
     def _offered(self) -> dict[str, Offer]:
         return (
             super()._offered()
-            | {
-                name: (self._forwarded(name, each), each.changes, False, False)
-                for name, each in FORWARDS.items()
-            }
-            | {name: (_refused(name, why), name not in READS, False, False) for name, why in REFUSED.items()}
+            | {name: (self._forwarded(name, each), Marks(each.changes)) for name, each in FORWARDS.items()}
+            | {name: (_refused(name, why), Marks(name not in READS)) for name, why in REFUSED.items()}
         )
 
     def _forwarded(self, name: str, forward: Forward) -> Unary:
@@ -166,7 +163,7 @@ class ProxyService(Service):
             "ReplicaRemove", request, self._membership.remove(v1_engine(request), request.replica_address)
         )
 
-    @rpc("SnapshotBackup", changes=True)
+    @rpc("SnapshotBackup", changes=True, large=True)
     async def backup(self, request: pb.EngineSnapshotBackupRequest) -> pb.EngineSnapshotBackupProxyResponse:
         """Begin a backup of a snapshot."""
         asked = backup_from_wire(request)
@@ -188,7 +185,7 @@ class ProxyService(Service):
         )
         return pb.EngineSnapshotBackupStatusProxyResponse(**dataclasses.asdict(told), replica_address=address)
 
-    @rpc("BackupRestore", changes=True)
+    @rpc("BackupRestore", changes=True, large=True)
     async def restore(self, request: pb.EngineBackupRestoreRequest) -> pb.EngineBackupRestoreProxyResponse:
         """Begin to restore a backup."""
         asked = restore_from_wire(request)

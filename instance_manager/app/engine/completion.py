@@ -19,6 +19,9 @@ MOST = 1024
 MOST_OF_ENGINE = 16
 """Largest number of those of one engine: one that hangs must not keep others from being changed."""
 
+MOST_BYTES = 6 << 20
+"""Largest number of bytes of their requests; what is in one is in memory several times."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineChange:
@@ -31,6 +34,8 @@ class EngineChange:
     """Of the engine; empty if unknown."""
     subject: str = ""
     """What of the engine is changed, as FIELD=VALUE."""
+    size: int = 0
+    """Bytes of its request."""
 
     @property
     def words(self) -> dict[str, str]:
@@ -46,6 +51,8 @@ class Completion:
         self._changes: dict[asyncio.Task[Any], EngineChange] = {}
         self._of_engine: Counter[tuple[str, str]] = Counter()
         """How many are in progress, by address and name of the engine."""
+        self._bytes = 0
+        """Of the requests of those in progress."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -66,7 +73,7 @@ class Completion:
             failure: returns why it has failed, from what it returns; empty if it has not.
 
         Raises:
-            ResourceExhaustedError: if too many are in progress; it is not begun then.
+            ResourceExhaustedError: if too much is in progress; it is not begun then.
             UnavailableError: if the daemon ends; it is not begun then, or was not completed.
         """
         if refusal := self._refusal(which):
@@ -75,6 +82,7 @@ class Completion:
         task = asyncio.get_running_loop().create_task(change)
         self._changes[task] = which
         self._of_engine[_engine(which)] += 1
+        self._bytes += which.size
         task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
@@ -102,10 +110,17 @@ class Completion:
                 f"{which.name or which.address} are in progress and that is the most there may be; if it "
                 "hangs, they end with their timeouts"
             )
+        if self._bytes + which.size > MOST_BYTES:
+            return ResourceExhaustedError(
+                f"cannot begin {which.method}: the requests of those in progress have {self._bytes} bytes, "
+                f"this one has {which.size} and {MOST_BYTES} is the most there may be; ask again later"
+            )
         return None
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        engine = _engine(self._changes.pop(task))
+        which = self._changes.pop(task)
+        self._bytes -= which.size
+        engine = _engine(which)
         self._of_engine[engine] -= 1
         if not self._of_engine[engine]:
             del self._of_engine[engine]

@@ -131,6 +131,8 @@ class Controller:
             replica = self._find(address)
             if WO in self.modes.values():
                 raise RefusedError("can only have one WO replica at a time")
+            if replica.state != "closed":
+                raise RefusedError(f"a replica in state {replica.state} is not added: it must be closed")
             if request.snapshot_required:
                 self._snapshot(str(uuid.uuid4()), user_created=False, labels={})
             replica.open()
