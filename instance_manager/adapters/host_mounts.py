@@ -1,6 +1,7 @@
 """What the proxy does to mounts of the node: volumes that became read-only, and backup targets."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from instance_manager.core.conditions import volume_key
@@ -40,7 +41,7 @@ class HostMounts:
         end = f"/{volume_key(volume)}/globalmount"
         in_pod = self._host_init.is_dir()
         enter = ("nsenter", f"--mount={self._host_init}/ns/mnt", f"--net={self._host_init}/ns/net")
-        for point in _points(self._host_init if in_pod else self._own):
+        for point in dict.fromkeys(_points(self._host_init if in_pod else self._own)):
             if point.endswith(end):
                 command = (*(enter if in_pod else ()), "mount", "-o", "remount,rw", point)
                 await self._remount(*command)
@@ -60,10 +61,13 @@ class HostMounts:
         """
         failed: list[str] = []
         # What is mounted below another one comes first.
-        for point in sorted(_points(self._own), key=len, reverse=True):
+        times = Counter(_points(self._own))
+        for point in sorted(times, key=len, reverse=True):
             if Path(point).is_relative_to(self._backup_mounts):
                 try:
-                    await self._unmount(point)
+                    for _ in range(times[point]):
+                        await self._unmount(point)
+                    self._remove(point)
                 except UpstreamError as error:
                     failed.append(str(error))
         if failed:
@@ -78,6 +82,8 @@ class HostMounts:
                 await self._run(failure, "umount", "--force", point)
             except TimeoutError as error:
                 raise UpstreamError("INTERNAL", f"{failure}: it hangs, also by force") from error
+
+    def _remove(self, point: str) -> None:
         if point != str(self._backup_mounts):
             try:
                 os.rmdir(point)  # noqa: PTH106 - it is on the node's own file system and does not hang

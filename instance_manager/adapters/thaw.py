@@ -31,7 +31,7 @@ _NOT_FROZEN = "Invalid argument"
 
 def volume_mounts(lines: Iterable[str]) -> list[str]:
     """Return where volumes are mounted, in the lines of a mountinfo."""
-    return mount_points(line for line in lines if _source(line).startswith(_DEVICES))
+    return list(dict.fromkeys(mount_points(line for line in lines if _source(line).startswith(_DEVICES))))
 
 
 def _source(line: str) -> str:

@@ -33,6 +33,7 @@ def _to_wire(entry: AuditEntry) -> pb.AuditEntry:
         caller=entry.caller,
         code=entry.code,
         detail=entry.detail,
+        subject=entry.subject,
     )
     message.time.FromNanoseconds(int(entry.time * 1e9))
     return message

@@ -18,13 +18,11 @@ from instance_manager.api.health import Health
 from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.listeners import Listener
 from instance_manager.api.reflection import SymbolPool
-from instance_manager.api.service import Service
+from instance_manager.api.service import MAX_LARGE_REQUEST_BYTES, MAX_REQUEST_BYTES, Service
 from instance_manager.api.tls import Certificates, credentials
 from instance_manager.core.addresses import Address
 from instance_manager.platform.listening import AddressError, AddressInUseError, address_of, reserve
 
-MAX_REQUEST_BYTES = 256 << 10
-"""A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
 _WINDOW_BYTES = 16 << 10
 """Bytes of a request that a client may send before its call is accepted."""
 MAX_CONNECTIONS = 1024
@@ -59,7 +57,6 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     # By default only two pings are sent on a connection without data.
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     # Two limits: between them, calls are refused at random.
     ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
@@ -117,7 +114,8 @@ class GrpcServer:
         if address.path:
             _refuse_taken_path(address.path)
             with _owner_only():
-                if not self._listen(self._server(self._services), address):
+                # Whose clients are no managers, so nothing large comes.
+                if not self._listen(self._server(self._services, MAX_REQUEST_BYTES), address):
                     raise AddressError(
                         f"cannot listen on {address.target}: no socket can be made there; let this user "
                         "write to its directory"
@@ -131,14 +129,15 @@ class GrpcServer:
                 for wanted in [address.shifted(listener.offset)]
             ]
             for listener, addresses in places:
-                self._listen_on_all(self._server(listener.services), addresses)
+                server = self._server(listener.services, _largest(listener.services))
+                self._listen_on_all(server, addresses)
         return [Address(address.host, addresses[0].port) for _, addresses in places]
 
-    def _server(self, services: tuple[Service, ...]) -> grpc.aio.Server:
-        """Return the server of these services."""
+    def _server(self, services: tuple[Service, ...], most: int) -> grpc.aio.Server:
+        """Return the server of these services, which receives at most so many bytes of a request."""
         if services not in self._servers:
             server = grpc.aio.server(
-                options=(*_OPTIONS, *_timeouts()),
+                options=(*_OPTIONS, *_timeouts(), ("grpc.max_receive_message_length", most)),
                 interceptors=[self._interceptors.of(services)],
                 maximum_concurrent_rpcs=MAX_CALLS,
             )
@@ -195,6 +194,11 @@ class GrpcServer:
 
 def _names(services: Iterable[Service]) -> list[str]:
     return [service.descriptor.full_name for service in services]
+
+
+def _largest(services: Iterable[Service]) -> int:
+    """Return how many bytes a server of these services receives of a request, whatever its method is."""
+    return MAX_LARGE_REQUEST_BYTES if any(each.takes_large for each in services) else MAX_REQUEST_BYTES
 
 
 def _timeouts() -> tuple[tuple[str, int], ...]:

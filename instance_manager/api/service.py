@@ -14,25 +14,41 @@ Unary = Callable[..., Message | bytes | Awaitable[Message | bytes]]
 Stream = Callable[[Any, Context], Awaitable[None]]
 """Takes the request, and a context to write serialized messages to."""
 
-Offer = tuple[Unary | Stream, bool, bool, bool]
-"""A function, and whether it changes something, sets something to a value, and waits; see `rpc`."""
+MAX_REQUEST_BYTES = 256 << 10
+"""A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
+MAX_LARGE_REQUEST_BYTES = 2560 << 10
+"""The same for methods that take large requests: ten times all certificates that a system trusts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is to be known of a method; see `rpc`."""
+
+    changes: bool = False
+    sets: bool = False
+    waits: bool = False
+    large: bool = False
+
+
+Offer = tuple[Unary | Stream, Marks]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MARK = "rpc"
 
 
 def rpc(
-    name: str, *, changes: bool = False, sets: bool = False, waits: bool = False
+    name: str, *, changes: bool = False, sets: bool = False, waits: bool = False, large: bool = False
 ) -> Callable[[_Function], _Function]:
     """Mark a `Unary` or `Stream` of a service as the method of this name.
 
     A method that `changes` something is audited, and goes before those that only read. If it `sets` something
     to a value, the same call once more changes nothing. A unary one that `waits` takes the seconds until the
-    caller's deadline as `within`, None if there is no deadline.
+    caller's deadline as `within`, None if there is no deadline. Only one that is `large` takes requests of
+    more than `MAX_REQUEST_BYTES`.
     """
 
     def mark(function: _Function) -> _Function:
-        function.__dict__[_MARK] = name, changes, sets, waits
+        function.__dict__[_MARK] = name, Marks(changes, sets, waits, large)
         return function
 
     return mark
@@ -49,6 +65,7 @@ class Method:
     changes: bool
     sets: bool
     waits: bool
+    large: bool = False
 
     @property
     def full_name(self) -> str:
@@ -61,6 +78,11 @@ class Method:
         return bool(self.descriptor.server_streaming)
 
 
+def most_bytes(method: Method) -> int:
+    """Return how many bytes a request of a method may have."""
+    return MAX_LARGE_REQUEST_BYTES if method.large else MAX_REQUEST_BYTES
+
+
 class Service:
     """Base class of the services."""
 
@@ -69,7 +91,7 @@ class Service:
     def _offered(self) -> dict[str, Offer]:
         """Return the methods by name: those that are marked; a subclass may add others."""
         marked: dict[str, Offer] = {
-            function.__dict__[_MARK][0]: (getattr(self, attribute), *function.__dict__[_MARK][1:])
+            function.__dict__[_MARK][0]: (getattr(self, attribute), function.__dict__[_MARK][1])
             for attribute, function in vars(type(self)).items()
             if _MARK in getattr(function, "__dict__", ())
         }
@@ -85,4 +107,18 @@ class Service:
         if offered.keys() != set(known):
             raise TypeError(f"{self.descriptor.full_name} has the methods {sorted(known)}")
         for method in self.descriptor.methods:
-            yield Method(method, self.descriptor.full_name, *offered[method.name])
+            function, marks = offered[method.name]
+            yield Method(
+                method,
+                self.descriptor.full_name,
+                function,
+                marks.changes,
+                marks.sets,
+                marks.waits,
+                marks.large,
+            )
+
+    @property
+    def takes_large(self) -> bool:
+        """Whether one of the methods takes large requests."""
+        return any(method.large for method in self.methods())

@@ -9,7 +9,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 DEFAULT_KEPT = 4096
-"""Number of calls kept; at most about 4 MiB."""
+"""Number of calls kept; at most about 5 MiB."""
 _LONGEST_TEXT = 256
 """Longest field, in characters: a refused request may contain anything."""
 
@@ -33,7 +33,9 @@ class AuditEntry:
     code: str
     """Name of the gRPC status."""
     detail: str
-    """Why it was refused; empty if it was not."""
+    """Why it was refused, or why a restore was not begun; empty if it was done."""
+    subject: str = ""
+    """What of an engine it was about, as FIELD=VALUE: a replica, snapshots, a size; else empty."""
 
 
 class AuditTrail:
@@ -45,7 +47,17 @@ class AuditTrail:
         self.number = 0
         """Number of the latest entry."""
 
-    def add(self, *, method: str, name: str, uuid: str, caller: str, code: str, detail: str = "") -> None:
+    def add(
+        self,
+        *,
+        method: str,
+        name: str,
+        uuid: str,
+        caller: str,
+        code: str,
+        detail: str = "",
+        subject: str = "",
+    ) -> None:
         """Record a call that has ended."""
         self.number += 1
         entry = AuditEntry(
@@ -57,6 +69,7 @@ class AuditTrail:
             caller[:_LONGEST_TEXT],
             code,
             detail[:_LONGEST_TEXT],
+            subject[:_LONGEST_TEXT],
         )
         self._entries.append(entry)
         log.info(
@@ -66,6 +79,7 @@ class AuditTrail:
             uuid=entry.uuid,
             caller=entry.caller,
             code=entry.code,
+            **{"subject": entry.subject} if entry.subject else {},
             **{"detail": entry.detail} if entry.detail else {},
         )
 

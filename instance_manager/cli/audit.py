@@ -17,6 +17,7 @@ COLUMNS: Mapping[str, Callable[[AuditEntry], str]] = {
     "UUID": lambda entry: entry.uuid,
     "CALLER": lambda entry: entry.caller,
     "CODE": lambda entry: entry.code,
+    "SUBJECT": lambda entry: entry.subject,
     "DETAIL": lambda entry: entry.detail,
 }
 

@@ -1,5 +1,6 @@
 """Credentials of backup targets, as managers send them along with a request: they hold for it alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -22,6 +23,30 @@ _BY_SCHEME: Mapping[str, tuple[str, ...]] = {
 """Variables by scheme of the target; other targets need none."""
 VARIABLES = frozenset({_AWS_ID, _AWS_KEY, *(name for names in _BY_SCHEME.values() for name in names)})
 """All that a request may set."""
+CERTIFICATES = ("AWS_CERT", "AZBLOB_CERT")
+"""Those that are certificates in PEM, which may be long."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_IN_VALUES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""A certificate has several lines."""
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_LONGEST_KEY = 64
+"""Longest key that is told in a message, in characters."""
+
+
+def check_backup_url(url: str, what: str) -> None:
+    """Check that a URL can be given to programs and replicas.
+
+    Args:
+        url: of a backup or of a backup target. No message has it: it may have a password in it.
+        what: begins the message of the error.
+
+    Raises:
+        InvalidArgumentError: if it has control characters, or a % that is no escape.
+    """
+    if _CONTROL.search(url):
+        raise InvalidArgumentError(f"{what} has control characters; write them as %XX")
+    if _BAD_ESCAPE.search(url):
+        raise InvalidArgumentError(f"{what} has a % without two hexadecimal digits behind it; write % as %25")
 
 
 def parse_variables(envs: Sequence[str]) -> dict[str, str]:
@@ -37,11 +62,19 @@ def parse_variables(envs: Sequence[str]) -> dict[str, str]:
             raise UpstreamError("INTERNAL", "failed to set envs: an entry is not KEY=VALUE")
         if key not in VARIABLES:
             raise UpstreamError(
-                "INTERNAL",
-                f'failed to set envs: env key "{key}" is not permitted by the backup env allowlist',
+                "INTERNAL", f"failed to set envs: {_unknown(key, value)} by the backup env allowlist"
             )
+        if _CONTROL_IN_VALUES.search(value):
+            raise UpstreamError("INTERNAL", f"failed to set envs: the value of {key} has control characters")
         found[key] = value
     return found
+
+
+def _unknown(key: str, value: str) -> str:
+    """Return what to say of a key, which may be a secret itself: base64 ends with equals signs."""
+    if value.strip("=") and len(key) <= _LONGEST_KEY and key.isprintable():
+        return f'env key "{key}" is not permitted'
+    return "an entry has a key, not told because it may be a secret, that is not permitted"
 
 
 def credential(target: str, variables: Mapping[str, str]) -> dict[str, str]:
@@ -50,6 +83,7 @@ def credential(target: str, variables: Mapping[str, str]) -> dict[str, str]:
     Raises:
         InvalidArgumentError: if the target is no URL, or a half of a key pair is missing.
     """
+    check_backup_url(target, "failed to get backup credential: the backup target")
     try:
         scheme = urlsplit(target).scheme
     except ValueError as error:

@@ -1,8 +1,23 @@
 """What is asked of the v1 engine of a volume and of its replicas, and what they answer."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
+
+_SIZE = re.compile(r"[0-9]{1,19}")
+_LARGEST = (1 << 63) - 1
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes, as engines write it: decimal digits and nothing else.
+
+    Raises:
+        ValueError: if it is none, or does not fit into 64 bits.
+    """
+    if not _SIZE.fullmatch(text) or int(text) > _LARGEST:
+        raise ValueError("no size")
+    return int(text)
 
 
 class Mode(StrEnum):

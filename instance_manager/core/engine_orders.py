@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 from instance_manager.core.engine import Engine, Replica
 
+LONGEST_COPY = 24 * 3600
+"""Seconds that a copy of data may take."""
+
+
+def copy_timeout(asked: int) -> int:
+    """Return the timeout of a copy in seconds: as asked, but bounded; 0 if none is asked."""
+    return min(max(asked, 0), LONGEST_COPY)
+
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:

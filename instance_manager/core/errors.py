@@ -3,6 +3,9 @@
 The API maps every class to one gRPC status code; the command line maps the code to an exit status.
 """
 
+import itertools
+from collections.abc import Callable
+
 
 class InstanceManagerError(Exception):
     """Base of every error whose message is meant for the caller."""
@@ -57,13 +60,32 @@ class UpstreamError(InstanceManagerError):
         """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""
 
 
-def shorten(text: str, most: int) -> str:
-    """Return a text of at most `most` bytes in UTF-8; what is too long loses its middle, for an ellipsis."""
+_ELLIPSIS = "…"
+
+
+def shorten(text: str, most: int, cost: Callable[[int], int] = lambda _: 1) -> str:
+    """Return a text that costs at most `most`; what is too long loses its middle, for an ellipsis.
+
+    Args:
+        text: which one.
+        most: the bound.
+        cost: what a byte of the text in UTF-8 costs, at least 1.
+    """
     data = text.encode(errors="backslashreplace")
-    if len(data) <= most:
+    if len(data) <= most and sum(map(cost, data)) <= most:
         return text
-    head, cut = (most - 3) // 2, len(data) - most + 3  # the ellipsis has three bytes
-    return f"{data[:head].decode(errors='ignore')}…{data[head + cut :].decode(errors='ignore')}"
+    room = most - sum(map(cost, _ELLIPSIS.encode()))
+    head = data[: _fitting(data, room // 2, cost)]
+    tail = data[len(data) - _fitting(data[::-1], room - room // 2, cost) :]
+    return f"{head.decode(errors='ignore')}{_ELLIPSIS}{tail.decode(errors='ignore')}"
+
+
+def _fitting(data: bytes, room: int, cost: Callable[[int], int]) -> int:
+    """Return how many bytes from the beginning cost at most `room`."""
+    for count, spent in enumerate(itertools.accumulate(map(cost, data))):
+        if spent > room:
+            return count
+    return len(data)
 
 
 MALFORMED = (

@@ -13,10 +13,6 @@ def unescaped(field: str) -> str:
 
 
 def mount_points(lines: Iterable[str]) -> list[str]:
-    """Return all mount points, each once, the first one first."""
-    found: dict[str, None] = {}
-    for line in lines:
-        fields = line.partition(" - ")[0].split(" ")
-        if len(fields) > _MOUNT_POINT:
-            found[unescaped(fields[_MOUNT_POINT])] = None
-    return list(found)
+    """Return all mount points, the first one first, each as often as something is mounted there."""
+    split = (line.partition(" - ")[0].split(" ") for line in lines)
+    return [unescaped(fields[_MOUNT_POINT]) for fields in split if len(fields) > _MOUNT_POINT]

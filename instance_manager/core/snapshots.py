@@ -3,12 +3,16 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 
 from instance_manager.core.engine import Disk, ReplicaInfo
-from instance_manager.core.errors import UpstreamError
+from instance_manager.core.errors import InvalidArgumentError, UpstreamError, shorten
 
 HEAD = "volume-head"
 """Name under which the file that is written to is listed with the snapshots."""
+LONGEST_NAME = 255 - len("volume-snap-.img") - 18
+"""Bytes of the longest name of a snapshot: the names of some of its files end with as many more."""
+_TOLD_BYTES = 64
 _SNAPSHOT_FILE = re.compile(r"volume-snap-(?P<name>.+)\.img", re.DOTALL)
 _HEAD_FILE = re.compile(r"volume-head-[0-9]+\.img")
 
@@ -16,6 +20,19 @@ _HEAD_FILE = re.compile(r"volume-head-[0-9]+\.img")
 def snapshot_file(name: str) -> str:
     """Return the name of the file of a snapshot."""
     return f"volume-snap-{name}.img"
+
+
+def check_new_snapshot(name: str) -> None:
+    """Check that files can be named after a snapshot; an empty name is for the engine to choose.
+
+    Raises:
+        InvalidArgumentError: if not. The engine would try it, and every replica of the volume fail.
+    """
+    cannot = f"cannot take the snapshot {shorten(name, _TOLD_BYTES)!r}"
+    if "/" in name or "\0" in name:
+        raise InvalidArgumentError(f"{cannot}: write a name without / and NUL")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InvalidArgumentError(f"{cannot}: write a name of at most {LONGEST_NAME} bytes")
 
 
 def snapshot_name(file: str) -> str:
@@ -40,6 +57,7 @@ def snapshots_of(info: ReplicaInfo) -> dict[str, Disk]:
         UpstreamError: if a file has a name that no snapshot has.
     """
 
+    @cache
     def name(file: str) -> str:
         return snapshot_name(file) if file and file != info.backing_file else ""
 

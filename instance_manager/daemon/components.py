@@ -169,6 +169,7 @@ def build(
                 reloader,
                 works=background.works,
                 pings_merged=lambda: pings.overflows,
+                engine_changes=lambda: len(proxied),
             ),
             rpc=rpc_metrics,
             lifecycles=lifecycles,

@@ -16,6 +16,7 @@ from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
 from instance_manager.adapters.process import GuardLink, check_pidfds
+from instance_manager.adapters.thaw import WORK as THAW
 from instance_manager.adapters.thaw import Thaw
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.listeners import refuse_exposed
@@ -245,6 +246,7 @@ class _Reporter:
 async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     """Stop everything in order; watchers get all changes before their streams end."""
     supervisor, server = components.supervisor, components.server
+    components.proxied.drain()
     await server.drain()
     unstopped: list[Process] = []
     if settings.on_stop is OnStop.LEAVE:
@@ -256,6 +258,9 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
         components.spawner.drain()
         components.adopter.drain()
         unstopped = await supervisor.shutdown(grace)
+        # What the daemon itself runs was left by no instance.
+        await components.proxied.close()
+        await components.background.end(THAW)
         await components.spawner.end_strays()
     supervisor.events.close()
     components.pings.close()

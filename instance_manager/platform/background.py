@@ -1,7 +1,7 @@
 """Work in the background of a program: whatever goes wrong in it, it is told, counted and goes on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -60,17 +60,17 @@ class Background:
 
     def run(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run a coroutine function until it returns; it is called again, later, when it raises."""
-        return self._start(self._repeat(name, work))
+        return self._start(name, self._repeat(name, work))
 
     def every(
         self, name: str, seconds: float, look: Callable[[], Awaitable[None] | None]
     ) -> asyncio.Task[None]:
         """Call a function, or a coroutine function, `seconds` after its last end, until cancelled."""
-        return self._start(self._look_again_and_again(name, seconds, look))
+        return self._start(name, self._look_again_and_again(name, seconds, look))
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine once."""
-        return self._start(self._once(name, work))
+        return self._start(name, self._once(name, work))
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
@@ -91,9 +91,17 @@ class Background:
 
     async def close(self) -> None:
         """Cancel all work."""
-        for task in self._tasks:
+        await self._end(self._tasks)
+
+    async def end(self, name: str) -> None:
+        """Cancel a work."""
+        await self._end({task for task in self._tasks if task.get_name() == name})
+
+    @staticmethod
+    async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Tell and count a failure of a work."""
@@ -122,8 +130,8 @@ class Background:
             log.info("background work goes on", work=name, failures=work.failures)
         self._on_health(name, True)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

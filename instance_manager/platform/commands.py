@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 from instance_manager.platform import contract
 
+INHERITED = 3
+"""Descriptor of what a program inherits besides its output."""
 _MOST_OUTPUT = 1 << 20
 """Bytes of each stream that are kept."""
 _CHUNK = 64 << 10
+_DYING, _LOOK = 1.0, 0.005
+"""Seconds in which all that a program has started ends when it is killed, and between two looks."""
 _TELL_STATUS = ("/bin/sh", "-c", '"$@"; printf "\\n%d" "$?"', "sh")
 """The status is printed, because whoever reaps strangers in this process may be first to learn of it."""
 
@@ -28,7 +32,9 @@ class Output:
     stderr: str
 
 
-async def run_checked(command: Sequence[str], within: float, environment: Mapping[str, str]) -> Output:
+async def run_checked(
+    command: Sequence[str], within: float, environment: Mapping[str, str], inherited: int | None = None
+) -> Output:
     """Run a program like `run`, and check that it succeeds.
 
     Raises:
@@ -36,7 +42,7 @@ async def run_checked(command: Sequence[str], within: float, environment: Mappin
         TimeoutError: if it does not end in time.
     """
     try:
-        output = await run((*_TELL_STATUS, *command), within, environment)
+        output = await run((*_TELL_STATUS, *command), within, environment, inherited)
     except OSError as error:
         if isinstance(error, TimeoutError):
             raise
@@ -49,8 +55,16 @@ async def run_checked(command: Sequence[str], within: float, environment: Mappin
     return Output(stdout, output.stderr)
 
 
-async def run(command: Sequence[str], within: float, environment: Mapping[str, str]) -> Output:
+async def run(
+    command: Sequence[str], within: float, environment: Mapping[str, str], inherited: int | None = None
+) -> Output:
     """Run a program and return what it has printed when it ends; what hangs is killed, and left behind.
+
+    Args:
+        command: program and arguments.
+        within: seconds.
+        environment: all of it.
+        inherited: a descriptor that is `INHERITED` in the program.
 
     Raises:
         OSError: if it cannot be started.
@@ -64,7 +78,7 @@ async def run(command: Sequence[str], within: float, environment: Mapping[str, s
             stack.callback(os.close, reader)
             pipes.append((reader, writer))
         try:
-            pid = _spawn(command, environment, *(writer for _, writer in pipes))
+            pid = _spawn(command, environment, [writer for _, writer in pipes], inherited)
         finally:
             for _, writer in pipes:
                 os.close(writer)
@@ -106,7 +120,10 @@ class _Stream:
         self._loop.remove_reader(self._reader)
 
 
-def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err: int) -> int:
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], outputs: Sequence[int], inherited: int | None
+) -> int:
+    out, err = outputs
     return os.posix_spawnp(
         command[0],
         list(command),
@@ -115,6 +132,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
+            *([] if inherited is None else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]),
         ],
         setpgroup=0,
         setsigmask=(),
@@ -123,19 +141,34 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], out: int, err
 
 
 async def _ended(pid: int, pidfd: int, within: float) -> None:
-    """Wait for the end of a program; at the end of the time it is killed with all that it has started."""
+    """Wait for the end of a program; at the end of the time, or if cancelled, its group is killed."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
         async with asyncio.timeout(within):
             await ended.wait()
     except BaseException:
-        # Nobody waits for its end: in the kernel it may never come. It leads its group until it is reaped.
+        # It leads its group until it is reaped.
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, 0)
             os.killpg(pid, signal.SIGKILL)
+            await _gone(pid, pidfd)
         raise
     finally:
         loop.remove_reader(pidfd)
+    _reap(pidfd)
+
+
+async def _gone(group: int, pidfd: int) -> None:
+    """Wait for the end of a group that was killed, but not for ever: in the kernel it may never come."""
+    with suppress(ProcessLookupError, TimeoutError):
+        async with asyncio.timeout(_DYING):
+            while True:
+                _reap(pidfd)
+                os.killpg(group, 0)
+                await asyncio.sleep(_LOOK)  # nothing tells the end of a group
+
+
+def _reap(pidfd: int) -> None:
     with suppress(ChildProcessError):  # who reaps strangers may have been first
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

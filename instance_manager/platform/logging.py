@@ -44,6 +44,7 @@ AREAS = {
     "supervisor": ("app.supervisor", "app.action_runner", "app.replace"),
 }
 """Areas that can log in detail on their own: the modules and packages of each. `recovery` is an old name."""
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 _AUDIT = "app.audit"
 """Audit lines ignore the level, so a caller cannot hide by lowering it."""
 
@@ -196,10 +197,13 @@ def configure(*, debug: bool) -> None:
     terminal = sys.stderr.isatty()
     sink = Sink(2)
     atexit.register(sink.drain, 1.0)
+    # Tracebacks without the values of variables: a request may have credentials in it.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
-    errors = [] if terminal else [structlog.processors.dict_tracebacks]
+    errors = [] if terminal else [structlog.processors.ExceptionRenderer(_TRACEBACKS)]
     structlog.configure(
         processors=[
             _add_lines_lost,

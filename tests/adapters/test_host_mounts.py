@@ -101,6 +101,20 @@ async def test_backup_targets_are_unmounted_and_their_directories_removed(node: 
     assert [each.name for each in (tmp_path / "backups").iterdir()] == ["no-mount"]
 
 
+async def test_targets_that_are_mounted_upon_each_other_are_all_unmounted(node: Node, tmp_path: Path) -> None:
+    point = tmp_path / "backups" / "nfs"
+    point.mkdir(parents=True)
+    mounted = f"test -d {point} || {{ echo gone >&2; exit 1; }}"
+    await node("/", point, point, script=mounted).unmount_backup_targets()
+    assert calls(tmp_path) == [f"umount {point}"] * 2
+    assert not point.exists()
+
+
+async def test_a_volume_that_is_mounted_twice_is_remounted_once(node: Node, tmp_path: Path) -> None:
+    await node(f"/a{GLOBAL}", f"/a{GLOBAL}", pod=False).remount_writable("vol1")
+    assert calls(tmp_path) == [f"mount -o remount,rw /a{GLOBAL}"]
+
+
 async def test_without_backup_targets_there_is_nothing_to_unmount(node: Node, tmp_path: Path) -> None:
     await node("/").unmount_backup_targets()
     assert calls(tmp_path) == []

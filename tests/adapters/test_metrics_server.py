@@ -279,6 +279,11 @@ async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Endpoints])
         assert ready in made.get("/metrics").body
 
 
+async def test_the_changes_of_engines_in_progress_are_counted(pages: Callable[..., Endpoints]) -> None:
+    body = pages(engine_changes=lambda: 3).get("/metrics").body
+    assert b"\ninstance_manager_engine_changes 3.0\n" in body
+
+
 class Certificates:
     """Certificates that were renewed twice, and now something is wrong with them."""
 

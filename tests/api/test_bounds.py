@@ -14,7 +14,8 @@ from instance_manager.api.interceptors import InterceptorChain, answer_budget, a
 from instance_manager.api.interceptors.answer_budget import AnswerBudget
 from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, FairScheduler
 from instance_manager.api.listeners import Listener, Offset
-from instance_manager.api.server import MAX_REQUEST_BYTES, GrpcServer
+from instance_manager.api.server import GrpcServer
+from instance_manager.api.service import MAX_REQUEST_BYTES
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.registry import MAX_LIST_BYTES
 from instance_manager.core.addresses import Address

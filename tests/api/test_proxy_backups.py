@@ -1,15 +1,19 @@
 """How the proxy backs snapshots up and restores backups, on an engine that really listens."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from instance_manager.api.service import MAX_LARGE_REQUEST_BYTES, MAX_REQUEST_BYTES
+from instance_manager.app.engine.completion import MOST_BYTES
 from instance_manager.core.backups import BackupVolume
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2, syncagent_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import Backups, ProxyClient, of, served_proxy
+from tests.support.patience import patience
 
 R1, R2 = "vol1-r-1", "vol1-r-2"
 SIZE = 16 << 20
@@ -115,6 +119,22 @@ async def test_credentials_are_neither_logged_nor_audited(
     printed = capsys.readouterr()
     assert "BackupCreate" in printed.out, "calls are logged here"
     assert "hunter2" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "%zz"])
+async def test_a_url_that_no_program_can_be_given_is_refused(
+    engine: EngineProcess, proxy: ProxyClient, character: str
+) -> None:
+    url = f"s3://hunter2@r/{character}"
+    for method, request in (
+        ("BackupRestore", restore(engine, url=url)),
+        ("BackupRestore", restore(engine, target=url)),
+        ("SnapshotBackup", backup(engine, backup_target=url)),
+    ):
+        code, text = await proxy.error(method, request)
+        assert code == "INVALID_ARGUMENT"
+        assert "hunter2" not in text
+    assert await engine.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -323,3 +343,60 @@ async def test_a_restore_without_a_complete_replica_has_nothing_to_restore_to(en
     for name in (R1, R2):
         await engine.tell(mode="ERR", of=name)
     assert await begun(engine) == "cannot restore: the replicas have no files"
+
+
+CERTIFICATES = "c" * (230 << 10)
+"""As many as a system trusts."""
+
+
+@pytest.mark.parametrize("times", [1, 10])
+async def test_certificates_are_told_however_many_they_are(engine: EngineProcess, times: int) -> None:
+    envs = [*ENVS, f"AWS_CERT={CERTIFICATES * times}"]
+    store = Backups({URL: BackupVolume("old", SIZE)})
+    async with served_proxy(store=store) as served:
+        await take(served.client, engine, "s1")
+        await served.client.call("SnapshotBackup", backup(engine, envs=envs))
+        ((_, told),) = await asked(engine, "BackupCreate")
+        assert told["credential"]["AWS_CERT"] == CERTIFICATES * times
+        assert (await served.client.call("BackupRestore", restore(engine, envs=envs))).taskError == b""
+        for _, told in await asked(engine, "BackupRestore"):
+            assert told["credential"]["AWS_CERT"] == CERTIFICATES * times
+    assert store.asked[0][2]["AWS_CERT"] == CERTIFICATES * times
+
+
+async def test_other_requests_are_no_larger_than_elsewhere(engine: EngineProcess, proxy: ProxyClient) -> None:
+    code, text = await proxy.error("VolumeGet", of(engine, volume_name="v" * MAX_REQUEST_BYTES))
+    assert code == "RESOURCE_EXHAUSTED"
+    assert f"imrpc.ProxyEngineService/VolumeGet takes at most {MAX_REQUEST_BYTES}" in text
+    largest = backup(engine, envs=["AWS_CERT=" + "c" * MAX_LARGE_REQUEST_BYTES])
+    code, text = await proxy.error("SnapshotBackup", largest)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert str(MAX_LARGE_REQUEST_BYTES) in text
+    assert await engine.calls() == []
+
+
+async def test_requests_of_changes_in_progress_are_bounded_together(engine: EngineProcess) -> None:
+    envs = [*ENVS, f"AWS_CERT={'c' * (2 << 20)}"]
+    async with served_proxy() as served:
+        await take(served.client, engine, "s1")
+        await engine.tell(hang="BackupCreate", at="*")
+        begun = []
+        for number in (1, 2):
+            begun.append(served.client.call("SnapshotBackup", backup(engine, envs=envs)))
+            async with asyncio.timeout(patience(30)):
+                while len(await engine.tell(pending=True)) < number:
+                    assert not begun[-1].done()
+        for call in begun:  # which does not end the changes
+            call.cancel()
+        code, text = await served.client.error("SnapshotBackup", backup(engine, envs=envs))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert f"{MOST_BYTES} is the most" in text
+        await served.client.call(
+            "SnapshotHash", pb.EngineSnapshotHashRequest(proxy_engine_request=of(engine))
+        )
+        await engine.renew()
+        async with asyncio.timeout(patience(30)):
+            while True:
+                code, text = await served.client.error("SnapshotBackup", backup(engine, envs=envs))
+                if code != "RESOURCE_EXHAUSTED":
+                    break

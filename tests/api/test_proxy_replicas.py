@@ -7,7 +7,7 @@ import pytest
 from instance_manager.adapters.engine import Timeouts
 from instance_manager.app.engine import rebuild
 from instance_manager.pb.imrpc import proxy_pb2 as pb
-from instance_manager.pb.ptypes import common_pb2, controller_pb2, syncagent_pb2
+from instance_manager.pb.ptypes import common_pb2, controller_pb2, replica_pb2, syncagent_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient, nobody, of, served_proxy
 from tests.support.patience import patience
@@ -128,8 +128,9 @@ async def test_a_smaller_replica_that_is_open_stays_open(engine: EngineProcess, 
     address = await engine.add(R3)
     await engine.tell(put="size", of=R3, value=SIZE // 2)
     await engine.tell(put="state", of=R3, value="open")
-    await proxy.call("ReplicaAdd", adding(engine, address))
-    assert (await changes(engine))[0] == (R3, "ReplicaExpand")
+    _, text = await proxy.error("ReplicaAdd", adding(engine, address))
+    assert "must be closed" in text  # which is for the engine to say
+    assert await changes(engine) == [(R3, "ReplicaExpand"), ("controller", "ControllerReplicaCreate")]
 
 
 async def test_a_larger_replica_is_refused(engine: EngineProcess, proxy: ProxyClient) -> None:
@@ -139,6 +140,20 @@ async def test_a_larger_replica_is_refused(engine: EngineProcess, proxy: ProxyCl
     assert code == "UNKNOWN"
     assert str(2 * SIZE) in text
     assert await changes(engine) == []
+
+
+@pytest.mark.parametrize("restore", [False, True])
+@pytest.mark.parametrize("size", ["", "abc"])
+async def test_a_replica_whose_size_cannot_be_read_is_not_added(
+    engine: EngineProcess, proxy: ProxyClient, size: str, restore: bool
+) -> None:
+    address = await engine.add(R3)
+    told = replica_pb2.ReplicaGetResponse(replica=replica_pb2.Replica(size=size, state="closed"))
+    await engine.tell(odd="ReplicaGet", at=R3, answer=told.SerializeToString().hex())
+    code, text = await proxy.error("ReplicaAdd", adding(engine, address, restore=restore))
+    assert code == "UNKNOWN"
+    assert f"cannot read its size {size!r}" in text
+    assert await changes(engine) == ([(R3, "ReplicaClose")] if restore else [])
 
 
 async def test_an_interrupted_rebuild_is_forgotten_first(engine: EngineProcess, proxy: ProxyClient) -> None:
@@ -292,6 +307,47 @@ async def test_a_rebuild_is_completed_when_its_caller_goes_away(
     await engine.tell(release="rebuild")
     while await modes(proxy, engine) != {R1: "RW", R2: "RW", R3: "RW"}:
         pass
+
+
+@pytest.mark.parametrize("asked", [1 << 40, (1 << 63) - 1])
+async def test_a_rebuild_may_take_a_day_at_most(
+    engine: EngineProcess, proxy: ProxyClient, asked: int
+) -> None:
+    address = await engine.add(R3)
+    await proxy.call("ReplicaAdd", adding(engine, address, grpc_timeout_seconds=asked))
+    [sync] = [request for _, name, request, _ in await engine.calls() if name == "FilesSync"]
+    assert sync["grpc_timeout_seconds"] == str(24 * 3600)
+
+
+@pytest.mark.parametrize("spelled", ["{}", "tcp://{}", "http://{}/v1"])
+async def test_a_replica_that_is_being_added_is_not_added_a_second_time(
+    engine: EngineProcess, proxy: ProxyClient, spelled: str
+) -> None:
+    address = await engine.add(R3)
+    await engine.tell(hold="rebuild")
+    first = proxy.call("ReplicaAdd", adding(engine, address))
+    await engine.called("FilesSync")
+    first.cancel()  # the manager is restarted; the change goes on
+    again = spelled.format(address.removeprefix("tcp://"))
+    code, text = await proxy.error("ReplicaAdd", adding(engine, again))
+    assert code == "UNKNOWN"
+    assert text == f"cannot add {again}: replica add is already in progress", "managers look for it"
+    assert await engine.calls() == []
+    await engine.tell(release="rebuild")
+    while await modes(proxy, engine) != {R1: "RW", R2: "RW", R3: "RW"}:
+        pass
+    await proxy.call("SnapshotPurge", pb.EngineSnapshotPurgeRequest(proxy_engine_request=of(engine)))
+
+
+async def test_a_replica_can_be_added_again_when_that_has_failed(
+    engine: EngineProcess, proxy: ProxyClient
+) -> None:
+    address = await engine.add(R3)
+    await engine.tell(fail="ReplicaPrepareRebuild", at="controller", code="ABORTED")
+    await proxy.error("ReplicaAdd", adding(engine, address))
+    await engine.tell(work=True)
+    await proxy.call("ReplicaAdd", adding(engine, address))
+    assert await modes(proxy, engine) == {R1: "RW", R2: "RW", R3: "RW"}
 
 
 def removing(engine: EngineProcess, address: str) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from instance_manager.adapters.engine import Timeouts
+from instance_manager.api.interceptors import answer_budget
+from instance_manager.app.engine import completion
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2
 from tests.support.engine.process import EngineProcess
@@ -94,6 +96,22 @@ async def test_one_snapshot_that_cannot_be_marked_does_not_keep_the_next_from_it
     assert code == "INTERNAL"
     assert "snapshot s2 on" in text
     assert await removed(proxy, engine) == {"s1", "s2"}
+
+
+@pytest.mark.parametrize(
+    ("place", "method"), [("controller", "ReplicaList"), (R2, "DiskMarkAsRemoved"), (R1, "ReplicaGet")]
+)
+async def test_what_does_not_answer_is_not_asked_for_each_of_many_snapshots(
+    engine: EngineProcess, place: str, method: str
+) -> None:
+    await engine.tell(hang=method, at=place)
+    async with served_proxy(Timeouts(call=patience(0.5))) as served:
+        code, text = await served.client.error("SnapshotRemove", removing(engine, "s1", "s2", "s3"))
+        assert code == "DEADLINE_EXCEEDED"
+        assert text.endswith("; 2 more snapshots were not tried")
+        assert [at for at, _ in await asked(engine, method)].count(place) == 1
+        code, text = await served.client.error("SnapshotRemove", removing(engine, "s3"))
+        assert "not tried" not in text
 
 
 async def test_a_removal_is_completed_when_its_caller_goes_away(
@@ -276,6 +294,16 @@ async def test_a_clone_needs_complete_replicas_on_both_sides(
         assert text == "cannot find a replica in mode RW in the source volume vol2"
 
 
+async def test_a_clone_to_a_replica_at_no_address_says_so(engine: EngineProcess, proxy: ProxyClient) -> None:
+    odd = controller_pb2.ReplicaAddress(address="tcp://nowhere")
+    each = controller_pb2.ControllerReplica(address=odd, mode=controller_pb2.ReplicaMode.RW)
+    told = controller_pb2.ReplicaListReply(replicas=[each]).SerializeToString()
+    await engine.tell(odd="ReplicaList", at="controller", answer=told.hex())
+    code, text = await proxy.error("SnapshotClone", cloning(engine, engine))
+    assert code == "UNKNOWN"
+    assert "cannot use the address 'tcp://nowhere'" in text
+
+
 async def test_a_clone_whose_source_is_another_volume_is_refused_by_it(
     engine: EngineProcess, proxy: ProxyClient
 ) -> None:
@@ -285,3 +313,22 @@ async def test_a_clone_whose_source_is_another_volume_is_refused_by_it(
         code, text = await proxy.error("SnapshotClone", request)
     assert code == "FAILED_PRECONDITION"
     assert "incorrect volume name other" in text
+
+
+async def test_changes_that_take_long_leave_room_for_the_answers_of_others(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there would be room for if each held as much as the longest answer takes."""
+    monkeypatch.setattr(answer_budget, "MAX_UNSENT_BYTES", 1 << 20)
+    changes = 40
+    monkeypatch.setattr(completion, "MOST_OF_ENGINE", changes)
+    with EngineProcess(volume="vol2") as target:
+        await target.tell(hang="SnapshotClone", at="*")
+        async with served_proxy() as served:
+            calls = [served.client.call("SnapshotClone", cloning(target, engine)) for _ in range(changes)]
+            async with asyncio.timeout(patience(30)):
+                while len(await target.tell(pending=True)) < 2 * changes:
+                    assert not any(call.done() for call in calls)
+                    await served.client.call("SnapshotCloneStatus", of(target))
+            for call in calls:
+                call.cancel()

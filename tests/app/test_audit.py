@@ -56,3 +56,12 @@ def test_a_field_that_is_too_long_is_cut() -> None:
     add(trail, "n" * 10_000_000, "INVALID_ARGUMENT", "d" * 10_000)
     (entry,) = trail.entries()
     assert (len(entry.name), len(entry.detail)) == (256, 256)
+
+
+def test_what_of_an_engine_a_call_was_about_is_in_the_log() -> None:
+    trail = AuditTrail(FakeClock().now)
+    with capture_logs() as logs:
+        trail.add(method="S/M", name="e", uuid="", caller="c", code="OK", subject="s" * 1000)
+    (line,), (entry,) = logs, trail.entries()
+    assert line["subject"] == entry.subject == "s" * 256
+    assert "detail" not in line

@@ -1,5 +1,8 @@
 """Errors of several replicas in one."""
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,3 +41,20 @@ async def test_answers_come_in_the_order_of_the_replicas(told: list[int | str]) 
     with pytest.raises(UpstreamError) as first:
         successes(outcomes)
     assert (first.value.code, str(first.value)) == ("ABORTED", failed[0][1])
+
+
+async def test_an_answer_that_is_refused_is_not_held_until_all_have_answered() -> None:
+    class Answer:
+        """Some megabytes."""
+
+    held: list[weakref.ref[Answer]] = []
+
+    async def ask(_: Replica) -> None:
+        answer = Answer()
+        held.append(weakref.ref(answer))
+        raise UpstreamError("UNKNOWN", "too much")
+
+    outcomes = await ask_each([Replica("tcp://h:1", Mode.RW, "v")], ask)
+    assert failures(outcomes) == [("tcp://h:1", "too much")]
+    gc.collect()
+    assert [each() for each in held] == [None]

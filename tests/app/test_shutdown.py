@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from instance_manager.app.broadcast import Pings
+from instance_manager.app.engine import Completion
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import UnavailableError
 from instance_manager.core.process import Body, ExitStatus, Process
 from instance_manager.core.spec import ProcessSpec
 from instance_manager.daemon.run import _shut_down, _why_left
 from instance_manager.daemon.settings import OnStop
+from instance_manager.platform.background import Background
 from tests.support.world import RETRY_INTERVAL, STOP_TIMEOUT, World, spec
 
 
@@ -240,6 +242,8 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
         pings=Pings(),
         spawner=drained,
         adopter=drained,
+        proxied=Completion(),
+        background=Background(),
     )
     settings: Any = SimpleNamespace(on_stop=on_stop, shutdown_grace=1.0)
     assert await _shut_down(parts, settings) == 0

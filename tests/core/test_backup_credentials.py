@@ -28,7 +28,11 @@ def test_there_are_fifteen_variables() -> None:
     assert len(VARIABLES) == 15
 
 
-@given(st.dictionaries(st.sampled_from(sorted(VARIABLES)), st.text(max_size=20)))
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\r\n\tMII=\n"
+WRITTEN = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20) | st.just(CERTIFICATE)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(VARIABLES)), WRITTEN))
 def test_values_are_taken_as_they_are(variables: dict[str, str]) -> None:
     assert parse_variables([f"{key}={value}" for key, value in variables.items()]) == variables
 
@@ -37,6 +41,22 @@ def test_values_are_taken_as_they_are(variables: dict[str, str]) -> None:
 def test_an_entry_of_another_form_is_refused_without_its_text(text: str) -> None:
     with pytest.raises(UpstreamError) as error:
         parse_variables([text])
+    assert error.value.code == "INTERNAL"
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [f"{SECRET}=", f"{SECRET}==", f"{SECRET}{'x' * 64}=x", f"{SECRET}\n=x"])
+def test_a_secret_that_looks_like_a_key_is_not_told(text: str) -> None:
+    with pytest.raises(UpstreamError, match="failed to set envs: ") as error:
+        parse_variables([text])
+    assert error.value.code == "INTERNAL"
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("character", ["\0", "\x01", "\x1b", "\x7f"])
+def test_no_variable_has_control_characters(character: str) -> None:
+    with pytest.raises(UpstreamError, match="failed to set envs: the value of AWS_CERT") as error:
+        parse_variables([f"AWS_CERT={SECRET}{character}"])
     assert error.value.code == "INTERNAL"
     assert SECRET not in str(error.value)
 
@@ -86,7 +106,8 @@ def test_half_of_a_key_pair_is_refused(half: str) -> None:
     assert SECRET not in str(error.value)
 
 
-def test_what_is_no_url_is_refused_without_its_text() -> None:
+@pytest.mark.parametrize("end", ["[", "\0", "\n", "\x7f", "%zz", "%", "%4"])
+def test_what_is_no_url_is_refused_without_its_text(end: str) -> None:
     with pytest.raises(InvalidArgumentError, match="failed to get backup credential") as error:
-        credential(f"s3://[{SECRET}", {})
+        credential(f"s3://[{SECRET}" if end == "[" else f"s3://{SECRET}{end}", {})
     assert SECRET not in str(error.value)

@@ -19,6 +19,19 @@ def test_a_shortened_text_fits_and_keeps_both_ends(text: str, most: int) -> None
         assert whole.endswith(tail)
 
 
+@given(text=st.text(), most=st.integers(16, 64))
+def test_what_bytes_cost_may_differ(text: str, most: int) -> None:
+    def costs(text: str) -> int:
+        return sum(map(cost, text.encode(errors="backslashreplace")))
+
+    def cost(byte: int) -> int:
+        return 3 if byte > 127 else 1
+
+    short = shorten(text, most, cost)
+    assert costs(short) <= most
+    assert (short == text) == (costs(text) <= most)
+
+
 def test_a_long_path_keeps_what_was_tried_and_why_it_failed() -> None:
     text = "cannot execute /" + "p" * 4000 + ": No such file or directory"
     short = shorten(text, 100)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instance_manager.core import snapshots
 from instance_manager.core.engine import Disk, ReplicaInfo
 from instance_manager.core.errors import UpstreamError
 from instance_manager.core.snapshots import HEAD, most_complete, snapshot_file, snapshot_name, snapshots_of
@@ -66,6 +67,20 @@ def test_another_file_is_an_error(file: str) -> None:
 def test_a_parent_of_another_form_is_an_error() -> None:
     with pytest.raises(UpstreamError):
         snapshots_of(ReplicaInfo(disks={"volume-head-000.img": Disk("volume-head-000.img", parent="odd")}))
+
+
+def test_each_file_is_read_once_however_many_refer_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def name(file: str) -> str:
+        read.append(file)
+        return snapshot_name(file)
+
+    monkeypatch.setattr(snapshots, "snapshot_name", name)
+    files = [snapshot_file(str(number)) for number in range(500)]
+    disks = {file: Disk(file, parent=files[0], children=dict.fromkeys(files[:2], True)) for file in files}
+    assert len(snapshots_of(ReplicaInfo(disks=disks))) == len(files)
+    assert sorted(read) == sorted(files)
 
 
 @given(st.lists(st.dictionaries(NAMES, st.builds(Disk, NAMES), max_size=5), max_size=5))

@@ -124,7 +124,7 @@ async def test_the_command_line_shows_who_has_changed_what(daemon: Daemon) -> No
                 await client.process_delete(name)
     text = await ask(daemon, "-o", "text")
     header, *lines = text.splitlines()
-    assert header.split()[2:] == ["METHOD", "NAME", "UUID", "CALLER", "CODE", "DETAIL"]
+    assert header.split()[2:] == ["METHOD", "NAME", "UUID", "CALLER", "CODE", "SUBJECT", "DETAIL"]
     assert [line.split()[1:4] for line in lines] == [["ProcessDelete", name, "-"] for name in ("a", "b")]
     (line,) = (await ask(daemon, "--for", "a", "--tail", "1")).splitlines()
     assert json.loads(line)["code"] == "NOT_FOUND"

@@ -13,7 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from instance_manager.api.interceptors.arrivals import MAX_HELD
-from instance_manager.api.server import MAX_CALLS_PER_CONNECTION, MAX_REQUEST_BYTES
+from instance_manager.api.server import MAX_CALLS_PER_CONNECTION
+from instance_manager.api.service import MAX_REQUEST_BYTES
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper

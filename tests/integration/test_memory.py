@@ -12,15 +12,19 @@ from typing import Any
 import grpc
 import pytest
 
+from instance_manager.api.listeners import Offset
 from instance_manager.api.server import (
     MAX_CALLS_PER_CONNECTION,
     MAX_CONNECTIONS,
     MAX_METADATA_BYTES,
-    MAX_REQUEST_BYTES,
 )
+from instance_manager.api.service import MAX_LARGE_REQUEST_BYTES, MAX_REQUEST_BYTES
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.pb.imrpc import proxy_pb2
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import Daemon, Watch, running_daemon, shell
+from tests.support.engine.process import EngineProcess
+from tests.support.engine.served import ProxyClient
 from tests.support.flood import EMPTY, HALF, Flood, Floods
 from tests.support.http2 import Http2Client
 from tests.support.patience import patience
@@ -28,6 +32,7 @@ from tests.support.patience import patience
 ONE_CLIENT = 64 << 20
 ALL_CLIENTS = 256 << 20
 SERVICE = "/ProcessManagerService"
+PROXY = "/imrpc.ProxyEngineService"
 Clients = pytest.mark.parametrize(
     ("clients", "most"), [(1, ONE_CLIENT), (6, ALL_CLIENTS)], ids=["one", "all"]
 )
@@ -71,8 +76,8 @@ async def exposed(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 
 @contextlib.contextmanager
-def connections(daemon: Daemon, count: int) -> Iterator[list[Http2Client]]:
-    target = daemon.serving[-1]["addresses"][0]
+def connections(daemon: Daemon, count: int, offset: Offset = Offset.PROCESS) -> Iterator[list[Http2Client]]:
+    target = daemon.serving[-1]["addresses"][offset]
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Http2Client(target)) for _ in range(count)]
 
@@ -110,6 +115,40 @@ async def test_requests_that_are_half_sent(exposed: Daemon, clients: int, most: 
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         await client.process_create(shell(f"a{number}", "exit 0"))
                         break
+
+
+@pytest.mark.timeout(180)
+@Clients
+@pytest.mark.parametrize(
+    ("method", "without"), [("SnapshotBackup", 0), ("VolumeGet", 0), ("SnapshotBackup", 1)]
+)
+async def test_large_requests_through_the_proxy(
+    exposed: Daemon, sized: Callable[[int, int], int], *, clients: int, most: int, method: str, without: int
+) -> None:
+    """For an engine that never answers; what is not taken is refused."""
+    with EngineProcess() as engine:
+        await engine.tell(hang="*", at="*")
+        which = proxy_pb2.ProxyEngineRequest(address=engine.address)
+        content = proxy_pb2.EngineSnapshotBackupRequest(
+            proxy_engine_request=which, envs=[f"AWS_CERT={'c' * (MAX_LARGE_REQUEST_BYTES - 100)}"]
+        ).SerializeToString()
+        async with grows_at_most(exposed, most):
+            with connections(exposed, clients, Offset.PROXY) as opened:
+
+                def send() -> None:
+                    for client in opened:
+                        for _ in range(MAX_CALLS_PER_CONNECTION):
+                            client.call(f"{PROXY}/{method}", content, without=without)
+                    for client in opened:
+                        client.send_on(sized(2, 10))
+
+                await asyncio.to_thread(send)
+                # Another client does not wait for them for long.
+                async with grpc.aio.insecure_channel(
+                    exposed.serving[-1]["addresses"][Offset.PROXY]
+                ) as channel:
+                    code, _ = await ProxyClient(channel).error("BackupRestoreFinish", {})
+                assert code == "UNIMPLEMENTED"
 
 
 @pytest.mark.timeout(180)

@@ -16,12 +16,12 @@ from instance_manager.pb.imrpc import imrpc_pb2
 from instance_manager.platform.contract import NAME_VARIABLE
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 from tests.support.engine.process import EngineProcess
+from tests.support.engine.recipes import BACKUP, SIZE
 from tests.support.engine.served import ProxyClient
+from tests.support.node import written
 from tests.support.patience import patience
 
 WITHIN = patience(30.0)
-SIZE = 16 << 20
-BACKUP = "vfs:///b?backup=b1&volume=vol1"
 FIRST, SECOND = "vol1-r-1", "vol1-r-2"
 
 
@@ -109,6 +109,22 @@ async def test_a_volume_lives_through_the_proxy(served: Daemon, client: ProxyCli
     assert not any("hunter2" in each.values() for each in environments)
 
 
+@pytest.mark.parametrize(("url", "secret"), [(f"{BACKUP}\0", "hunter2"), (BACKUP, "hunter2\0")])
+async def test_no_credential_is_logged_of_a_restore_that_is_refused(
+    served: Daemon, client: ProxyClient, tmp_path: Path, url: str, secret: str
+) -> None:
+    await start_engine(served, tmp_path)
+    with EngineProcess() as engine:
+        which = {"address": engine.address, "volume_name": "vol1", "engine_name": "vol1-e-0"}
+        envs = ["AWS_ACCESS_KEY_ID=id", f"AWS_SECRET_ACCESS_KEY={secret}"]
+        request = {"proxy_engine_request": which, "url": url, "target": "s3://b@r/", "envs": envs}
+        code, text = await client.error("BackupRestore", request)
+        assert code in {"INVALID_ARGUMENT", "INTERNAL"}
+        assert "defect" not in text
+    await served.stop()
+    assert "hunter2" not in json.dumps(served.lines)
+
+
 async def test_a_restore_asks_the_program_of_the_engine_and_no_other(client: ProxyClient) -> None:
     with EngineProcess() as engine:
         inner = {"proxy_engine_request": {"address": engine.address, "engine_name": engine.name}}
@@ -136,3 +152,24 @@ async def test_a_daemon_that_ends_does_not_wait_for_engines_that_hang(
         for call in calls:
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
+
+
+async def test_what_the_daemon_runs_itself_at_its_end_was_left_by_no_instance(
+    served: Daemon, client: ProxyClient, tmp_path: Path
+) -> None:
+    program = tmp_path / "longhorn"
+    program.write_text(
+        f'#!/bin/sh\ntest "$1" = backup || exec sleep 1000\n'
+        f"sleep 1000 & echo $! $$ > {tmp_path}/looking; wait\n"
+    )
+    program.chmod(0o755)
+    async with served.client() as processes:
+        await processes.process_create(imrpc_pb2.ProcessSpec(name="vol1-e-0", binary=str(program)))
+    with EngineProcess() as engine:
+        inner = {"proxy_engine_request": {"address": engine.address, "engine_name": engine.name}}
+        call = client.call("BackupRestore", inner | {"url": BACKUP, "target": "vfs:///b"})
+        await written(tmp_path / "looking")
+        assert await served.stop() == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
+            await call
+    assert not [line for line in served.lines if "left behind" in line["event"]]

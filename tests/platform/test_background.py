@@ -167,3 +167,16 @@ async def test_closing_cancels_all_work(background: Background) -> None:
         await asyncio.sleep(0)
         await background.close()
     assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_single_work_can_be_ended() -> None:
+    background = Background("a", "b")
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    ended, going = background.start("a", work()), background.start("b", work())
+    await asyncio.sleep(0)  # they begin
+    await background.end("a")
+    assert (ended.cancelled(), going.done()) == (True, False)
+    await background.close()

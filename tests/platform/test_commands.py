@@ -9,6 +9,7 @@ import pytest
 
 from instance_manager.platform.commands import CommandError, run, run_checked
 from tests.support import processes
+from tests.support.node import written
 from tests.support.patience import patience
 
 WITHIN = patience(30.0)
@@ -60,6 +61,17 @@ async def test_what_hangs_is_killed_with_all_that_it_has_started(tmp_path: Path)
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             await sh("true")
     assert len(processes.descriptors()) == descriptors
+
+
+async def test_what_is_given_up_has_ended_when_that_is_told(tmp_path: Path) -> None:
+    start = 'sleep 1000 & pids="$pids $!"'
+    script = f"for _ in $(seq 100); do {start}; done; echo $pids > {tmp_path}/pids; wait"
+    program = asyncio.create_task(sh(script))
+    pids = await written(tmp_path / "pids")
+    program.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await program
+    assert not any(map(processes.lives, pids))
 
 
 async def test_a_child_that_is_left_behind_is_not_waited_for(tmp_path: Path) -> None:

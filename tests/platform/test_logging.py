@@ -1,6 +1,7 @@
 """The daemon's own log never makes it wait or fail, whatever becomes of who reads it."""
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -164,3 +165,54 @@ def test_what_libraries_report_is_part_of_the_log() -> None:
     ]
     assert "odd" in lines[1]["event"]
     assert lines[2]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+RAISES = """
+import gc, logging, threading
+import structlog
+from instance_manager.platform.background import Background
+from instance_manager.platform.logging import configure
+
+configure(debug=False)
+
+class Odd:
+    def __del__(self):
+        fail("hun" + "ter2")
+
+def fail(secret):
+    copies = {"key": [secret]}
+    try:
+        raise LookupError("inner")
+    except LookupError as error:
+        raise ValueError("outer") from error
+
+def logged(log):
+    try:
+        fail("hun" + "ter2")
+    except ValueError as error:
+        log(error)
+
+logged(lambda error: structlog.get_logger().exception("an error"))
+logged(lambda error: logging.getLogger("grpc").exception("an error"))
+logged(lambda error: Background().failed("work", error))
+odd = Odd(); del odd; gc.collect()
+thread = threading.Thread(target=fail, args=("hun" + "ter2",)); thread.start(); thread.join()
+fail("hun" + "ter2")
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_value_of_a_variable_is_logged_with_an_error(terminal: bool) -> None:
+    """Locals of a frame may be credentials."""
+    reading, writing = os.openpty() if terminal else os.pipe()
+    with subprocess.Popen([sys.executable, "-c", RAISES], stderr=writing) as program:
+        os.close(writing)
+        printed = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while chunk := os.read(reading, 1 << 16):
+                printed += chunk
+    os.close(reading)
+    assert program.returncode == 1
+    assert printed.count(b"outer") >= 6
+    assert b"in fail" in printed or b'"name": "fail"' in printed, "it is told where the error was"
+    assert b"hunter2" not in printed

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.adapters.engine.calls import Calls, Timeouts, replica_target
+from instance_manager.adapters.engine.calls import Calls, Timeouts, replica_address, replica_target
 from instance_manager.adapters.engine.values import read
 from instance_manager.core.backups import BackupOrder, BackupStatus, RestoreOrder, StartedBackup
 from instance_manager.core.engine import (
@@ -16,7 +16,7 @@ from instance_manager.core.engine import (
     Replica,
     RestoreStatus,
 )
-from instance_manager.core.engine_address import SYNC_AGENT_OFFSET, engine_address
+from instance_manager.core.engine_address import SYNC_AGENT_OFFSET
 from instance_manager.core.engine_orders import CloneOrder, FilesOrder, LocalSync
 from instance_manager.pb.ptypes import common_pb2
 from instance_manager.pb.ptypes import syncagent_pb2 as pb
@@ -79,10 +79,11 @@ class GrpcSyncAgents:
 
     async def sync_files(self, replica: Replica, order: FilesOrder) -> None:
         """Copy files to a replica and return when that is done."""
+        failure = f"failed to sync files from {', '.join(order.sources)} to {replica.address}"
         request = pb.FilesSyncRequest(
             from_address=order.sources[0],
             from_address_map=dict.fromkeys(order.sources, True),
-            to_host=_host(replica),
+            to_host=replica_address(replica, 0, failure).host,
             sync_file_info_list=[
                 common_pb2.SyncFileInfo(
                     from_file_name=file.from_file_name,
@@ -96,24 +97,23 @@ class GrpcSyncAgents:
             grpc_timeout_seconds=order.grpc_timeout,
             local_sync=_local(order.local),
         )
-        failure = f"failed to sync files from {', '.join(order.sources)} to {replica.address}"
         await self._call(replica, "FilesSync", failure, request, self._copying(order.grpc_timeout))
 
     async def clone(self, replica: Replica, order: CloneOrder) -> None:
         """Copy a snapshot of another volume to a replica and return when that is done."""
         asked = order.request
+        failure = f"failed to clone snapshot {asked.snapshot} from replica {order.source}"
+        host = replica_address(replica, 0, f"{failure} to {replica.address}").host
         request = pb.SnapshotCloneRequest(
             from_address=order.source,
-            to_host=_host(replica),
+            to_host=host,
             snapshot_file_name=asked.snapshot,
             export_backing_image_if_exist=asked.export_backing_image,
             file_sync_http_client_timeout=asked.http_timeout,
             from_volume_name=asked.source.volume,
         )
-        failure = (
-            f"failed to clone snapshot {asked.snapshot} from replica {order.source} to host {_host(replica)}"
-        )
-        await self._call(replica, "SnapshotClone", failure, request, self._copying(asked.grpc_timeout))
+        within = self._copying(asked.grpc_timeout)
+        await self._call(replica, "SnapshotClone", f"{failure} to host {host}", request, within)
 
     async def backup(self, replica: Replica, order: BackupOrder) -> StartedBackup:
         """Begin a backup of a snapshot."""
@@ -177,7 +177,3 @@ def _local(sync: LocalSync | None) -> pb.FileLocalSync | None:
     if sync is None:
         return None
     return pb.FileLocalSync(source_path=sync.source_path, target_path=sync.target_path)
-
-
-def _host(replica: Replica) -> str:
-    return engine_address(replica.address).host

@@ -11,8 +11,10 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.adapters.engine.channels import Channels
+from instance_manager.core.addresses import Address
 from instance_manager.core.engine import Replica
 from instance_manager.core.engine_address import engine_address
+from instance_manager.core.engine_orders import LONGEST_COPY
 from instance_manager.core.errors import InvalidArgumentError, UpstreamError
 
 log = structlog.get_logger(__name__)
@@ -26,7 +28,7 @@ class Timeouts:
     """Timeouts of calls in seconds."""
 
     call: float = 180.0
-    copy: float = 24 * 3600.0
+    copy: float = LONGEST_COPY
     """Of a call that returns only when data has been copied, unless its request has another one."""
 
 
@@ -96,11 +98,19 @@ def replica_target(replica: Replica, offset: int, failure: str) -> Target:
     Raises:
         UpstreamError: if the engine has told of an address that is none.
     """
+    return Target(str(replica_address(replica, offset, failure)), replica.volume, replica.name)
+
+
+def replica_address(replica: Replica, offset: int, failure: str) -> Address:
+    """Return the address that is `offset` ports above a replica.
+
+    Raises:
+        UpstreamError: if the engine has told of an address that is none.
+    """
     try:
-        address = engine_address(replica.address, offset)
+        return engine_address(replica.address, offset)
     except InvalidArgumentError as error:
         raise UpstreamError("UNKNOWN", f"{failure}: {error}") from error
-    return Target(str(address), replica.volume, replica.name)
 
 
 def host_port(replica: Replica) -> str:

@@ -1,12 +1,13 @@
 """Controllers of engines for the use cases; implements `app.engine.Controllers`."""
 
+from collections import Counter
 from typing import Any
 
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from instance_manager.adapters.engine.calls import Calls, Target, Timeouts
-from instance_manager.adapters.engine.values import mode, read
+from instance_manager.adapters.engine.values import MOST_FILES, check_count, mode, read
 from instance_manager.core.engine import Engine, Replica, Volume
 from instance_manager.core.engine_orders import StartOrder, SyncFile
 from instance_manager.core.errors import UpstreamError
@@ -16,6 +17,8 @@ _METHODS = pb.DESCRIPTOR.services_by_name["ControllerService"].methods_by_name
 _EMPTY = empty_pb2.Empty()
 MOST_REPLICAS = 64
 """More than a volume can have: each is asked at once."""
+MOST_COPIED = 4 * MOST_FILES
+"""A snapshot is a file with its data, and some that describe it."""
 
 
 class GrpcControllers:
@@ -34,8 +37,10 @@ class GrpcControllers:
         """Return the replicas of an engine."""
         failure = f"failed to list replicas for volume {engine.address}"
         told = await self.forward(engine, "ReplicaList", failure)
-        if len(told.replicas) > MOST_REPLICAS:
-            raise UpstreamError("UNKNOWN", f"{failure}: it tells of {len(told.replicas)} replicas")
+        check_count(failure, "replicas", len(told.replicas), MOST_REPLICAS)
+        addresses = Counter(each.address.address for each in told.replicas)
+        if twice := [address for address, count in addresses.items() if count > 1]:
+            raise UpstreamError("UNKNOWN", f"{failure}: it tells of {twice[0]} more than once")
         return [Replica(each.address.address, mode(each.mode), engine.volume) for each in told.replicas]
 
     async def volume(self, engine: Engine) -> Volume:
@@ -73,6 +78,7 @@ class GrpcControllers:
         """Return the files to copy."""
         failure = f"failed to prepare rebuild of replica {replica.address} for volume {engine.address}"
         told = await self.forward(engine, "ReplicaPrepareRebuild", failure, _address(replica))
+        check_count(failure, "files to copy", len(told.sync_file_info_list), MOST_COPIED)
         return [read(SyncFile, each) for each in told.sync_file_info_list]
 
     async def verify_rebuild(self, engine: Engine, replica: Replica) -> None:

@@ -23,7 +23,8 @@ class GrpcReplicas:
 
     async def get(self, replica: Replica) -> ReplicaInfo:
         """Return what a replica tells of itself."""
-        return info((await self._call(replica, "ReplicaGet", "get replica {}")).replica)
+        told = await self._call(replica, "ReplicaGet", "get replica {}")
+        return info(told.replica, f"failed to get replica {host_port(replica)}")
 
     async def open(self, replica: Replica) -> None:
         """Open its files."""

@@ -115,6 +115,8 @@ class MetricsSources:
     """The background work by name."""
     pings_merged: Callable[[], int] = lambda: 0
     """Returns the number of pings of InstanceWatch that were merged into an unread one."""
+    engine_changes: Callable[[], int] = lambda: 0
+    """Returns the number of changes of engines in progress through the proxy."""
 
 
 class DaemonCollector:
@@ -131,6 +133,11 @@ class DaemonCollector:
         yield from self._processes()
         yield self._ports()
         yield from self._events()
+        yield GaugeMetricFamily(
+            "instance_manager_engine_changes",
+            "Changes of engines in progress through the proxy, also those whose callers have gone.",
+            value=self._sources.engine_changes(),
+        )
         yield from self._journal()
         yield from self._logs()
         yield from self._background()

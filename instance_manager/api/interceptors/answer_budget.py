@@ -16,6 +16,8 @@ _COPIES = 4
 """Times that a message of a stream is in memory: as it was read, as text, serialized, in gRPC."""
 _CHANGE_BYTES = 160 << 10
 """More than the answer to a change can have: the longest command line, names and error."""
+_EMPTY_BYTES = 4 << 10
+"""The same if there is nothing in the answer but, if the change fails, its error."""
 
 
 class AnswerBudget:
@@ -67,7 +69,7 @@ class AnswerBudgetInterceptor:
         """Count the answers of a method."""
         if method.streaming:
             return self._streaming(handler)
-        return self._changing(handler) if method.changes else self._reading(handler)
+        return self._changing(method, handler) if method.changes else self._reading(handler)
 
     def _take(self, client: str, size: int) -> None:
         try:
@@ -90,17 +92,21 @@ class AnswerBudgetInterceptor:
 
         return counted
 
-    def _changing(self, handler: Handler) -> Handler:
-        """Take the bytes before anything is changed: a change that was made must not look refused."""
+    def _changing(self, method: Method, handler: Handler) -> Handler:
+        """Take the bytes before anything is changed: a change that was made must not look refused.
+
+        They are held for as long as it takes, which may be a day: no more of them than an answer can need.
+        """
+        most = _CHANGE_BYTES if method.descriptor.output_type.fields else _EMPTY_BYTES
 
         async def counted(call: Call) -> None:
             client, size = call.context.peer(), 0
-            self._take(client, _CHANGE_BYTES)
+            self._take(client, most)
             try:
                 await handler(call)
-                size = min(len(call.reply), _CHANGE_BYTES)
+                size = min(len(call.reply), most)
             finally:
-                self._budget.give_back(client, _CHANGE_BYTES - size)
+                self._budget.give_back(client, most - size)
             self._until_sent(call, client, size)
 
         return counted

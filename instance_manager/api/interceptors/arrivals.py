@@ -15,6 +15,8 @@ from instance_manager.core.slots import Holder, Slots
 
 MAX_ARRIVING = 128
 """Largest number of requests that are received at the same time."""
+MAX_LARGE_ARRIVING = 4
+"""The same for requests to a server that receives large ones."""
 MAX_HELD = 1024
 """Largest number of requests that have not arrived, those that wait included.
 
@@ -31,8 +33,10 @@ _PAUSE = 0.005
 class Arrivals:
     """Receives the requests of all calls."""
 
-    def __init__(self) -> None:
-        self._slots: Slots[asyncio.Task[Any]] = Slots(MAX_ARRIVING, MAX_HELD, PATIENCE, SHORT_PATIENCE)
+    def __init__(self, most: int | None = None) -> None:
+        """Receive `most` at the same time, `MAX_ARRIVING` if it is None."""
+        self._most = MAX_ARRIVING if most is None else most
+        self._slots: Slots[asyncio.Task[Any]] = Slots(self._most, MAX_HELD, PATIENCE, SHORT_PATIENCE)
         self._turns: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         """Of those that wait."""
         self._given_up: set[asyncio.Task[Any]] = set()
@@ -58,7 +62,7 @@ class Arrivals:
             await _refuse(
                 context,
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"cannot wait any longer for the rest of the request: {MAX_ARRIVING} are being received and "
+                f"cannot wait any longer for the rest of the request: {self._most} are being received and "
                 "others wait; send it at once, or ask again later",
             )
         finally:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 from google.protobuf.message import Message
 
 from instance_manager.api.service import Context, Method
+from instance_manager.core.errors import InstanceManagerError
 
 
 @dataclass(slots=True)
@@ -20,12 +21,16 @@ class Call:
     """Whether the request has come."""
     request: Message | None = None
     """None until it has come, and if it cannot be parsed."""
-    malformed: str = ""
+    unreadable: InstanceManagerError | None = None
     """Why it cannot."""
     response: Message | bytes | None = None
     """What the method has returned; None until then, and for streams."""
     reply: bytes = b""
     """The response, serialized."""
+
+    def forget_request(self) -> None:
+        """Free what the request takes; an error may keep the call itself for a while."""
+        self.raw, self.request = b"", None
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[None]]

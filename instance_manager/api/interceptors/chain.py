@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import Callers
 from instance_manager.api.interceptors.answer_budget import AnswerBudget, AnswerBudgetInterceptor
-from instance_manager.api.interceptors.arrivals import Arrivals
+from instance_manager.api.interceptors.arrivals import MAX_LARGE_ARRIVING, Arrivals
 from instance_manager.api.interceptors.audit import AuditInterceptor
 from instance_manager.api.interceptors.call import Call, Handler, Interceptor
 from instance_manager.api.interceptors.call_log import CallLog
@@ -23,7 +23,7 @@ from instance_manager.api.interceptors.metrics import CallObserver, MetricsInter
 from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
-from instance_manager.api.service import Context, Method, Service
+from instance_manager.api.service import Context, Method, Service, most_bytes
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
 
@@ -49,10 +49,12 @@ class InterceptorChain:
             max_streams: largest number of open streams.
             no_sockets: returns descriptors of this process that are not connections of clients.
         """
+        self._arrivals_of: dict[str, Arrivals] = {}
+        """By the full name of the service."""
         rejections = RejectionLog("call refused: limit reached")
         self._peer_name = None if peer_name is None else PeerNameInterceptor(peer_name)
         self._scheduler = FairScheduler()
-        self._arrivals = Arrivals()
+        self._arrivals, self._large_arrivals = Arrivals(), Arrivals(MAX_LARGE_ARRIVING)
         self.budget = AnswerBudget()
         self.calls = CallLog()
         self._streams = StreamLimit(max_streams, rejections)
@@ -61,7 +63,7 @@ class InterceptorChain:
             MetricsInterceptor(observer),
             AuditInterceptor(trail, Callers(no_sockets)),
             *([self._peer_name] if self._peer_name else []),
-            _Receiver(self._arrivals, self._scheduler),
+            _Receiver(self._arrivals_of, self._scheduler),
             ErrorInterceptor(self.calls),
             self._streams,
             FairnessInterceptor(self._scheduler, rejections),
@@ -72,6 +74,8 @@ class InterceptorChain:
 
     def add(self, service: Service) -> None:
         """Serve a service."""
+        name = service.descriptor.full_name
+        self._arrivals_of[name] = self._large_arrivals if service.takes_large else self._arrivals
         for method in service.methods():
             handler = _invoke(method)
             for interceptor in reversed(self._interceptors):
@@ -80,17 +84,20 @@ class InterceptorChain:
 
     def of(self, services: Iterable[Service]) -> grpc.aio.ServerInterceptor:
         """Return the interceptor of a server with these services, which have been added."""
+        services = tuple(services)
+        large = any(service.takes_large for service in services)
+        arrivals = self._large_arrivals if large else self._arrivals
         paths = {f"/{method.full_name}" for service in services for method in service.methods()}
         return _ServerInterceptor(
             {path: handler for path, handler in self._handlers.items() if path in paths},
             self._scheduler.on_accepted,
-            self._guarded,
+            lambda handler: self._guarded(handler, arrivals),
         )
 
-    def _guarded(self, handler: GrpcHandler) -> GrpcHandler:
+    def _guarded(self, handler: GrpcHandler, arrivals: Arrivals) -> GrpcHandler:
         """Return a handler that comes with gRPC, behind the checks of ours."""
         guarding = self._guard_stream if handler.response_streaming else self._guard_call
-        return guard(handler, self._arrivals.receive, guarding)
+        return guard(handler, arrivals.receive, guarding)
 
     @asynccontextmanager
     async def _guard_call(self, context: Context) -> AsyncIterator[None]:
@@ -119,6 +126,7 @@ class InterceptorChain:
             finally:
                 if not call.arrived:
                     self._scheduler.on_arrived()  # the scheduler need not wait for it
+                call.forget_request()
             # Of no meaning for a stream, which has written its messages.
             return call.reply
 
@@ -163,22 +171,31 @@ class _ServerInterceptor(grpc.aio.ServerInterceptor):
 class _Receiver:
     """Receives the request, and parses it once for all that follow."""
 
-    def __init__(self, arrivals: Arrivals, scheduler: FairScheduler) -> None:
+    def __init__(self, arrivals: Mapping[str, Arrivals], scheduler: FairScheduler) -> None:
+        """Take who receives the requests of each service, by its full name."""
         self._arrivals = arrivals
         self._scheduler = scheduler
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        parse = GetMessageClass(method.descriptor.input_type).FromString
+        kind, most = GetMessageClass(method.descriptor.input_type), most_bytes(method)
+        arrivals = self._arrivals[method.service]
 
         async def received(call: Call) -> None:
-            call.raw = await self._arrivals.receive(call.context)
+            call.raw = await arrivals.receive(call.context)
             call.arrived = True
             self._scheduler.on_arrived()
-            try:
-                call.request = parse(call.raw)
-            except DecodeError as error:
-                # Rejected by `_invoke`, so that it is audited and mapped like any other error.
-                call.malformed = str(error)
+            # What is wrong is told by `_invoke`, so that it is audited and mapped like any other error.
+            if len(call.raw) > most:
+                call.unreadable = ResourceExhaustedError(
+                    f"cannot take a request of {len(call.raw)} bytes: {method.full_name} takes at most {most}"
+                )
+                call.raw = b""
+            else:
+                try:
+                    call.request = kind.FromString(call.raw)
+                except DecodeError as error:
+                    name = method.descriptor.input_type.full_name
+                    call.unreadable = InvalidArgumentError(f"cannot read the request as {name}: {error}")
             await handler(call)
 
         return received
@@ -189,9 +206,10 @@ def _invoke(method: Method) -> Handler:
     function: Any = method.function
 
     async def invoke(call: Call) -> None:
-        if call.request is None:
-            kind = method.descriptor.input_type.full_name
-            raise InvalidArgumentError(f"cannot read the request as {kind}: {call.malformed}")
+        if call.unreadable is not None:
+            raise call.unreadable
+        if method.large:
+            call.raw = b""  # the call may take long, and everything of it is in the request
         if method.streaming:
             answer = function(call.request, call.context)
         elif method.waits:

@@ -1,7 +1,9 @@
 """Status codes: each error that a caller can cause has its own; any other is INTERNAL with a logged ID."""
 
 import asyncio
+import string
 import time
+import traceback
 import uuid
 from collections.abc import Mapping
 
@@ -29,8 +31,16 @@ STATUS: Mapping[type[errors.InstanceManagerError], grpc.StatusCode] = {
     errors.UnimplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 
-_MAX_DETAILS_BYTES = 1000
-"""Longest error message: gRPC writes up to three characters for each byte, and clients accept 8 KiB."""
+_MAX_DETAILS_BYTES = 6000
+"""Longest error message as gRPC writes it; clients accept 8 KiB. Managers look for words anywhere in it."""
+MAX_REASON_BYTES = 1000
+"""Longest one that is logged and kept."""
+_PLAIN = frozenset(f"{string.ascii_letters}{string.digits}{string.punctuation} ") - {"%"}
+
+
+def _written(byte: int) -> int:
+    """Return how many bytes gRPC writes for one of an error message."""
+    return 1 if chr(byte) in _PLAIN else 3
 
 
 def status_of(error: errors.InstanceManagerError) -> grpc.StatusCode:
@@ -58,8 +68,11 @@ class ErrorInterceptor:
                 await handler(call)
                 code = grpc.StatusCode.OK
             except errors.InstanceManagerError as error:
-                code, reason = status_of(error), errors.shorten(str(error), _MAX_DETAILS_BYTES)
-                await call.context.abort(code, reason)
+                code, reason = status_of(error), errors.shorten(str(error), MAX_REASON_BYTES)
+                details = errors.shorten(str(error), _MAX_DETAILS_BYTES, _written)
+                # gRPC ties errors to their calls; the request would be kept until the next collection.
+                traceback.clear_frames(error.__traceback__)
+                await call.context.abort(code, details)
             except grpc.aio.InternalError as error:
                 # A message could not be sent: the caller has disconnected.
                 raise asyncio.CancelledError from error

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from instance_manager.api.proxy.selection import any_engine, part, v1_engine
 from instance_manager.app.engine import Controllers
 from instance_manager.core.engine import Engine
-from instance_manager.core.errors import InvalidArgumentError
+from instance_manager.core.snapshots import check_new_snapshot
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2 as engine_pb
 
@@ -40,9 +40,7 @@ class Forward:
 
 def _snapshot(request: pb.EngineVolumeSnapshotRequest) -> Message:
     asked: engine_pb.VolumeSnapshotRequest = part(request, "snapshot_volume")
-    if "/" in asked.name:
-        # The engine takes it for a path, and every replica of the volume fails.
-        raise InvalidArgumentError(f"cannot take the snapshot {asked.name!r}: write a name without /")
+    check_new_snapshot(asked.name)
     return asked
 
 

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from google.protobuf.message import Message
+
+from instance_manager.api.subject import subject_of
+from instance_manager.app.engine import EngineChange
 from instance_manager.core.engine import Engine
 from instance_manager.core.engine_address import engine_address
 from instance_manager.core.errors import InvalidArgumentError, UnimplementedError
@@ -53,6 +57,20 @@ def any_engine(request: Any) -> Engine:
         volume=metadata_value("volume_name", which.volume_name),
         name=metadata_value("engine_name", which.engine_name),
     )
+
+
+def change_of(method: str, request: Message) -> EngineChange:
+    """Return which change a request is; it has been found to name an engine, or is about none.
+
+    Args:
+        method: name of the method.
+        request: what it was asked.
+    """
+    subject = subject_of(request)
+    if _PART not in request.DESCRIPTOR.fields_by_name and not isinstance(request, pb.ProxyEngineRequest):
+        return EngineChange(method, subject=subject, size=request.ByteSize())
+    engine = any_engine(request)
+    return EngineChange(method, engine.address, engine.name, subject, request.ByteSize())
 
 
 def metadata_value(field: str, value: str) -> str:

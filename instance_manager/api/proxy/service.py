@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from instance_manager.api.proxy.forwards import FORWARDS, Forward
 from instance_manager.api.proxy.refused import READS, REFUSED
-from instance_manager.api.proxy.selection import metadata_value, v1_engine
+from instance_manager.api.proxy.selection import change_of, metadata_value, v1_engine
 from instance_manager.api.proxy.wire import (
     addition_from_wire,
     all_filled,
@@ -20,7 +20,7 @@ from instance_manager.api.proxy.wire import (
     restore_from_wire,
     restore_to_wire,
 )
-from instance_manager.api.service import Offer, Service, Unary, rpc
+from instance_manager.api.service import Marks, Offer, Service, Unary, rpc
 from instance_manager.app.engine import Completion, Engines, NodeMounts
 from instance_manager.app.engine.backups import Backups, BackupStore
 from instance_manager.app.engine.reads import EngineReads
@@ -53,14 +53,16 @@ class ProxyService(Service):
     def _offered(self) -> dict[str, Offer]:
         return (
             super()._offered()
-            | {name: (self._forwarded(each), each.changes, False, False) for name, each in FORWARDS.items()}
-            | {name: (_refused(name, why), name not in READS, False, False) for name, why in REFUSED.items()}
+            | {name: (self._forwarded(name, each), Marks(each.changes)) for name, each in FORWARDS.items()}
+            | {name: (_refused(name, why), Marks(name not in READS)) for name, why in REFUSED.items()}
         )
 
-    def _forwarded(self, forward: Forward) -> Unary:
+    def _forwarded(self, name: str, forward: Forward) -> Unary:
         async def call(request: Any) -> Message:
-            work = forward.call(self._controllers, request)
-            return await (self._completion.of(work) if forward.changes else work)
+            if not forward.changes:
+                return await forward.call(self._controllers, request)
+            which = change_of(name, request)
+            return await self._completion.of(forward.call(self._controllers, request), which)
 
         return call
 
@@ -119,41 +121,55 @@ class ProxyService(Service):
     @rpc("SnapshotRemove", changes=True)
     async def remove_snapshots(self, request: pb.EngineSnapshotRemoveRequest) -> empty_pb2.Empty:
         """Mark snapshots for the next purge."""
-        return await self._done(self._snapshots.remove(v1_engine(request), request.names))
+        return await self._done(
+            "SnapshotRemove", request, self._snapshots.remove(v1_engine(request), request.names)
+        )
 
     @rpc("SnapshotPurge", changes=True)
     async def purge(self, request: pb.EngineSnapshotPurgeRequest) -> empty_pb2.Empty:
         """Begin to free the snapshots that are marked."""
         skip = request.skip_if_in_progress
-        return await self._done(self._snapshots.purge(v1_engine(request), skip_if_in_progress=skip))
+        return await self._done(
+            "SnapshotPurge", request, self._snapshots.purge(v1_engine(request), skip_if_in_progress=skip)
+        )
 
     @rpc("SnapshotHash", changes=True)
     async def hash(self, request: pb.EngineSnapshotHashRequest) -> empty_pb2.Empty:
         """Begin to compute the checksum of a snapshot."""
         engine, name = v1_engine(request), request.snapshot_name
-        return await self._done(self._snapshots.hash(engine, name, again=request.rehash))
+        return await self._done(
+            "SnapshotHash", request, self._snapshots.hash(engine, name, again=request.rehash)
+        )
 
     @rpc("SnapshotClone", changes=True)
     async def clone(self, request: pb.EngineSnapshotCloneRequest) -> empty_pb2.Empty:
         """Copy a snapshot of another volume."""
-        return await self._done(self._snapshots.clone(v1_engine(request), clone_from_wire(request)))
+        return await self._done(
+            "SnapshotClone", request, self._snapshots.clone(v1_engine(request), clone_from_wire(request))
+        )
 
     @rpc("ReplicaAdd", changes=True)
     async def add_replica(self, request: pb.EngineReplicaAddRequest) -> empty_pb2.Empty:
         """Add a replica and rebuild it."""
         engine = v1_engine(request)
-        return await self._done(self._membership.add(engine, addition_from_wire(request, engine.volume)))
+        return await self._done(
+            "ReplicaAdd", request, self._membership.add(engine, addition_from_wire(request, engine.volume))
+        )
 
     @rpc("ReplicaRemove", changes=True)
     async def remove_replica(self, request: pb.EngineReplicaRemoveRequest) -> empty_pb2.Empty:
         """Take a replica from the volume."""
-        return await self._done(self._membership.remove(v1_engine(request), request.replica_address))
+        return await self._done(
+            "ReplicaRemove", request, self._membership.remove(v1_engine(request), request.replica_address)
+        )
 
-    @rpc("SnapshotBackup", changes=True)
+    @rpc("SnapshotBackup", changes=True, large=True)
     async def backup(self, request: pb.EngineSnapshotBackupRequest) -> pb.EngineSnapshotBackupProxyResponse:
         """Begin a backup of a snapshot."""
         asked = backup_from_wire(request)
-        told = await self._completion.of(self._backups.create(v1_engine(request), asked))
+        told = await self._completion.of(
+            self._backups.create(v1_engine(request), asked), change_of("SnapshotBackup", request)
+        )
         return pb.EngineSnapshotBackupProxyResponse(
             backup_id=told.backup, replica=told.replica, is_incremental=told.is_incremental
         )
@@ -169,25 +185,34 @@ class ProxyService(Service):
         )
         return pb.EngineSnapshotBackupStatusProxyResponse(**dataclasses.asdict(told), replica_address=address)
 
-    @rpc("BackupRestore", changes=True)
+    @rpc("BackupRestore", changes=True, large=True)
     async def restore(self, request: pb.EngineBackupRestoreRequest) -> pb.EngineBackupRestoreProxyResponse:
         """Begin to restore a backup."""
         asked = restore_from_wire(request)
-        told = await self._completion.of(self._backups.restore(v1_engine(request), asked))
+        told = await self._completion.of(
+            self._backups.restore(v1_engine(request), asked),
+            change_of("BackupRestore", request),
+            failure=lambda error: error,
+        )
         return pb.EngineBackupRestoreProxyResponse(taskError=told.encode())
 
     @rpc("RemountReadOnlyVolume", changes=True)
     async def remount(self, request: pb.RemountVolumeRequest) -> empty_pb2.Empty:
         """Make the file system of a volume writable again."""
-        return await self._done(self._mounts.remount_writable(request.volume_name))
+        return await self._done(
+            "RemountReadOnlyVolume", request, self._mounts.remount_writable(request.volume_name)
+        )
 
     @rpc("CleanupBackupMountPoints", changes=True)
-    async def clean_up(self, _: empty_pb2.Empty) -> empty_pb2.Empty:
+    async def clean_up(self, request: empty_pb2.Empty) -> empty_pb2.Empty:
         """Unmount the backup targets."""
-        return await self._done(self._mounts.unmount_backup_targets())
+        return await self._done("CleanupBackupMountPoints", request, self._mounts.unmount_backup_targets())
 
-    async def _done(self, change: Coroutine[Any, Any, None]) -> empty_pb2.Empty:
-        await self._completion.of(change)
+    async def _done(
+        self, method: str, request: Message, change: Coroutine[Any, Any, None]
+    ) -> empty_pb2.Empty:
+        """Complete a change that returns nothing."""
+        await self._completion.of(change, change_of(method, request))
         return empty_pb2.Empty()
 
 

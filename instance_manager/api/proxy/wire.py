@@ -10,7 +10,7 @@ from instance_manager.api.proxy.selection import any_engine, metadata_value
 from instance_manager.core.backups import BackupRequest, RestoreRequest
 from instance_manager.core.engine import Mode, RebuildStatus, Replica, RestoreStatus
 from instance_manager.core.engine_address import SYNC_AGENT_OFFSET, engine_address
-from instance_manager.core.engine_orders import AddOrder, CloneRequest, LocalSync
+from instance_manager.core.engine_orders import AddOrder, CloneRequest, LocalSync, copy_timeout
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import syncagent_pb2
 
@@ -57,7 +57,7 @@ def addition_from_wire(request: pb.EngineReplicaAddRequest, volume: str) -> AddO
         current_size=request.current_size,
         fast_sync=request.fast_sync,
         http_timeout=request.file_sync_http_client_timeout,
-        grpc_timeout=request.grpc_timeout_seconds,
+        grpc_timeout=copy_timeout(request.grpc_timeout_seconds),
         local=local and LocalSync(local.source_path, local.target_path),
     )
 
@@ -78,7 +78,7 @@ def clone_from_wire(request: pb.EngineSnapshotCloneRequest) -> CloneRequest:
         snapshot=request.snapshot_name,
         export_backing_image=request.export_backing_image_if_exist,
         http_timeout=request.file_sync_http_client_timeout,
-        grpc_timeout=request.grpc_timeout_seconds,
+        grpc_timeout=copy_timeout(request.grpc_timeout_seconds),
     )
 
 

@@ -7,7 +7,7 @@ from instance_manager.app.engine.control import Engines
 from instance_manager.app.engine.each import Outcome, ask_each, failures, successes
 from instance_manager.app.engine.reads import EngineReads
 from instance_manager.app.engine.snapshots import Snapshots
-from instance_manager.core.backup_credentials import credential, parse_variables
+from instance_manager.core.backup_credentials import check_backup_url, credential, parse_variables
 from instance_manager.core.backups import (
     FRONTEND_UP,
     BackupOrder,
@@ -109,11 +109,12 @@ class Backups:
             Why it was not begun, as managers read it; empty if it was.
 
         Raises:
-            InvalidArgumentError: if the credentials are incomplete.
+            InvalidArgumentError: if the credentials are incomplete, or a URL cannot be used.
             UpstreamError: INTERNAL, if something else than credentials is to be set.
         """
         variables = parse_variables(request.envs)
         told = credential(request.target, variables)
+        check_backup_url(request.url, "cannot restore: the URL of the backup")
         try:
             await self._restore(engine, request, variables, told)
         except (RestoreError, UpstreamError) as error:

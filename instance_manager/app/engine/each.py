@@ -23,7 +23,8 @@ async def ask_each(replicas: Iterable[Replica], ask: Callable[[Replica], Awaitab
         try:
             return replica, await ask(replica)
         except UpstreamError as error:
-            return replica, error
+            # Anew: until all have answered, the frames of this one would hold an answer that was refused.
+            return replica, UpstreamError(error.code, str(error))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(outcome(replica)) for replica in replicas]

@@ -41,11 +41,14 @@ class EngineReads:
         """
         complete = [each for each in await self._controllers.replicas(engine) if each.mode is Mode.RW]
         lists = []
-        for replica, info in await ask_each(complete, self._replicas.get):
-            if isinstance(info, UpstreamError):
-                raise UpstreamError(info.code, f"cannot get the snapshots of {replica.address}: {info}")
-            lists.append(snapshots_of(info))
+        for replica, told in await ask_each(complete, self._snapshots_of):
+            if isinstance(told, UpstreamError):
+                raise UpstreamError(told.code, f"cannot get the snapshots of {replica.address}: {told}")
+            lists.append(told)
         return most_complete(lists)
+
+    async def _snapshots_of(self, replica: Replica) -> Mapping[str, Disk]:
+        return snapshots_of(await self._replicas.get(replica))
 
     async def purge_status(self, engine: Engine) -> dict[str, PurgeStatus]:
         """Return how a purge goes, by address of the replica; those that are no longer used are left out."""

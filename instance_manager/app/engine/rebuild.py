@@ -7,7 +7,9 @@ import structlog
 
 from instance_manager.app.engine.control import Engines
 from instance_manager.app.engine.reads import EngineReads
+from instance_manager.core.addresses import Address
 from instance_manager.core.engine import Engine, Mode, Replica
+from instance_manager.core.engine_address import engine_address
 from instance_manager.core.engine_orders import AddOrder, FilesOrder, StartOrder
 from instance_manager.core.engine_rules import (
     CLOSED,
@@ -32,9 +34,26 @@ class Membership:
         self._replicas = engines.replicas
         self._agents = engines.agents
         self._reads = EngineReads(engines)
+        self._adding: set[Address] = set()
+        """Replicas that are being added, maybe for callers that have gone."""
 
     async def add(self, engine: Engine, order: AddOrder) -> None:
-        """Add a replica, and return when it has all data; at once if it is the first one."""
+        """Add a replica, and return when it has all data; at once if it is the first one.
+
+        It is refused while the same replica is being added: an engine does not notice that, and the later one
+        could leave the replica marked as rebuilding.
+        """
+        address = engine_address(order.replica.address)
+        if address in self._adding:
+            # Managers know these words.
+            raise refused(f"cannot add {order.replica.address}: replica add is already in progress")
+        self._adding.add(address)
+        try:
+            await self._add(engine, order)
+        finally:
+            self._adding.discard(address)
+
+    async def _add(self, engine: Engine, order: AddOrder) -> None:
         replica = order.replica
         volume = await self._controllers.volume(engine)
         if not volume.replica_count:

@@ -15,6 +15,9 @@ from instance_manager.core.engine_rules import (
 )
 from instance_manager.core.errors import UpstreamError
 
+_SILENT = {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
+"""Codes of those that do not answer."""
+
 
 class Snapshots:
     """Each method raises `UpstreamError`.
@@ -30,14 +33,19 @@ class Snapshots:
     async def remove(self, engine: Engine, names: Sequence[str]) -> None:
         """Mark snapshots for the next purge, each on every replica.
 
-        One that cannot be marked does not keep the others from it; the last error is raised then.
+        One that cannot be marked does not keep the others from it; the last error is raised then. If the
+        engine or a replica does not answer, the others are left out: each would take as long.
         """
         last: UpstreamError | None = None
-        for name in names:
+        for number, name in enumerate(names, 1):
             try:
                 await self._remove(engine, name)
             except UpstreamError as error:
                 last = error
+                if error.code in _SILENT and (left := len(names) - number):
+                    raise UpstreamError(
+                        error.code, f"{error}; {left} more snapshots were not tried"
+                    ) from error
         if last is not None:
             raise last
 

@@ -131,6 +131,8 @@ class Controller:
             replica = self._find(address)
             if WO in self.modes.values():
                 raise RefusedError("can only have one WO replica at a time")
+            if replica.state != "closed":
+                raise RefusedError(f"a replica in state {replica.state} is not added: it must be closed")
             if request.snapshot_required:
                 self._snapshot(str(uuid.uuid4()), user_created=False, labels={})
             replica.open()
@@ -152,6 +154,8 @@ class Controller:
 
     def ReplicaPrepareRebuild(self, request: pb.ReplicaAddress) -> pb.ReplicaPrepareRebuildReply:
         self._member(request.address)
+        if (mode := self.modes[request.address]) != WO:
+            raise RefusedError(f"invalid mode {pb.ReplicaMode.Name(mode)} to prepare rebuild")
         source = next(iter(self._members().values()))
         names = [each for file in source.disks.snapshots for each in (file, f"{file}.meta")]
         return pb.ReplicaPrepareRebuildReply(

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,20 @@ class Faults:
 
     failing: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     hanging: set[tuple[str, str]] = field(default_factory=set)
+    losing: set[tuple[str, str]] = field(default_factory=set)
     odd: dict[tuple[str, str], bytes] = field(default_factory=dict)
     calls: list[tuple[str, str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     """Place, method, request and metadata of each call."""
     pending: list[str] = field(default_factory=list)
     """Methods of the calls that hang."""
+    _works: set[asyncio.Future[Any]] = field(default_factory=set)
+
+    async def complete(self, work: Awaitable[Any]) -> Any:
+        """Return what a work returns; it goes on when the caller has gone, as the real ones do."""
+        task = asyncio.ensure_future(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        return await asyncio.shield(task)
 
     def find(self, told: Any, place: str, method: str) -> Any:
         """Return what was told for a method at a place; None if nothing was."""
@@ -48,6 +58,7 @@ class Faults:
         """Let everything work."""
         self.failing.clear()
         self.hanging.clear()
+        self.losing.clear()
         self.odd.clear()
 
 
@@ -93,9 +104,11 @@ def handler(
                 return odd
             try:
                 answer = getattr(answers, name)(request)
-                answer = await answer if inspect.isawaitable(answer) else answer
+                answer = await faults.complete(answer) if inspect.isawaitable(answer) else answer
             except RefusedError as error:
                 await context.abort(grpc.StatusCode[error.code], str(error))
+            if faults.find(faults.losing, identity.place, name):
+                await faults.hang(name)
             return EMPTY if answer is None else answer
 
         return call

@@ -8,6 +8,7 @@ sync agent it is, too; "*" is every place, and every method:
 
     {"fail": "ReplicaGet", "at": "vol1-r-1", "code": "INTERNAL", "message": "told to"}
     {"hang": "RestoreStatus", "at": "vol1-r-2"}                             it is never answered
+    {"lose": "FilesSync", "at": "vol1-r-2"}                                 it is done, but never answered
     {"odd": "VolumeGet", "at": "controller", "answer": "ff"}                these bytes are the answer
     {"work": true}                                                          all as before
     {"hold": "purge"}          also hash, cancel, rebuild, clone, backup, restore: it waits until
@@ -20,6 +21,7 @@ sync agent it is, too; "*" is every place, and every method:
     {"put": "rebuilding", "of": "vol1-r-1", "value": true}                 also backing_file, size, state
     {"file": "odd-name", "of": "vol1-r-1", "parent": ""}                   one more file
     {"leave": "vol1-r-1"}                                                   it listens no longer
+    {"look": true}             mode, rebuilding, size and snapshots (if they are marked) of each replica
     {"calls": true}            place, method, request and metadata of every call since the last time
     {"pending": true}          methods of the calls that hang and have not been given up
     {"reset": true}            as if it were new; replicas that were added or have left, too
@@ -129,6 +131,9 @@ class Engine:
     def _on_hang(self, method: str, at: str) -> None:
         self.faults.hanging.add((at, method))
 
+    def _on_lose(self, method: str, at: str) -> None:
+        self.faults.losing.add((at, method))
+
     def _on_odd(self, method: str, at: str, answer: str) -> None:
         self.faults.odd[at, method] = bytes.fromhex(answer)
 
@@ -169,6 +174,20 @@ class Engine:
 
     async def _on_leave(self, name: str) -> None:
         await self.places[name].close()
+
+    def _on_look(self, _: bool) -> Any:
+        names = {place.address: name for name, place in self.places.items()}
+        return {
+            names[address]: {
+                "mode": controller_pb2.ReplicaMode.Name(mode),
+                "rebuilding": self.known[address].rebuilding,
+                "size": self.known[address].size,
+                "snapshots": {
+                    name: disk.removed for name, disk in self.known[address].disks.snapshots.items()
+                },
+            }
+            for address, mode in self.controller.modes.items()
+        }
 
     def _on_calls(self, _: bool) -> Any:
         calls, self.faults.calls = self.faults.calls, []

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstance_manager/v1/audit.proto\x12\x13instance_manager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n\x0c\x41uditRequest\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x02 \x01(\x05\"P\n\rAuditResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.instance_manager.v1.AuditEntry\x12\r\n\x05total\x18\x02 \x01(\x03\"\xa0\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04uuid\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x0c\n\x04\x63ode\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t2]\n\x0c\x41uditService\x12M\n\x04List\x12!.instance_manager.v1.AuditRequest\x1a\".instance_manager.v1.AuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstance_manager/v1/audit.proto\x12\x13instance_manager.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n\x0c\x41uditRequest\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x02 \x01(\x05\"P\n\rAuditResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.instance_manager.v1.AuditEntry\x12\r\n\x05total\x18\x02 \x01(\x03\"\xb1\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04uuid\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x0c\n\x04\x63ode\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t2]\n\x0c\x41uditService\x12M\n\x04List\x12!.instance_manager.v1.AuditRequest\x1a\".instance_manager.v1.AuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITRESPONSE']._serialized_start=163
   _globals['_AUDITRESPONSE']._serialized_end=243
   _globals['_AUDITENTRY']._serialized_start=246
-  _globals['_AUDITENTRY']._serialized_end=406
-  _globals['_AUDITSERVICE']._serialized_start=408
-  _globals['_AUDITSERVICE']._serialized_end=501
+  _globals['_AUDITENTRY']._serialized_end=423
+  _globals['_AUDITSERVICE']._serialized_start=425
+  _globals['_AUDITSERVICE']._serialized_end=518
 # @@protoc_insertion_point(module_scope)

@@ -83,6 +83,7 @@ class AuditEntry(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Increasing by one from call to call since the daemon began."""
     method: _builtins.str
@@ -96,7 +97,9 @@ class AuditEntry(_message.Message):
     code: _builtins.str
     """Name of the gRPC status: OK, NOT_FOUND, ..."""
     detail: _builtins.str
-    """Why it was refused."""
+    """Why it was refused, or why a restore was not begun."""
+    subject: _builtins.str
+    """What of an engine the call was about, as FIELD=VALUE separated by blanks: a replica, snapshots, a size."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -112,10 +115,11 @@ class AuditEntry(_message.Message):
         caller: _builtins.str = ...,
         code: _builtins.str = ...,
         detail: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "code", b"code", "detail", b"detail", "method", b"method", "name", b"name", "number", b"number", "time", b"time", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "code", b"code", "detail", b"detail", "method", b"method", "name", b"name", "number", b"number", "subject", b"subject", "time", b"time", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
