@@ -24,6 +24,7 @@ from instance_manager.adapters.thaw import WORK as THAW
 from instance_manager.adapters.tls.reloader import WORK as CERTIFICATES
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.audit_service import AuditService
+from instance_manager.api.disk_service import DiskService, DisksV2
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
@@ -33,7 +34,6 @@ from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.proxy import ProxyService
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.service import Service
 from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
@@ -125,7 +125,7 @@ def build(
     engines, proxied = Channels(background), Completion()
     inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
     proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection),)
-    disk: tuple[Service, ...] = ()
+    disk = (DiskService(DisksV2(v2.service, v2.instances) if v2 else None, proxied),)
     versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (
         ProcessService(supervisor, replacer, versions),

@@ -130,6 +130,7 @@ async def test_every_message_to_every_method_gets_a_status_that_was_foreseen(
             "ProcessManagerService",
             "imrpc.InstanceService",
             "imrpc.ProxyEngineService",
+            "imrpc.DiskService",
             "instance_manager.v1.AuditService",
             "instance_manager.v1.EventService",
         }

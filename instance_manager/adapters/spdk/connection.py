@@ -21,7 +21,8 @@ class SpdkConnection:
     ) -> None:
         self._channel = SpdkChannel(target)
         self._watch = SpdkWatch(self._channel, ping, background)
-        self.instances = SpdkInstances(SpdkService(self._channel, timeouts))
+        self.service = SpdkService(self._channel, timeouts)
+        self.instances = SpdkInstances(self.service)
 
     def open(self) -> None:
         """Call `ping` from now on whenever something may have changed."""
