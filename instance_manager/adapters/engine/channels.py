@@ -50,11 +50,12 @@ class Channels:
 
     @contextmanager
     def to(self, address: str) -> Iterator[grpc.aio.Channel]:
-        """Return the channel to HOST:PORT, which is not closed before the end of the block."""
+        """Return the channel to HOST:PORT or unix:PATH, which is not closed before the end of the block."""
         connection = self._connections.get(address)
         if connection is None:
-            # With the scheme: a host may have the name of another one, such as unix.
-            channel = grpc.aio.insecure_channel(f"dns:///{address}", options=_OPTIONS)
+            # With the scheme: a host may have the name of another one. None has that of a Unix socket.
+            target = address if address.startswith("unix:") else f"dns:///{address}"
+            channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
             connection = _Connection(channel)
             self._connections[address] = connection
         if connection.idle:
