@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from instance_manager.adapters.backup_store import BackupInspection
-from instance_manager.adapters.engine import Channels, engines_over
+from instance_manager.adapters.engine import Channels, engines_over, spdk_engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
 from instance_manager.adapters.host_mounts import HostMounts
 from instance_manager.adapters.journal import SqliteJournal, StateDir
@@ -32,7 +32,7 @@ from instance_manager.api.interceptors import CallLog, InterceptorChain
 from instance_manager.api.interceptors.call_log import WORK as CALL_SUMMARY
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
-from instance_manager.api.proxy import ProxyService
+from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
@@ -42,6 +42,7 @@ from instance_manager.app.engine import Completion
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.spdk import port_elsewhere
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
@@ -124,7 +125,12 @@ def build(
     instance_v2 = InstanceV2(v2.instances if v2 else None)
     engines, proxied = Channels(background), Completion()
     inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
-    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection),)
+    proxy_v2 = (
+        ProxyV2(spdk_engines_over(engines, settings.spdk, port_elsewhere(settings.spdk)))
+        if settings.spdk
+        else None
+    )
+    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection, proxy_v2),)
     disk = (DiskService(DisksV2(v2.service, v2.instances) if v2 else None, proxied),)
     versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (

@@ -1,4 +1,4 @@
-"""ProxyEngineService, for the v1 data engine."""
+"""ProxyEngineService: the methods for v1 engines. Requests about v2 engines go to `ProxyV2`."""
 
 import dataclasses
 import uuid
@@ -8,9 +8,11 @@ from typing import Any
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.api.proxy.forwards import FORWARDS, Forward
+from instance_manager.api.proxy.forwards import FORWARDS, WHATEVER_ENGINE, Forward
+from instance_manager.api.proxy.forwards_v2 import IMAGES
 from instance_manager.api.proxy.refused import READS, REFUSED
-from instance_manager.api.proxy.selection import metadata_value, v1_engine
+from instance_manager.api.proxy.selection import is_v2, metadata_value, v1_engine
+from instance_manager.api.proxy.v2 import ProxyV2
 from instance_manager.api.proxy.wire import (
     addition_from_wire,
     all_filled,
@@ -40,8 +42,14 @@ class ProxyService(Service):
     descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
     def __init__(
-        self, engines: Engines, completion: Completion, mounts: NodeMounts, store: BackupStore
+        self,
+        engines: Engines,
+        completion: Completion,
+        mounts: NodeMounts,
+        store: BackupStore,
+        v2: ProxyV2 | None = None,
     ) -> None:
+        """Take what is asked; `v2` is None if the v2 data engine is switched off."""
         self._controllers = engines.controllers
         self._completion = completion
         self._mounts = mounts
@@ -49,13 +57,32 @@ class ProxyService(Service):
         self._snapshots = Snapshots(engines)
         self._membership = Membership(engines)
         self._backups = Backups(engines, store, new_uuid=lambda: str(uuid.uuid4()))
+        self._v2 = v2
 
     def _offered(self) -> dict[str, Offer]:
-        return (
+        v1: dict[str, Offer] = (
             super()._offered()
             | {name: (self._forwarded(each), each.changes, False, False) for name, each in FORWARDS.items()}
             | {name: (_refused(name, why), name not in READS, False, False) for name, why in REFUSED.items()}
         )
+        if self._v2 is None:
+            return v1
+        either = {name: self._either(name, offer, self._v2) for name, offer in v1.items()}
+        return either | {"SPDKBackingImageWatch": (self._v2.watch_images, False, False, False)}
+
+    def _either(self, name: str, offer: Offer, v2: ProxyV2) -> Offer:
+        """Return a method that is served by the data engine that its request means."""
+        of_v1: Any = offer[0]
+        changes, of_v2_alone = offer[1], name in IMAGES
+
+        async def call(request: Any) -> Message:
+            if of_v2_alone or (is_v2(request) and name not in WHATEVER_ENGINE):
+                work = v2.call(name, request)
+                return await (self._completion.of(work) if changes else work)
+            answer: Message = await of_v1(request)
+            return answer
+
+        return (call, *offer[1:])
 
     def _forwarded(self, forward: Forward) -> Unary:
         async def call(request: Any) -> Message:
@@ -192,7 +219,7 @@ class ProxyService(Service):
 
 
 def _refused(method: str, why: str) -> Unary:
-    def refuse(*_: Any) -> Message:
+    async def refuse(*_: Any) -> Message:
         raise UnimplementedError(f"cannot serve {method}: {why}")
 
     return refuse

@@ -9,13 +9,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from instance_manager.adapters.engine import Channels, Timeouts, engines_over
-from instance_manager.api.proxy import ProxyService
+from instance_manager.adapters.engine import Channels, Timeouts, engines_over, spdk_engines_over
+from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.engine import Completion, NodeMounts
 from instance_manager.app.engine.backups import BackupStore
 from instance_manager.core.backups import BackupVolume
 from instance_manager.core.errors import UpstreamError
+from instance_manager.core.spdk import port_elsewhere
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.platform.background import Background
 from tests.support.engine.process import EngineProcess
@@ -74,11 +75,16 @@ async def served_proxy(
     idle_seconds: float = 60.0,
     mounts: NodeMounts | None = None,
     store: BackupStore | None = None,
+    spdk: str | None = None,
 ) -> AsyncIterator[ServedProxy]:
-    """Serve the proxy and connect to it; without `mounts`, the node has none that matter."""
+    """Serve the proxy and connect to it; without `mounts`, the node has none that matter.
+
+    `spdk` is the address of the SPDK service of the node, None if it has none.
+    """
     channels, completion = Channels(Background(), idle_seconds), Completion()
     engines = engines_over(channels, timeouts)
-    service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups())
+    v2 = ProxyV2(spdk_engines_over(channels, spdk, port_elsewhere(spdk), timeouts)) if spdk else None
+    service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups(), v2)
     trail = AuditTrail(lambda: 1.0)
     async with served(service, trail) as (channel, port):
         yield ServedProxy(ProxyClient(channel), channels, trail, port)

@@ -18,9 +18,9 @@ DEADLINE = patience(30.0)
 class SpdkProcess:
     """The service; it can be stopped and started again on the same address, and goes on with its state."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1:0") -> None:
         self._state = folder / "spdk-state"
-        self.address = "127.0.0.1:0"
+        self.address = address
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
