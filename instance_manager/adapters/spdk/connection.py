@@ -24,9 +24,12 @@ class SpdkConnection:
         self.service = SpdkService(self._channel, timeouts)
         self.instances = SpdkInstances(self.service)
 
-    def open(self) -> None:
-        """Call `ping` from now on whenever something may have changed."""
-        self._watch.open()
+    def open(self, report: Callable[[bool], None] = lambda _: None) -> None:
+        """Call `ping` from now on whenever something may have changed.
+
+        `report` is called with whether the service is there, now and when that changes.
+        """
+        self._watch.open(report)
 
     async def close(self) -> None:
         """Cancel everything in progress and close the connection."""
