@@ -17,6 +17,5 @@ def copied(kind: type[M], source: Message, **others: Any) -> M:
         TypeError: if a field has another type there.
     """
     fields: Any = kind.DESCRIPTOR.fields_by_name
-    return kind(
-        **{field.name: value for field, value in source.ListFields() if field.name in fields} | others
-    )
+    same = {field.name: value for field, value in source.ListFields() if field.name in fields}
+    return kind(**same | others)
