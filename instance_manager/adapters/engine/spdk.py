@@ -1,6 +1,7 @@
 """SPDK services for the use cases of v2 engines; implements `app.engine.spdk.SpdkEngines`."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -147,5 +148,6 @@ class GrpcSpdkEngines:
         stream = self._calls.stream(
             self._target(LOCAL), _METHODS["BackingImageWatch"], empty_pb2.Empty(), failure
         )
-        async for _ in stream:
-            yield
+        async with aclosing(stream):
+            async for _ in stream:
+                yield

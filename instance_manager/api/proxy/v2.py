@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -71,8 +72,9 @@ class ProxyV2:
         """Stream a ping whenever a backing image of this node may have changed."""
         await context.send_initial_metadata(())
         try:
-            async for _ping in self._engines.image_pings():
-                await context.write(_PING)
+            async with aclosing(self._engines.image_pings()) as pings:
+                async for _ping in pings:
+                    await context.write(_PING)
         except UpstreamError as error:
             raise UpstreamError("INTERNAL", str(error)) from error
 

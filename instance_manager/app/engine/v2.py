@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import structlog
 
@@ -153,9 +154,10 @@ class EnginesV2:
         failed = 0
         while True:
             try:
-                async for _ in self._spdk.image_pings():
-                    failed = 0
-                    yield
+                async with aclosing(self._spdk.image_pings()) as pings:
+                    async for _ in pings:
+                        failed = 0
+                        yield
                 error = UpstreamError("UNAVAILABLE", "the watch of backing images has ended")
             except UpstreamError as reason:
                 error = reason
