@@ -69,6 +69,8 @@ class Components:
     pings: Pings
     v2: SpdkConnection | None
     engines: Channels
+    services: Channels
+    """To the SPDK services of this node and of others, for the proxy."""
     proxied: Completion
     server: GrpcServer
     recovery: Adoption
@@ -76,6 +78,11 @@ class Components:
     lifecycles: Lifecycles
     lag: LoopLag
     endpoints: Endpoints
+
+    async def close_connections(self) -> None:
+        """Close those of the proxy; calls in progress are cancelled."""
+        await self.engines.close()
+        await self.services.close()
 
 
 def build(
@@ -121,12 +128,20 @@ def build(
     trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.changed.observe(lambda _: pings.ping())
-    v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
+    v2 = (
+        SpdkConnection(settings.spdk, pings.ping, background, certificates=reloader)
+        if settings.spdk
+        else None
+    )
     instance_v2 = InstanceV2(v2.instances if v2 else None)
-    engines, proxied = Channels(background), Completion()
+    engines, services, proxied = (
+        Channels(background),
+        Channels(background, certificates=reloader),
+        Completion(),
+    )
     inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
     proxy_v2 = (
-        ProxyV2(spdk_engines_over(engines, settings.spdk, port_elsewhere(settings.spdk)))
+        ProxyV2(spdk_engines_over(services, settings.spdk, port_elsewhere(settings.spdk)))
         if settings.spdk
         else None
     )
@@ -161,6 +176,7 @@ def build(
         pings=pings,
         v2=v2,
         engines=engines,
+        services=services,
         proxied=proxied,
         server=GrpcServer(listeners, interceptors, (lambda: reloader.current) if reloader else None),
         recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),

@@ -105,7 +105,7 @@ async def serve(settings: DaemonSettings) -> int:
         if components.v2:
             components.v2.open(reporter.under(SPDK_HEALTH))
             stack.push_async_callback(components.v2.close)
-        stack.push_async_callback(components.engines.close)
+        stack.push_async_callback(components.close_connections)
         stack.push_async_callback(components.proxied.close)
         # Before an adoption finds an instance without its log.
         await components.logs.retention.put_back()

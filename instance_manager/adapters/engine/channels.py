@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from instance_manager.core.certificates import CertificateSet
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates, open_channel, shown_to
 
 WORK = "engine-connections"
 """Name of the background work that closes connections."""
@@ -29,15 +31,25 @@ _OPTIONS = (
 @dataclass(slots=True)
 class _Connection:
     channel: grpc.aio.Channel
+    tls: CertificateSet | None
     calls: int = 0
+    renewed: bool = False
+    """Whether another one, with newer certificates, has taken its place."""
     idle: asyncio.TimerHandle | None = None
 
 
 class Channels:
-    """A channel for each address, as long as it is in use."""
+    """A channel for each address, as long as it is in use; with certificates, none but those in use now."""
 
-    def __init__(self, background: Background, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        background: Background,
+        idle_seconds: float = IDLE_SECONDS,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Connect to nobody yet; without certificates, plain text is spoken."""
         self._background = background
+        self._certificates = certificates
         self._idle_seconds = idle_seconds
         self._connections: dict[str, _Connection] = {}
         """By address."""
@@ -51,12 +63,16 @@ class Channels:
     @contextmanager
     def to(self, address: str) -> Iterator[grpc.aio.Channel]:
         """Return the channel to HOST:PORT or unix:PATH, which is not closed before the end of the block."""
+        tls = shown_to(address, self._certificates)
         connection = self._connections.get(address)
+        if connection is not None and connection.tls is not tls:
+            self._renew(address, connection)
+            connection = None
         if connection is None:
             # With the scheme: a host may have the name of another one. None has that of a Unix socket.
             target = address if address.startswith("unix:") else f"dns:///{address}"
-            channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-            connection = _Connection(channel)
+            peer_name = self._certificates.peer_name if self._certificates else ""
+            connection = _Connection(open_channel(target, _OPTIONS, tls, peer_name), tls)
             self._connections[address] = connection
         if connection.idle:
             connection.idle.cancel()
@@ -69,19 +85,32 @@ class Channels:
             connection.calls -= 1
             if not connection.calls and self._connections.get(address) is connection:
                 self._on_idle(address, connection)
+            elif not connection.calls and connection.renewed:
+                self._close(connection)
 
     def _on_idle(self, address: str, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.idle = loop.call_later(self._idle_seconds, self._close, address)
+        connection.idle = loop.call_later(self._idle_seconds, self._forget, address)
         self._idle[address] = None
         if len(self._idle) > MOST_IDLE:
-            self._close(next(iter(self._idle)))
+            self._forget(next(iter(self._idle)))
 
-    def _close(self, address: str) -> None:
+    def _renew(self, address: str, connection: _Connection) -> None:
+        """Make room for a connection with newer certificates; calls in progress end on the old one."""
+        if connection.calls:
+            connection.renewed = True
+            del self._connections[address]
+        else:
+            self._forget(address)
+
+    def _forget(self, address: str) -> None:
         del self._idle[address]
         connection = self._connections.pop(address)
         if connection.idle:
             connection.idle.cancel()
+        self._close(connection)
+
+    def _close(self, connection: _Connection) -> None:
         task = self._background.start(WORK, connection.channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -7,6 +7,7 @@ from instance_manager.adapters.spdk.service import SpdkService
 from instance_manager.adapters.spdk.watch import SpdkWatch
 from instance_manager.app.spdk import SpdkInstances
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates
 
 
 class SpdkConnection:
@@ -18,8 +19,10 @@ class SpdkConnection:
         ping: Callable[[], None],
         background: Background,
         timeouts: Timeouts | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
-        self._channel = SpdkChannel(target)
+        """Connect to nobody yet; without certificates, plain text is spoken."""
+        self._channel = SpdkChannel(target, certificates)
         self._watch = SpdkWatch(self._channel, ping, background)
         self.service = SpdkService(self._channel, timeouts)
         self.instances = SpdkInstances(self.service)

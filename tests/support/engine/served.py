@@ -19,6 +19,7 @@ from instance_manager.core.errors import UpstreamError
 from instance_manager.core.spdk import port_elsewhere
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates
 from tests.support.engine.process import EngineProcess
 from tests.support.service_client import ServiceClient, served
 
@@ -73,23 +74,27 @@ class ServedProxy:
 async def served_proxy(
     timeouts: Timeouts | None = None,
     idle_seconds: float = 60.0,
+    *,
     mounts: NodeMounts | None = None,
     store: BackupStore | None = None,
     spdk: str | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[ServedProxy]:
     """Serve the proxy and connect to it; without `mounts`, the node has none that matter.
 
-    `spdk` is the address of the SPDK service of the node, None if it has none.
+    `spdk` is the address of the SPDK service of the node, None if it has none; `certificates` are for it.
     """
     channels, completion = Channels(Background(), idle_seconds), Completion()
     engines = engines_over(channels, timeouts)
-    v2 = ProxyV2(spdk_engines_over(channels, spdk, port_elsewhere(spdk), timeouts)) if spdk else None
+    services = Channels(Background(), idle_seconds, certificates)
+    v2 = ProxyV2(spdk_engines_over(services, spdk, port_elsewhere(spdk), timeouts)) if spdk else None
     service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups(), v2)
     trail = AuditTrail(lambda: 1.0)
     async with served(service, trail) as (channel, port):
         yield ServedProxy(ProxyClient(channel), channels, trail, port)
     await completion.close()
     await channels.close()
+    await services.close()
 
 
 def of(engine: EngineProcess, **fields: Any) -> pb.ProxyEngineRequest:

@@ -1,6 +1,6 @@
 """An SPDK service for tests: it listens, keeps state, and can be told to fail or to hang.
 
-    python -m tests.support.spdk.service --listen 127.0.0.1:0 [--state FILE]
+    python -m tests.support.spdk.service --listen 127.0.0.1:0 [--state FILE] [--tls DIR]
 
 A line of JSON on stdout tells where it listens. Each line of JSON on stdin is an order, answered by one on
 stdout ("*" is every method):
@@ -232,12 +232,22 @@ def answer(told: Any) -> None:
     sys.stdout.flush()
 
 
-async def serve(listen: str, state: Path | None) -> None:
+def add_port(server: grpc.aio.Server, listen: str, tls: Path | None) -> int:
+    """Listen, with the certificates of a directory if there is one; return the port."""
+    if tls is None:
+        return server.add_insecure_port(listen)
+    ca, certificate, key = ((tls / name).read_bytes() for name in ("ca.crt", "tls.crt", "tls.key"))
+    return server.add_secure_port(
+        listen, grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
+    )
+
+
+async def serve(listen: str, state: Path | None, tls: Path | None) -> None:
     """Serve until stdin ends."""
     service = Service(State(state))
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([service.handler()])
-    port = server.add_insecure_port(listen)
+    port = add_port(server, listen, tls)
     await server.start()
     answer({"listening": listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"})
     while line := await asyncio.to_thread(sys.stdin.readline):
@@ -251,8 +261,9 @@ def main() -> None:
     )
     parser.add_argument("--listen", default="127.0.0.1:8504")
     parser.add_argument("--state", type=Path)
+    parser.add_argument("--tls", type=Path)
     options = parser.parse_args()
-    asyncio.run(serve(options.listen, options.state))
+    asyncio.run(serve(options.listen, options.state, options.tls))
 
 
 if __name__ == "__main__":
