@@ -11,9 +11,18 @@ from hypothesis import settings
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.engine.fixtures import engine, engine_process, proxy
 from tests.support.patience import FACTOR, patience
-from tests.support.spdk.fixtures import spdk, spdk_process
+from tests.support.spdk.fixtures import spdk, spdk_elsewhere, spdk_elsewhere_process, spdk_process, v2_proxy
 
-__all__ = ["engine", "engine_process", "proxy", "spdk", "spdk_process"]
+__all__ = [
+    "engine",
+    "engine_process",
+    "proxy",
+    "spdk",
+    "spdk_elsewhere",
+    "spdk_elsewhere_process",
+    "spdk_process",
+    "v2_proxy",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from instance_manager.pb.imrpc import disk_pb2
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 
@@ -17,6 +18,7 @@ class ApiVersion:
 
 MANAGER_API = ApiVersion(7, 1)
 PROXY_API = ApiVersion(7, 1)
+DISK_API = ApiVersion(1, 1)
 NOT_SERVED = ApiVersion(0, 0)
 """What clients take for an interface that is not there: they do without it."""
 
@@ -28,16 +30,29 @@ class Versions:
     proxy: ApiVersion = NOT_SERVED
 
     def to_wire(self) -> pb.VersionResponse:
-        """Return the versions of the program and of the interfaces.
-
-        Commit and build date come from the environment, where the image's build puts them.
-        """
+        """Return the versions of the program and of the interfaces."""
         return pb.VersionResponse(
-            version=version("instance-manager"),
-            gitCommit=os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),
-            buildDate=os.environ.get("INSTANCE_MANAGER_BUILD_DATE", ""),
+            **_program(),
             instanceManagerAPIVersion=MANAGER_API.latest,
             instanceManagerAPIMinVersion=MANAGER_API.earliest,
             instanceManagerProxyAPIVersion=self.proxy.latest,
             instanceManagerProxyAPIMinVersion=self.proxy.earliest,
         )
+
+
+def disk_versions() -> disk_pb2.DiskVersionResponse:
+    """Return the versions of the program and of the disk service."""
+    return disk_pb2.DiskVersionResponse(
+        **_program(),
+        instanceManagerDiskServiceAPIVersion=DISK_API.latest,
+        instanceManagerDiskServiceAPIMinVersion=DISK_API.earliest,
+    )
+
+
+def _program() -> dict[str, str]:
+    """Return the version; commit and build date are in the environment, where the image's build puts them."""
+    return {
+        "version": version("instance-manager"),
+        "gitCommit": os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),
+        "buildDate": os.environ.get("INSTANCE_MANAGER_BUILD_DATE", ""),
+    }

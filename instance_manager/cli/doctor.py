@@ -77,7 +77,7 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
     tls = options.tls
-    listed, failing, metrics, reason = _ask()
+    listed, failing, parts, reason = _ask()
     findings = examine(
         gather(
             state_dir,
@@ -85,7 +85,8 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
             span,
             listed=listed,
             failing=failing,
-            metrics=metrics,
+            metrics=parts.get(contract.METRICS_HEALTH, True),
+            spdk=parts.get(contract.SPDK_HEALTH),
             daemon=reason,
             tls_dir=None if tls.absent else tls.folder,
             peer_name=tls.peer_name,
@@ -96,39 +97,43 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _ask() -> tuple[dict[str, tuple[int, int]] | None, list[str], bool, str]:
+def _ask() -> tuple[dict[str, tuple[int, int]] | None, list[str], dict[str, bool], str]:
     """Ask the daemon.
 
     Returns:
         The ports of each listed process by UUID, None if it did not answer; the names of its background work
-        that fails; whether its metrics are served, if they are to be; why it did not answer.
+        that fails; whether each other part of it is healthy, by name; why it did not answer.
     """
 
-    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str], bool]:
+    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str], dict[str, bool]]:
         statuses = [process.status for process in (await client.process_list()).values()]
         listed = {status.uuid: (status.port_start, status.port_end) for status in statuses}
         works = [
             name
             for name in contract.BACKGROUND_WORKS
-            if await _fails(client, f"{contract.BACKGROUND_HEALTH}/{name}")
+            if await _healthy(client, f"{contract.BACKGROUND_HEALTH}/{name}") is False
         ]
-        return listed, works, not await _fails(client, contract.METRICS_HEALTH)
+        parts = {
+            name: await _healthy(client, name) for name in (contract.METRICS_HEALTH, contract.SPDK_HEALTH)
+        }
+        return listed, works, {name: each for name, each in parts.items() if each is not None}
 
     try:
         return *call(ask), ""
     except Failure as failure:
-        return None, [], True, str(failure)
+        return None, [], {}, str(failure)
 
 
-async def _fails(client: "Client", part: str) -> bool:
+async def _healthy(client: "Client", part: str) -> bool | None:
+    """Return whether a part of the daemon is healthy; None if it has no such part."""
     import grpc
     import grpc.aio
 
     try:
-        return await client.health(part) != "SERVING"
+        return await client.health(part) == "SERVING"
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:  # this daemon has no such part
-            return False
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return None
         raise
 
 

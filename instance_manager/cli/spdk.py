@@ -7,7 +7,6 @@ import click
 
 SPDK_OFFSET = 4
 """By default, the SPDK service is expected on the port of --listen plus this."""
-DEFAULT_PORT = 8504
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,7 +25,8 @@ def spdk_options(command: Command) -> Command:
             "--spdk-service-address",
             show_default="localhost, the port of --listen + 4",
             metavar="ADDRESS",
-            help="HOST:PORT or unix://PATH of the SPDK service.",
+            help="HOST:PORT or unix://PATH of the SPDK service. Those of other nodes are expected on "
+            "the same port.",
         ),
         click.option(
             "--spdk-enabled",
@@ -47,6 +47,7 @@ def spdk_target(listen_port: int, address: str | None, port_range: str, *, enabl
     """
     from instance_manager.core.addresses import parse_address
     from instance_manager.core.ports import parse_port_range
+    from instance_manager.core.spdk import DEFAULT_PORT
 
     parse_port_range(port_range)
     if not (enabled or address):

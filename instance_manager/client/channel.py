@@ -16,6 +16,7 @@ from instance_manager.core.certificates import PEER_NAME, CertificateSet
 from instance_manager.core.errors import InvalidArgumentError
 from instance_manager.pb.imrpc.imrpc_pb2 import LogResponse
 from instance_manager.platform import contract
+from instance_manager.platform.channels import open_channel
 
 DEFAULT_TIMEOUT = 30.0
 """Timeout in seconds of calls that do not stream."""
@@ -66,15 +67,6 @@ def address_of(url: str) -> Address:
     raise ValueError(f"cannot use the URL {url!r}: write tcp://HOST:PORT or unix://PATH")
 
 
-def _channel(target: str, tls: CertificateSet | None, peer_name: str) -> grpc.aio.Channel:
-    if tls is None:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS)
-    tls = tls.normalized()
-    presented = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-    override = ("grpc.ssl_target_name_override", peer_name)
-    return grpc.aio.secure_channel(target, presented, options=(*_OPTIONS, override))
-
-
 class Stream(Generic[Response]):
     """A stream of messages from the daemon: iterate over it, cancel it when it is no longer wanted."""
 
@@ -117,7 +109,7 @@ class Channel:
             ValueError: if the URL is malformed.
         """
         self.url = url
-        self._channel = _channel(address_of(url).target, tls, peer_name)
+        self._channel = open_channel(address_of(url).target, _OPTIONS, tls, peer_name)
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
 
+from instance_manager.core.addresses import parse_address
 from instance_manager.core.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from instance_manager.core.instance import InstanceType
 from instance_manager.core.names import MAX_NAME_LENGTH, validate_name
@@ -123,6 +124,15 @@ class SwitchOver:
 
 SUSPENDABLE = frozenset({InstanceType.ENGINE, InstanceType.ENGINE_FRONTEND})
 """Types whose I/O can be suspended; the others have none of their own."""
+
+DEFAULT_PORT = 8504
+"""Where SPDK services listen, unless an option says otherwise."""
+
+
+def port_elsewhere(local: str) -> int:
+    """Return the port of the SPDK services of other nodes, given the address of that of this node."""
+    return parse_address(local).port or DEFAULT_PORT
+
 
 LEFT_BY_DELETE = frozenset({InstanceType.ENGINE, InstanceType.ENGINE_FRONTEND})
 """Types that a delete without `cleanup_required` leaves alone, because they hold no data."""

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from instance_manager.adapters.backup_store import BackupInspection
-from instance_manager.adapters.engine import Channels, engines_over
+from instance_manager.adapters.engine import Channels, engines_over, spdk_engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
 from instance_manager.adapters.host_mounts import HostMounts
 from instance_manager.adapters.journal import SqliteJournal, StateDir
@@ -24,6 +24,7 @@ from instance_manager.adapters.thaw import WORK as THAW
 from instance_manager.adapters.tls.reloader import WORK as CERTIFICATES
 from instance_manager.adapters.tls.reloader import CertificateReloader
 from instance_manager.api.audit_service import AuditService
+from instance_manager.api.disk_service import DiskService, DisksV2
 from instance_manager.api.event_service import EventService
 from instance_manager.api.instance_service import InstanceService
 from instance_manager.api.instance_v2 import InstanceV2
@@ -31,9 +32,8 @@ from instance_manager.api.interceptors import CallLog, InterceptorChain
 from instance_manager.api.interceptors.call_log import WORK as CALL_SUMMARY
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
-from instance_manager.api.proxy import ProxyService
+from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.service import Service
 from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
@@ -42,6 +42,7 @@ from instance_manager.app.engine import Completion
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
+from instance_manager.core.spdk import port_elsewhere
 from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
@@ -68,6 +69,8 @@ class Components:
     pings: Pings
     v2: SpdkConnection | None
     engines: Channels
+    services: Channels
+    """To the SPDK services of this node and of others, for the proxy."""
     proxied: Completion
     server: GrpcServer
     recovery: Adoption
@@ -75,6 +78,11 @@ class Components:
     lifecycles: Lifecycles
     lag: LoopLag
     endpoints: Endpoints
+
+    async def close_connections(self) -> None:
+        """Close those of the proxy; calls in progress are cancelled."""
+        await self.engines.close()
+        await self.services.close()
 
 
 def build(
@@ -120,12 +128,25 @@ def build(
     trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.changed.observe(lambda _: pings.ping())
-    v2 = SpdkConnection(settings.spdk, pings.ping, background) if settings.spdk else None
+    v2 = (
+        SpdkConnection(settings.spdk, pings.ping, background, certificates=reloader)
+        if settings.spdk
+        else None
+    )
     instance_v2 = InstanceV2(v2.instances if v2 else None)
-    engines, proxied = Channels(background), Completion()
+    engines, services, proxied = (
+        Channels(background),
+        Channels(background, certificates=reloader),
+        Completion(),
+    )
     inspection = BackupInspection(lambda name: supervisor.registry.find(name).process.spec.binary)
-    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection),)
-    disk: tuple[Service, ...] = ()
+    proxy_v2 = (
+        ProxyV2(spdk_engines_over(services, settings.spdk, port_elsewhere(settings.spdk)))
+        if settings.spdk
+        else None
+    )
+    proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection, proxy_v2),)
+    disk = (DiskService(DisksV2(v2.service, v2.instances) if v2 else None, proxied),)
     versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (
         ProcessService(supervisor, replacer, versions),
@@ -155,6 +176,7 @@ def build(
         pings=pings,
         v2=v2,
         engines=engines,
+        services=services,
         proxied=proxied,
         server=GrpcServer(listeners, interceptors, (lambda: reloader.current) if reloader else None),
         recovery=Adoption(supervisor, replacer, adopter=adopter, readiness=readiness),

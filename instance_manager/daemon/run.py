@@ -27,7 +27,7 @@ from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Compo
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
 from instance_manager.platform.background import Background
-from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH
+from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH, SPDK_HEALTH
 from instance_manager.platform.linux import boot_id
 from instance_manager.platform.listening import AddressError
 from instance_manager.platform.logging import control as log_control
@@ -105,9 +105,9 @@ async def serve(settings: DaemonSettings) -> int:
         stack.push_async_callback(components.logs.close)
         components.endpoints.phase = Phase.RECOVERING
         if components.v2:
-            components.v2.open()
+            components.v2.open(reporter.under(SPDK_HEALTH))
             stack.push_async_callback(components.v2.close)
-        stack.push_async_callback(components.engines.close)
+        stack.push_async_callback(components.close_connections)
         stack.push_async_callback(components.proxied.close)
         # Before an adoption finds an instance without its log.
         await components.logs.retention.put_back()

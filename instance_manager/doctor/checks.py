@@ -41,6 +41,7 @@ def examine(facts: Facts) -> list[Finding]:
         _daemon,
         _background,
         _metrics,
+        _spdk,
         _certificates,
         _state_dir,
         _journal,
@@ -84,6 +85,18 @@ def _metrics(facts: Facts) -> Iterator[Finding]:
             "reason, search the daemon's log for: no metrics are served"
         )
         yield Finding("metrics", Severity.WARNING, "are not served; the daemon tries again", hint)
+
+
+def _spdk(facts: Facts) -> Iterator[Finding]:
+    if facts.spdk:
+        yield Finding("SPDK service", Severity.OK, "the daemon watches the instances of the v2 data engine")
+    elif facts.spdk is False:
+        hint = (
+            "start a process that serves SPDKService where --spdk-service-address says, by default on the "
+            "port 8504, or start the daemon without --spdk-enabled"
+        )
+        message = "the daemon serves the v2 data engine, but does not reach the SPDK service"
+        yield Finding("SPDK service", Severity.ERROR, message, hint)
 
 
 def _certificates(facts: Facts) -> Iterator[Finding]:

@@ -30,6 +30,8 @@ class Facts:
     """Names of the daemon's background work that fails."""
     metrics: bool = True
     """Whether its metrics are served, if they are to be."""
+    spdk: bool | None = None
+    """Whether it reaches the SPDK service; None if it does not serve v2."""
     pidfds: str = ""
     """Why processes cannot be supervised on this machine; empty if they can."""
 
@@ -42,6 +44,7 @@ def gather(
     listed: dict[str, tuple[int, int]] | None,
     failing: Collection[str],
     metrics: bool,
+    spdk: bool | None,
     daemon: str,
     tls_dir: Path | None,
     peer_name: str,
@@ -60,6 +63,7 @@ def gather(
         None if tls_dir is None else tls.inspect(tls_dir, peer_name),
         failing,
         metrics,
+        spdk,
         _pidfds(),
     )
 

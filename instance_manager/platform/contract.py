@@ -38,6 +38,8 @@ TAIL_METADATA = "instance-manager-tail"
 
 METRICS_HEALTH = "metrics"
 """Name under which the health service tells whether metrics are served; unknown if none are to be."""
+SPDK_HEALTH = "spdk"
+"""Name under which it tells whether the SPDK service is there; unknown if v2 is not served."""
 BACKGROUND_HEALTH = "background"
 """Name under which the health service tells of all background work; with a slash and its name, of each."""
 BACKGROUND_WORKS = (

@@ -21,6 +21,8 @@ SERVICES = {
     "imrpc.InstanceService",
     "instance_manager.v1.EventService",
     "instance_manager.v1.AuditService",
+    "imrpc.ProxyEngineService",
+    "imrpc.DiskService",
 }
 
 
@@ -53,7 +55,7 @@ async def test_the_list_says_what_a_check_says(daemon: Daemon) -> None:
             assert await client.health(name) == status
 
 
-@pytest.mark.parametrize("name", ["Unknown", "imrpc.DiskService"])
+@pytest.mark.parametrize("name", ["Unknown", "spdkrpc.SPDKService"])
 async def test_the_check_of_what_is_not_served_is_not_found(daemon: Daemon, name: str) -> None:
     async with daemon.client() as client:
         with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -1,12 +1,16 @@
 """`doctor` against a real daemon."""
 
+import asyncio
 import re
 from pathlib import Path
 
+from instance_manager.client import Client
 from instance_manager.platform import contract
 from tests.support.certificates import DAY, Authority, fill, today
 from tests.support.cli import run
 from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper
+from tests.support.patience import patience
+from tests.support.spdk.process import SpdkProcess
 
 
 def options(daemon: Daemon) -> list[str]:
@@ -62,3 +66,34 @@ async def test_it_knows_all_background_work_by_name(daemon: Daemon) -> None:
     _, page = await daemon.http("/metrics")
     told = set(re.findall(r'background_up\{work="(.*)"\}', page))
     assert told | {"certificates", "spdk-watch"} == set(contract.BACKGROUND_WORKS)
+
+
+async def test_it_finds_that_the_service_of_v2_is_missing_or_there(tmp_path: Path, spdk: SpdkProcess) -> None:
+    where = ("--spdk-enabled", "--spdk-service-address", spdk.address)
+    await spdk.kill()
+    async with running_daemon(tmp_path, *where) as daemon, daemon.client() as client:
+        assert await client.health("spdk") == "NOT_SERVING"
+        assert await client.health() == "SERVING"
+        result = await run("--url", daemon.url, *options(daemon))
+        (finding,) = [each for each in result.json if each["check"] == "SPDK service"]
+        assert (result.code, finding["severity"]) == (1, "error")
+        assert "port 8504" in finding["hint"]
+        await spdk.start()
+        await reported(client, "SERVING")
+        result = await run("--url", daemon.url, *options(daemon))
+        (finding,) = [each for each in result.json if each["check"] == "SPDK service"]
+        assert (result.code, finding["severity"]) == (0, "ok")
+        await spdk.kill()
+        await reported(client, "NOT_SERVING")
+
+
+async def test_without_v2_nothing_is_said_of_its_service(daemon: Daemon) -> None:
+    result = await run("--url", daemon.url, *options(daemon))
+    assert not [each for each in result.json if each["check"] == "SPDK service"]
+
+
+async def reported(client: Client, status: str) -> None:
+    """Wait until this is reported of the SPDK service."""
+    async with asyncio.timeout(patience(30.0)):
+        while await client.health("spdk") != status:
+            pass

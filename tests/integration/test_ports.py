@@ -23,6 +23,7 @@ from tests.support.patience import patience
 PROCESS, PROXY, DISK, INSTANCE = range(4)
 PROXY_METHOD = "/imrpc.ProxyEngineService/ReplicaList"
 DISK_METHOD = "/imrpc.DiskService/VersionGet"
+DISKS = {"imrpc.DiskService"}
 IPV6_ONLY = 'ip link set lo up && ip addr del 127.0.0.1/8 dev lo && exec "$@"'
 AUTHORITY = Authority()
 
@@ -78,7 +79,7 @@ async def test_each_port_names_what_it_serves(tmp_path: Path) -> None:
         for offset, target in enumerate(targets(daemon)):
             async with grpc.aio.insecure_channel(target) as channel:
                 named = await listed(channel)
-            served = {PROCESS: ours, PROXY: {"imrpc.ProxyEngineService"}, DISK: set(), INSTANCE: ours}
+            served = {PROCESS: ours, PROXY: {"imrpc.ProxyEngineService"}, DISK: DISKS, INSTANCE: ours}
             assert named == always | served[offset]
 
 
@@ -86,7 +87,7 @@ async def test_what_is_not_served_is_unimplemented(tmp_path: Path) -> None:
     async with running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon:
         for offset, method in (
             (PROCESS, PROXY_METHOD),
-            (DISK, DISK_METHOD),
+            (PROCESS, DISK_METHOD),
             (PROXY, "/ProcessManagerService/ProcessList"),
             (DISK, "/imrpc.InstanceService/InstanceList"),
         ):
@@ -103,7 +104,7 @@ async def test_a_unix_socket_has_them_all(daemon: Daemon) -> None:
     ):
         assert await client.process_list() == {}
         assert await client.instance_list() == {}
-        assert {"imrpc.InstanceService", "imrpc.ProxyEngineService"} <= await listed(channel)
+        assert {"imrpc.InstanceService", "imrpc.ProxyEngineService", *DISKS} <= await listed(channel)
         with pytest.raises(grpc.aio.AioRpcError, match="missing address"):
             await call(channel, PROXY_METHOD)
 

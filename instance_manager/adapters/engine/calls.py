@@ -1,5 +1,6 @@
 """Calls of engines and replicas, and their errors in the words that managers look for."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Target:
     """Who is called."""
 
     address: str
-    """HOST:PORT."""
+    """HOST:PORT, or unix:PATH."""
     volume: str
     instance: str
 
@@ -90,6 +91,26 @@ class Calls:
             except DecodeError as error:
                 text = f"the answer is no {response.DESCRIPTOR.full_name}"
                 raise rpc_error(failure, grpc.StatusCode.INTERNAL, text) from error
+
+    async def stream(
+        self, target: Target, method: MethodDescriptor, request: Message, failure: str
+    ) -> AsyncGenerator[bytes]:
+        """Call a streaming method and yield its responses, unread, until it ends.
+
+        Raises:
+            UpstreamError: as from `call`.
+        """
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        with self._channels.to(target.address) as channel:
+            stream: Any = channel.unary_stream(path, request_serializer=type(request).SerializeToString)
+            call = stream(request, wait_for_ready=False)
+            try:
+                async for response in call:
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                raise rpc_error(failure, error.code(), error.details() or "") from error
+            finally:
+                call.cancel()
 
 
 def replica_target(replica: Replica, offset: int, failure: str) -> Target:

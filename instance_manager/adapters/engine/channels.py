@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from instance_manager.core.certificates import CertificateSet
 from instance_manager.core.errors import UpstreamError
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates, open_channel, shown_to
 
 WORK = "engine-connections"
 """Name of the background work that closes connections."""
@@ -40,12 +42,13 @@ be told apart; that costs a new connection."""
 @dataclass(slots=True, eq=False)
 class _Connection:
     channel: grpc.aio.Channel
+    tls: CertificateSet | None
     calls: int = 0
     idle: asyncio.TimerHandle | None = None
 
 
 class Channels:
-    """A channel for each address, as long as it is in use."""
+    """A channel for each address, as long as it is in use; with certificates, none but those in use now."""
 
     def __init__(
         self,
@@ -53,8 +56,12 @@ class Channels:
         idle_seconds: float = IDLE_SECONDS,
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         ping_seconds: float = _PING_SECONDS,
+        *,
+        certificates: Certificates | None = None,
     ) -> None:
+        """Connect to nobody yet; without certificates, plain text is spoken."""
         self._background = background
+        self._certificates = certificates
         self._idle_seconds = idle_seconds
         self._options = (
             *_OPTIONS,
@@ -64,8 +71,8 @@ class Channels:
         )
         self._connections: dict[str, _Connection] = {}
         """By address."""
-        self._lost: set[_Connection] = set()
-        """Those that are closed with their last call."""
+        self._replaced: set[_Connection] = set()
+        """Those that get no more calls, and are closed with their last one."""
         self._idle: dict[str, None] = {}
         """Addresses of those without calls, in the order in which they became idle."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -75,17 +82,12 @@ class Channels:
 
     @contextmanager
     def to(self, address: str) -> Iterator[grpc.aio.Channel]:
-        """Return the channel to HOST:PORT, which is not closed before the end of the block.
+        """Return the channel to HOST:PORT or unix:PATH, which is not closed before the end of the block.
 
         If the block ends with an `UpstreamError` as of a connection that is lost, or of nobody there, the
         next block gets a new channel: a silent connection stays silent, and a failed one waits.
         """
-        connection = self._connections.get(address)
-        if connection is None:
-            # With the scheme: a host may have the name of another one, such as unix.
-            channel = grpc.aio.insecure_channel(f"dns:///{address}", options=self._options)
-            connection = _Connection(channel)
-            self._connections[address] = connection
+        connection = self._connection(address)
         if connection.idle:
             connection.idle.cancel()
             connection.idle = None
@@ -95,41 +97,63 @@ class Channels:
             yield connection.channel
         except UpstreamError as error:
             if error.code in _LOST and self._connections.get(address) is connection:
-                del self._connections[address]
-                self._lost.add(connection)
+                self._replace(address, connection)
             raise
         finally:
             connection.calls -= 1
-            if not connection.calls and self._connections.get(address) is connection:
+            if not connection.calls:
                 self._on_idle(address, connection)
-            elif not connection.calls and connection in self._lost:
-                self._lost.discard(connection)
-                self._close_in_background(connection)
+
+    def _connection(self, address: str) -> _Connection:
+        tls = shown_to(address, self._certificates)
+        connection = self._connections.get(address)
+        if connection is not None and connection.tls is not tls:
+            self._replace(address, connection)
+            connection = None
+        if connection is None:
+            # With the scheme: a host may have the name of another one. None has that of a Unix socket.
+            target = address if address.startswith("unix:") else f"dns:///{address}"
+            peer_name = self._certificates.peer_name if self._certificates else ""
+            connection = _Connection(open_channel(target, self._options, tls, peer_name), tls)
+            self._connections[address] = connection
+        return connection
+
+    def _replace(self, address: str, connection: _Connection) -> None:
+        """Make room for another connection to the address; calls in progress end on this one."""
+        if connection.calls:
+            del self._connections[address]
+            self._replaced.add(connection)
+        else:
+            self._forget(address)
 
     def _on_idle(self, address: str, connection: _Connection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.idle = loop.call_later(self._idle_seconds, self._close, address)
-        self._idle[address] = None
-        if len(self._idle) > MOST_IDLE:
-            self._close(next(iter(self._idle)))
+        if connection in self._replaced:
+            self._replaced.discard(connection)
+            self._close(connection)
+        elif self._connections.get(address) is connection:  # and not closed with all of them
+            loop = asyncio.get_running_loop()
+            connection.idle = loop.call_later(self._idle_seconds, self._forget, address)
+            self._idle[address] = None
+            if len(self._idle) > MOST_IDLE:
+                self._forget(next(iter(self._idle)))
 
-    def _close(self, address: str) -> None:
+    def _forget(self, address: str) -> None:
         del self._idle[address]
         connection = self._connections.pop(address)
         if connection.idle:
             connection.idle.cancel()
-        self._close_in_background(connection)
+        self._close(connection)
 
-    def _close_in_background(self, connection: _Connection) -> None:
+    def _close(self, connection: _Connection) -> None:
         task = self._background.start(WORK, connection.channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close all of them; calls in progress are cancelled."""
-        connections = [*self._connections.values(), *self._lost]
+        connections = [*self._connections.values(), *self._replaced]
         self._connections.clear()
-        self._lost.clear()
+        self._replaced.clear()
         self._idle.clear()
         for connection in connections:
             if connection.idle:

@@ -1,5 +1,6 @@
 """One long-lived connection to the SPDK service, and its errors in the words of callers."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
+from instance_manager.platform.channels import Certificates, open_channel, shown_to
 
 log = structlog.get_logger(__name__)
 
+_RENEWAL_SECONDS = 300.0
+"""How long calls in progress may go on with the certificates of before: longer than any but a watch."""
 SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
 
 _MAX_ANSWER_BYTES = 16 << 20
@@ -42,19 +46,43 @@ class Timeouts:
 
 
 class SpdkChannel:
-    """The connection, which is made by the first call and again after it was lost."""
+    """The connection: made by the first call, and again after it was lost or certificates were renewed."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, certificates: Certificates | None = None) -> None:
+        """Connect to nobody yet; without certificates, plain text is spoken."""
         self.target = target
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._certificates = certificates
+        self._tls = shown_to(target, certificates)
+        self._channel = self._opened()
+        self._former: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        """Those with certificates of before, while calls on them are in progress."""
+
+    def _opened(self) -> grpc.aio.Channel:
+        peer_name = self._certificates.peer_name if self._certificates else ""
+        return open_channel(self.target, _OPTIONS, self._tls, peer_name)
+
+    @property
+    def _current(self) -> grpc.aio.Channel:
+        """The channel with the certificates that are in use now."""
+        tls = shown_to(self.target, self._certificates)
+        if tls is not self._tls:
+            former, self._tls = self._channel, tls
+            self._channel = self._opened()
+            closing = asyncio.get_running_loop().create_task(former.close(_RENEWAL_SECONDS))
+            self._former[former] = closing
+            closing.add_done_callback(lambda _: self._former.pop(former, None))
+        return self._channel
 
     async def close(self) -> None:
         """Close the connection; calls in progress are cancelled."""
-        await self._channel.close()
+        for task in self._former.values():
+            task.cancel()
+        for channel in (self._channel, *self._former):
+            await channel.close()
 
     async def ready(self) -> None:
         """Wait until the service is connected."""
-        await self._channel.channel_ready()
+        await self._current.channel_ready()
 
     async def call(self, doing: str, method: str, request: Message, within: float) -> Message:
         """Call a method and return its response.
@@ -72,7 +100,7 @@ class SpdkChannel:
         log.debug("call forwarded", method=method, target=self.target)
         descriptor = SERVICE.methods_by_name[method]
         response = GetMessageClass(descriptor.output_type)
-        unary: Any = self._channel.unary_unary(
+        unary: Any = self._current.unary_unary(
             f"/{SERVICE.full_name}/{method}",
             request_serializer=type(request).SerializeToString,
         )
@@ -90,7 +118,7 @@ class SpdkChannel:
 
     def stream(self, method: str, request: Message) -> Any:
         """Call a streaming method; the call is a `grpc.aio.UnaryStreamCall`, of bytes."""
-        stream: Any = self._channel.unary_stream(
+        stream: Any = self._current.unary_stream(
             f"/{SERVICE.full_name}/{method}",
             request_serializer=type(request).SerializeToString,
         )

@@ -7,6 +7,7 @@ from instance_manager.adapters.spdk.service import SpdkService
 from instance_manager.adapters.spdk.watch import SpdkWatch
 from instance_manager.app.spdk import SpdkInstances
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates
 
 
 class SpdkConnection:
@@ -18,14 +19,20 @@ class SpdkConnection:
         ping: Callable[[], None],
         background: Background,
         timeouts: Timeouts | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
-        self._channel = SpdkChannel(target)
+        """Connect to nobody yet; without certificates, plain text is spoken."""
+        self._channel = SpdkChannel(target, certificates)
         self._watch = SpdkWatch(self._channel, ping, background)
-        self.instances = SpdkInstances(SpdkService(self._channel, timeouts))
+        self.service = SpdkService(self._channel, timeouts)
+        self.instances = SpdkInstances(self.service)
 
-    def open(self) -> None:
-        """Call `ping` from now on whenever something may have changed."""
-        self._watch.open()
+    def open(self, report: Callable[[bool], None] = lambda _: None) -> None:
+        """Call `ping` from now on whenever something may have changed.
+
+        `report` is called with whether the service is there, now and when that changes.
+        """
+        self._watch.open(report)
 
     async def close(self) -> None:
         """Cancel everything in progress and close the connection."""

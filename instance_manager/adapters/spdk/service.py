@@ -1,4 +1,4 @@
-"""The SPDK service for the use cases; implements `app.spdk.Spdk`."""
+"""The SPDK service for the use cases; implements `app.spdk.Spdk` and `app.disks.Disks`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -99,6 +99,10 @@ class SpdkService:
         """Return which parts of SPDK log in detail."""
         answer = await self._read("get the log flags of SPDK", "LogGetFlags", empty_pb2.Empty())
         return str(answer.flags)
+
+    async def forward(self, method: str, doing: str, request: Any, *, changes: bool) -> Any:
+        """Call a method as it is."""
+        return await (self._change if changes else self._read)(doing, method, request)
 
     async def _change(self, doing: str, method: str, request: Any) -> Any:
         return await self._channel.call(doing, method, request, self._timeouts.change)

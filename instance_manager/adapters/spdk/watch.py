@@ -39,12 +39,17 @@ class SpdkWatch:
         self._channel = channel
         self._background = background
         self._ping = ping
+        self._report: Callable[[bool], None] = lambda _: None
         self._tasks: list[asyncio.Task[None]] = []
+        self._streaming: set[InstanceType] = set()
+        """Those whose streams are open now."""
         self.opened = dict.fromkeys(InstanceType, 0)
         """How often each stream has been opened."""
 
-    def open(self) -> None:
-        """Start watching."""
+    def open(self, report: Callable[[bool], None] = lambda _: None) -> None:
+        """Start watching; `report` is called with whether the service is there, now and when that changes."""
+        self._report = report
+        report(False)
         self._tasks = [
             self._background.run(WORK, functools.partial(self._watch, kind)) for kind in InstanceType
         ]
@@ -60,6 +65,7 @@ class SpdkWatch:
         while True:
             begin = time.monotonic()
             code = await self._stream(kind)
+            self._set_streaming(self._streaming - {kind})
             lasted = time.monotonic() - begin
             if lasted > LONGEST_DELAY:
                 delays, healthy = exponential_backoff(FIRST_DELAY, LONGEST_DELAY), True
@@ -94,5 +100,11 @@ class SpdkWatch:
         await self._channel.ready()
         if not call.done():
             self.opened[kind] += 1
+            self._set_streaming(self._streaming | {kind})
             log.info("watching v2 instances", type=kind)
             self._ping()
+
+    def _set_streaming(self, kinds: set[InstanceType]) -> None:
+        before, self._streaming = self._streaming, kinds
+        if bool(before) is not bool(kinds):
+            self._report(bool(kinds))

@@ -100,7 +100,8 @@ def _subject(call: Call) -> tuple[str, str]:
     # Of what is asked of an engine, the engine: a name of its own would be that of a snapshot.
     engine = getattr(getattr(request, "proxy_engine_request", None), "engine_name", "")
     name = engine or getattr(request, "name", "") or getattr(getattr(request, "spec", None), "name", "")
-    name = name or getattr(request, "engine_name", "")
+    for field in ("engine_name", "replcia_instance_name", "disk_name"):
+        name = name or getattr(request, field, "")
     uuid = getattr(status, "uuid", "") or getattr(request, "uuid", "")
     return str(name), str(uuid)
 

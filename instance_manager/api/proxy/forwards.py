@@ -38,7 +38,12 @@ class Forward:
         return self.answer(await controllers.forward(engine, self.method, failure, asked))
 
 
-def _snapshot(request: pb.EngineVolumeSnapshotRequest) -> Message:
+def valid_snapshot(request: pb.EngineVolumeSnapshotRequest) -> engine_pb.VolumeSnapshotRequest:
+    """Return the snapshot to take.
+
+    Raises:
+        InvalidArgumentError: if it is missing or its name cannot be used.
+    """
     asked: engine_pb.VolumeSnapshotRequest = part(request, "snapshot_volume")
     check_new_snapshot(asked.name)
     return asked
@@ -92,7 +97,7 @@ FORWARDS: Mapping[str, Forward] = {
     "VolumeSnapshot": Forward(
         "VolumeSnapshot",
         "failed to create snapshot {r.snapshot_volume.name} for volume {volume}",
-        request=_snapshot,
+        request=valid_snapshot,
         answer=lambda told: pb.EngineVolumeSnapshotProxyResponse(snapshot=told),
         changes=True,
     ),
@@ -139,3 +144,5 @@ FORWARDS: Mapping[str, Forward] = {
     ),
 }
 """By the name of the method that is called here."""
+WHATEVER_ENGINE = frozenset({"ServerVersionGet"})
+"""Those that ask the controller also if the engine is one of v2."""

@@ -8,6 +8,7 @@ from instance_manager.api.subject import subject_of
 from instance_manager.app.engine import EngineChange
 from instance_manager.core.engine import Engine
 from instance_manager.core.engine_address import engine_address
+from instance_manager.core.engine_v2 import EngineV2
 from instance_manager.core.errors import InvalidArgumentError, UnimplementedError
 from instance_manager.pb.imrpc import common_pb2
 from instance_manager.pb.imrpc import proxy_pb2 as pb
@@ -37,11 +38,43 @@ def v1_engine(request: Any) -> Engine:
     engine = which.data_engine
     if engine == common_pb2.DATA_ENGINE_V2:
         raise UnimplementedError(
-            "unsupported data engine DATA_ENGINE_V2: this daemon's proxy speaks with v1 engines only"
+            "unsupported data engine DATA_ENGINE_V2: it is switched off; start the daemon with --spdk-enabled"
         )
     if engine != common_pb2.DATA_ENGINE_V1:
         raise UnimplementedError(f"unsupported data engine {engine}")
     return any_engine(which)
+
+
+def is_v2(request: Any) -> bool:
+    """Return whether a request means an engine of the v2 data engine; not if it names none."""
+    which = request if isinstance(request, pb.ProxyEngineRequest) else getattr(request, _PART, None)
+    return which is not None and which.data_engine == common_pb2.DATA_ENGINE_V2
+
+
+def v2_engine(request: Any) -> EngineV2:
+    """Return the v2 engine of a request; its SPDK service is where the engine is.
+
+    Raises:
+        InvalidArgumentError: if the address cannot be used.
+    """
+    which = _which(request)
+    return EngineV2(
+        host=engine_address(which.address).host if which.address else "",
+        volume=which.volume_name,
+        name=which.engine_name,
+        frontend=which.engine_frontend_name,
+    )
+
+
+def required(request: Any, *fields: str) -> None:
+    """Check that fields are set.
+
+    Raises:
+        InvalidArgumentError: if one of them is empty.
+    """
+    for field in fields:
+        if not getattr(request, field):
+            raise InvalidArgumentError(f"cannot read the {request.DESCRIPTOR.name}: {field} is empty; set it")
 
 
 def any_engine(request: Any) -> Engine:

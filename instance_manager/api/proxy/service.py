@@ -1,4 +1,4 @@
-"""ProxyEngineService, for the v1 data engine."""
+"""ProxyEngineService: the methods for v1 engines. Requests about v2 engines go to `ProxyV2`."""
 
 import dataclasses
 import uuid
@@ -8,9 +8,11 @@ from typing import Any
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.api.proxy.forwards import FORWARDS, Forward
+from instance_manager.api.proxy.forwards import FORWARDS, WHATEVER_ENGINE, Forward
+from instance_manager.api.proxy.forwards_v2 import IMAGES
 from instance_manager.api.proxy.refused import READS, REFUSED
-from instance_manager.api.proxy.selection import change_of, metadata_value, v1_engine
+from instance_manager.api.proxy.selection import change_of, is_v2, metadata_value, v1_engine
+from instance_manager.api.proxy.v2 import ProxyV2
 from instance_manager.api.proxy.wire import (
     addition_from_wire,
     all_filled,
@@ -40,8 +42,14 @@ class ProxyService(Service):
     descriptor = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
     def __init__(
-        self, engines: Engines, completion: Completion, mounts: NodeMounts, store: BackupStore
+        self,
+        engines: Engines,
+        completion: Completion,
+        mounts: NodeMounts,
+        store: BackupStore,
+        v2: ProxyV2 | None = None,
     ) -> None:
+        """Take what is asked; `v2` is None if the v2 data engine is switched off."""
         self._controllers = engines.controllers
         self._completion = completion
         self._mounts = mounts
@@ -49,13 +57,34 @@ class ProxyService(Service):
         self._snapshots = Snapshots(engines)
         self._membership = Membership(engines)
         self._backups = Backups(engines, store, new_uuid=lambda: str(uuid.uuid4()))
+        self._v2 = v2
 
     def _offered(self) -> dict[str, Offer]:
-        return (
+        v1: dict[str, Offer] = (
             super()._offered()
             | {name: (self._forwarded(name, each), Marks(each.changes)) for name, each in FORWARDS.items()}
             | {name: (_refused(name, why), Marks(name not in READS)) for name, why in REFUSED.items()}
         )
+        if self._v2 is None:
+            return v1
+        either = {name: self._either(name, offer, self._v2) for name, offer in v1.items()}
+        return either | {"SPDKBackingImageWatch": (self._v2.watch_images, Marks())}
+
+    def _either(self, name: str, offer: Offer, v2: ProxyV2) -> Offer:
+        """Return a method that is served by the data engine that its request means."""
+        of_v1: Any = offer[0]
+        marks, of_v2_alone = offer[1], name in IMAGES
+
+        async def call(request: Any) -> Message:
+            if not (of_v2_alone or (is_v2(request) and name not in WHATEVER_ENGINE)):
+                answer: Message = await of_v1(request)
+                return answer
+            if not marks.changes:
+                return await v2.call(name, request)
+            which = change_of(name, request)
+            return await self._completion.of(v2.call(name, request), which, _task_error)
+
+        return call, marks
 
     def _forwarded(self, name: str, forward: Forward) -> Unary:
         async def call(request: Any) -> Message:
@@ -217,7 +246,13 @@ class ProxyService(Service):
 
 
 def _refused(method: str, why: str) -> Unary:
-    def refuse(*_: Any) -> Message:
+    async def refuse(*_: Any) -> Message:
         raise UnimplementedError(f"cannot serve {method}: {why}")
 
     return refuse
+
+
+def _task_error(answer: Message) -> str:
+    """Return why what was asked for has failed, if its method says so in its answer."""
+    told: bytes = getattr(answer, "taskError", b"")
+    return told.decode()

@@ -1,8 +1,9 @@
-"""The use cases of v1 engines, over the Protocols in `control`."""
+"""The use cases of engines, over the Protocols in `control` for v1 and in `spdk` for v2."""
 
 from instance_manager.app.engine.completion import Completion, EngineChange
 from instance_manager.app.engine.control import Controllers, Engines, Replicas, SyncAgents
 from instance_manager.app.engine.node import NodeMounts
+from instance_manager.app.engine.spdk import SpdkEngines
 
 __all__ = [
     "Completion",
@@ -11,5 +12,6 @@ __all__ = [
     "Engines",
     "NodeMounts",
     "Replicas",
+    "SpdkEngines",
     "SyncAgents",
 ]

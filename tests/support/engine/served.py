@@ -8,55 +8,29 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import pytest
-from google.protobuf import json_format
-from google.protobuf.message_factory import GetMessageClass
 
-from instance_manager.adapters.engine import Channels, Timeouts, engines_over
-from instance_manager.adapters.metrics import RpcMetrics
-from instance_manager.api.interceptors import InterceptorChain
-from instance_manager.api.listeners import Listener, Offset
-from instance_manager.api.proxy import ProxyService
-from instance_manager.api.server import GrpcServer
+from instance_manager.adapters.engine import Channels, Timeouts, engines_over, spdk_engines_over
+from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.engine import Completion, NodeMounts
 from instance_manager.app.engine.backups import BackupStore
-from instance_manager.core.addresses import Address
 from instance_manager.core.backups import BackupVolume
 from instance_manager.core.errors import UpstreamError
+from instance_manager.core.spdk import port_elsewhere
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.platform.background import Background
+from instance_manager.platform.channels import Certificates
 from tests.support.engine.process import EngineProcess
-from tests.support.patience import patience
+from tests.support.service_client import ServiceClient, served
 
-WITHIN = patience(30.0)
 SERVICE = pb.DESCRIPTOR.services_by_name["ProxyEngineService"]
 
 
-class ProxyClient:
+class ProxyClient(ServiceClient):
     """Calls ProxyEngineService by the names of its methods."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
-
-    def call(self, method: str, request: Any) -> Any:
-        """Begin a call with a message, or with JSON; await it for the answer."""
-        descriptor = SERVICE.methods_by_name[method]
-        kind = GetMessageClass(descriptor.input_type)
-        unary: Any = self._channel.unary_unary(
-            f"/{SERVICE.full_name}/{method}",
-            request_serializer=kind.SerializeToString,
-            response_deserializer=GetMessageClass(descriptor.output_type).FromString,
-        )
-        if isinstance(request, dict):
-            request = json_format.ParseDict(request, kind())
-        return unary(request, timeout=WITHIN)
-
-    async def error(self, method: str, request: Any) -> tuple[str, str]:
-        """Return name of the code and message with which a call fails."""
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await self.call(method, request)
-        return error.value.code().name, error.value.details() or ""
+        super().__init__(channel, SERVICE)
 
 
 class NoMounts:
@@ -100,23 +74,27 @@ class ServedProxy:
 async def served_proxy(
     timeouts: Timeouts | None = None,
     idle_seconds: float = 60.0,
+    *,
     mounts: NodeMounts | None = None,
     store: BackupStore | None = None,
+    spdk: str | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[ServedProxy]:
-    """Serve the proxy and connect to it; without `mounts`, the node has none that matter."""
+    """Serve the proxy and connect to it; without `mounts`, the node has none that matter.
+
+    `spdk` is the address of the SPDK service of the node, None if it has none; `certificates` are for it.
+    """
     channels, completion = Channels(Background(), idle_seconds), Completion()
     engines = engines_over(channels, timeouts)
-    service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups())
+    services = Channels(Background(), idle_seconds, certificates=certificates)
+    v2 = ProxyV2(spdk_engines_over(services, spdk, port_elsewhere(spdk), timeouts)) if spdk else None
+    service = ProxyService(engines, completion, mounts or NoMounts(), store or Backups(), v2)
     trail = AuditTrail(lambda: 1.0)
-    server = GrpcServer([Listener(Offset.PROXY, (service,))], InterceptorChain(trail, RpcMetrics()))
-    port = server.bind(Address("127.0.0.1", 0))[0].port
-    await server.start()
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+    async with served(service, trail) as (channel, port):
         yield ServedProxy(ProxyClient(channel), channels, trail, port)
-    await server.stop(0)
     await completion.close()
     await channels.close()
+    await services.close()
 
 
 def of(engine: EngineProcess, **fields: Any) -> pb.ProxyEngineRequest:

@@ -18,9 +18,9 @@ DEADLINE = patience(30.0)
 class SpdkProcess:
     """The service; it can be stopped and started again on the same address, and goes on with its state."""
 
-    def __init__(self, folder: Path) -> None:
-        self._state = folder / "spdk-state"
-        self.address = "127.0.0.1:0"
+    def __init__(self, folder: Path, address: str = "127.0.0.1:0", tls: Path | None = None) -> None:
+        self._options = ["--state", str(folder / "spdk-state"), *(["--tls", str(tls)] if tls else [])]
+        self.address = address
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
@@ -38,8 +38,7 @@ class SpdkProcess:
                 "tests.support.spdk.service",
                 "--listen",
                 self.address,
-                "--state",
-                self._state,
+                *self._options,
             ],
             cwd=ROOT,
             stdin=subprocess.PIPE,

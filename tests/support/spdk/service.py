@@ -1,6 +1,6 @@
 """An SPDK service for tests: it listens, keeps state, and can be told to fail or to hang.
 
-    python -m tests.support.spdk.service --listen 127.0.0.1:0 [--state FILE]
+    python -m tests.support.spdk.service --listen 127.0.0.1:0 [--state FILE] [--tls DIR]
 
 A line of JSON on stdout tells where it listens. Each line of JSON on stdin is an order, answered by one on
 stdout ("*" is every method):
@@ -8,8 +8,11 @@ stdout ("*" is every method):
     {"fail": "ReplicaCreate", "code": "INTERNAL", "message": "told to"}   every call until told otherwise
     {"hang": "EngineGet"}                                                   it is never answered
     {"work": "EngineGet"}                                                   as before
-    {"set": "Replica", "name": "r1", "fields": {"state": "error"}}
+    {"set": "Replica", "name": "r1", "fields": {"state": "error"}}         it is there then
     {"drop": "Replica", "code": "CANCELLED"}                                       cuts its watches off
+    {"put": "Rebuild", "name": "r1", "fields": {"total_state": "error"}}  an entry of a table, see state.py
+    {"finish": true}                            completes rebuilds, clones, checksums, backups and restores
+    {"pending": true}                           methods of the calls that hang and have not been given up
     {"calls": true}                                                         every call since the last time
     {"reset": true}                                                         as if it were new
     {"watches": true}                                                       how many watch each type
@@ -31,7 +34,10 @@ from google.protobuf import empty_pb2, json_format
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
-from tests.support.spdk.state import TYPES, RefusedError, State
+from tests.support.spdk.backups import Backups
+from tests.support.spdk.disks import Disks
+from tests.support.spdk.engines import Engines
+from tests.support.spdk.state import TABLES, TYPES, WATCHED, RefusedError, State
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SPDKService"]
 EMPTY = empty_pb2.Empty()
@@ -46,6 +52,9 @@ class Service:
         self._failing: dict[str, tuple[str, str]] = {}
         self._hanging: set[str] = set()
         self._dropped: dict[str, str] = {}
+        self._pending: list[str] = []
+        self._engines, self._backups = Engines(state), Backups(state)
+        self._parts = (self, Disks(state), self._engines, self._backups)
 
     def handler(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -73,7 +82,11 @@ class Service:
 
     async def _misbehave(self, name: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self._hanging & {name, "*"}:
-            await asyncio.Event().wait()
+            self._pending.append(name)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._pending.remove(name)
         code, message = self._failing.get(name) or self._failing.get("*") or ("", "")
         if code:
             await context.abort(grpc.StatusCode[code], message)
@@ -90,7 +103,8 @@ class Service:
             prefix = name.removesuffix(verb)
             if prefix != name and prefix in TYPES:
                 return answer(prefix, request)
-        return getattr(self, f"_{name}")(request)
+        part = next(each for each in self._parts if hasattr(each, f"_{name}"))
+        return getattr(part, f"_{name}")(request)
 
     def _delete(self, prefix: str, request: Any) -> Any:
         self.state.delete(prefix, request.name)
@@ -178,7 +192,21 @@ class Service:
         self._hanging.discard(name)
 
     def _on_set(self, prefix: str, name: str, fields: dict[str, Any]) -> None:
+        if name not in self.state.all_of(prefix):
+            self.state.all_of(prefix)[name].name = name
         self._set(prefix, name, fields)
+
+    def _on_put(self, table: str, name: str, fields: dict[str, Any]) -> None:
+        entry = self.state.tables[table].setdefault(name, TABLES[table]())
+        json_format.ParseDict(fields, entry)
+        self.state.changed(table)
+
+    def _on_finish(self, _: bool) -> None:
+        self._engines.finish()
+        self._backups.finish()
+
+    def _on_pending(self, _: bool) -> Any:
+        return self._pending
 
     def _on_drop(self, prefix: str, code: str) -> None:
         self._dropped[prefix] = code
@@ -196,7 +224,7 @@ class Service:
         return calls
 
     def _on_watches(self, _: bool) -> Any:
-        return {prefix: len(self.state.watchers(prefix)) for prefix in TYPES}
+        return {prefix: len(self.state.watchers(prefix)) for prefix in WATCHED}
 
 
 def answer(told: Any) -> None:
@@ -204,12 +232,22 @@ def answer(told: Any) -> None:
     sys.stdout.flush()
 
 
-async def serve(listen: str, state: Path | None) -> None:
+def add_port(server: grpc.aio.Server, listen: str, tls: Path | None) -> int:
+    """Listen, with the certificates of a directory if there is one; return the port."""
+    if tls is None:
+        return server.add_insecure_port(listen)
+    ca, certificate, key = ((tls / name).read_bytes() for name in ("ca.crt", "tls.crt", "tls.key"))
+    return server.add_secure_port(
+        listen, grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
+    )
+
+
+async def serve(listen: str, state: Path | None, tls: Path | None) -> None:
     """Serve until stdin ends."""
     service = Service(State(state))
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([service.handler()])
-    port = server.add_insecure_port(listen)
+    port = add_port(server, listen, tls)
     await server.start()
     answer({"listening": listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"})
     while line := await asyncio.to_thread(sys.stdin.readline):
@@ -223,8 +261,9 @@ def main() -> None:
     )
     parser.add_argument("--listen", default="127.0.0.1:8504")
     parser.add_argument("--state", type=Path)
+    parser.add_argument("--tls", type=Path)
     options = parser.parse_args()
-    asyncio.run(serve(options.listen, options.state))
+    asyncio.run(serve(options.listen, options.state, options.tls))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the SPDK service of the tests holds: instances of five types, kept in memory or in a file."""
+"""What the SPDK service of the tests holds, kept in memory or in a file.
+
+These are instances of five types, and tables of everything else: disks, backing images, and how work goes.
+"""
 
 import asyncio
 import itertools
@@ -45,6 +48,19 @@ TYPES: Mapping[str, Type] = {
     )
 }
 
+TABLES: Mapping[str, type[Any]] = {
+    "Disk": pb.Disk,
+    "BackingImage": pb.BackingImage,
+    "Rebuild": pb.ReplicaRebuildingDstShallowCopyCheckResponse,
+    "Clone": pb.ReplicaSnapshotCloneDstStatusCheckResponse,
+    "Hash": pb.ReplicaSnapshotHashStatusResponse,
+    "Backup": pb.BackupStatusResponse,
+    "Restore": pb.ReplicaRestoreStatusResponse,
+    "Metrics": pb.Metrics,
+}
+"""What the tables of everything else hold, by their names."""
+WATCHED = (*TYPES, "BackingImage")
+
 
 class State:
     """Everything the service holds. With a file, the next service goes on with it."""
@@ -52,22 +68,26 @@ class State:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._ports = itertools.count(FIRST_PORT)
-        self._watchers: dict[str, set[asyncio.Event]] = {prefix: set() for prefix in TYPES}
+        self._watchers: dict[str, set[asyncio.Event]] = {prefix: set() for prefix in WATCHED}
         self._clear()
         if file is not None and file.exists():
             for line in file.read_text().splitlines():
-                prefix, _, data = line.partition(" ")
-                self.held[prefix].MergeFromString(bytes.fromhex(data))
+                name, key, data = line.split(" ")
+                message = self.held.get(name)
+                if message is None:
+                    message = self.tables[name][bytes.fromhex(key).decode()] = TABLES[name]()
+                message.MergeFromString(bytes.fromhex(data))
 
     def _clear(self) -> None:
         self.held: dict[str, Any] = {prefix: kind.response() for prefix, kind in TYPES.items()}
+        self.tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
         self.log_level = "info"
         self.log_flags = ""
 
     def reset(self) -> None:
         """Hold nothing."""
         self._clear()
-        for prefix in TYPES:
+        for prefix in WATCHED:
             self.changed(prefix)
 
     def all_of(self, prefix: str) -> Any:
@@ -79,6 +99,12 @@ class State:
         if name not in self.all_of(prefix):
             raise RefusedError("NOT_FOUND", f"there is no {prefix} named {name}")
         return self.all_of(prefix)[name]
+
+    def entry(self, table: str, key: str) -> Any:
+        """Return an entry of a table, to look at or to change."""
+        if key not in self.tables[table]:
+            raise RefusedError("NOT_FOUND", f"cannot find {table} {key}")
+        return self.tables[table][key]
 
     def create(self, prefix: str, request: Any) -> Message:
         """Make an instance out of what the request has in common with it, running at once."""
@@ -102,11 +128,16 @@ class State:
         self.changed(prefix)
 
     def changed(self, prefix: str) -> None:
-        """Ping the watchers of a type and write everything down."""
-        for watcher in self._watchers[prefix]:
+        """Ping the watchers of a type or a table, if there may be any, and write everything down."""
+        for watcher in self._watchers.get(prefix, ()):
             watcher.set()
         if self._file is not None:
-            lines = (f"{prefix} {held.SerializeToString().hex()}\n" for prefix, held in self.held.items())
+            lines = [f"{prefix}  {held.SerializeToString().hex()}\n" for prefix, held in self.held.items()]
+            lines += (
+                f"{name} {key.encode().hex()} {each.SerializeToString().hex()}\n"
+                for name, table in self.tables.items()
+                for key, each in table.items()
+            )
             self._file.write_text("".join(lines))
 
     def watchers(self, prefix: str) -> set[asyncio.Event]:
@@ -118,6 +149,8 @@ def _engine(made: Any, request: Any, port: int) -> None:
     made.state, made.uuid, made.port, made.ip = "running", str(uuid.uuid4()), port, "127.0.0.1"
     made.target_port, made.standby_target_port, made.ublk_id = port + 1000, port + 2000, 7
     made.replica_address_map.update(request.replica_address_map)
+    made.replica_mode_map.update(dict.fromkeys(request.replica_address_map, pb.ReplicaMode.RW))
+    made.head.name, made.head.creation_time = "volume-head", "2026-01-01T00:00:00Z"
     made.endpoint = f"/dev/longhorn/{made.volume_name}"
 
 
