@@ -33,7 +33,6 @@ from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.version import Versions
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.events import EventLog
@@ -82,9 +81,9 @@ class Server:
     def __init__(self, folder: Path, processes: int) -> None:
         supervisor = supervisor_of(processes)
         replacer = Replacer(supervisor)
-        of_processes = ProcessService(supervisor, replacer, Versions())
+        of_processes = ProcessService(supervisor, replacer)
         of_instances = InstanceService(
-            supervisor, replacer, Pings(), InstanceV2(None), LogControl(), versions=Versions()
+            supervisor, replacer, Pings(), InstanceV2(None), LogControl()
         )
         name = next(iter(supervisor.processes()))
         self.requests = {

@@ -20,7 +20,7 @@ from instance_manager.api.instance_wire import (
 from instance_manager.api.logs import stream_log
 from instance_manager.api.serialized import SerializedList, SerializedProcesses
 from instance_manager.api.service import Context, Service, rpc
-from instance_manager.api.version import Versions
+from instance_manager.api.version import manager_versions
 from instance_manager.app.broadcast import Pings
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
@@ -47,12 +47,9 @@ class InstanceService(Service):
         pings: Pings,
         v2: InstanceV2,
         log_control: LogControl,
-        *,
-        versions: Versions,
     ) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._versions = versions
         self._pings = pings
         self._v2 = v2
         self._log = log_control
@@ -182,7 +179,7 @@ class InstanceService(Service):
     @rpc("VersionGet")
     def version(self, _: Any) -> imrpc_pb2.VersionResponse:
         """Return the versions."""
-        return self._versions.to_wire()
+        return manager_versions()
 
 
 async def _only_v2(call: Callable[[Any], Awaitable[_Response]], request: Any, verb: str) -> _Response:

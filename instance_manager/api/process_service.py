@@ -5,7 +5,7 @@ from typing import Any
 from instance_manager.api.logs import stream_log
 from instance_manager.api.serialized import SerializedChanges, SerializedList, SerializedProcesses
 from instance_manager.api.service import Context, Service, rpc
-from instance_manager.api.version import Versions
+from instance_manager.api.version import manager_versions
 from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import (
     process_spec_from_wire,
@@ -24,10 +24,9 @@ class ProcessService(Service):
 
     descriptor = pb.DESCRIPTOR.services_by_name["ProcessManagerService"]
 
-    def __init__(self, supervisor: Supervisor, replacer: Replacer, versions: Versions) -> None:
+    def __init__(self, supervisor: Supervisor, replacer: Replacer) -> None:
         self._supervisor = supervisor
         self._replacer = replacer
-        self._versions = versions
         self._changes = SerializedChanges(_serialize_change)
         self._list = SerializedList(supervisor, _serialize_entry)
         self._each = SerializedProcesses(supervisor, _serialize_one)
@@ -63,7 +62,7 @@ class ProcessService(Service):
     @rpc("VersionGet")
     def version(self, _: Any) -> pb.VersionResponse:
         """Return the versions."""
-        return self._versions.to_wire()
+        return manager_versions()
 
     @rpc("ProcessLog")
     async def log(self, request: pb.LogRequest, context: Context) -> None:

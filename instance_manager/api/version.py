@@ -19,25 +19,17 @@ class ApiVersion:
 MANAGER_API = ApiVersion(7, 1)
 PROXY_API = ApiVersion(7, 1)
 DISK_API = ApiVersion(1, 1)
-NOT_SERVED = ApiVersion(0, 0)
-"""What clients take for an interface that is not there: they do without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """The interfaces that a daemon serves."""
-
-    proxy: ApiVersion = NOT_SERVED
-
-    def to_wire(self) -> pb.VersionResponse:
-        """Return the versions of the program and of the interfaces."""
-        return pb.VersionResponse(
-            **_program(),
-            instanceManagerAPIVersion=MANAGER_API.latest,
-            instanceManagerAPIMinVersion=MANAGER_API.earliest,
-            instanceManagerProxyAPIVersion=self.proxy.latest,
-            instanceManagerProxyAPIMinVersion=self.proxy.earliest,
-        )
+def manager_versions() -> pb.VersionResponse:
+    """Return the versions of the program, and of the process, instance and proxy services."""
+    return pb.VersionResponse(
+        **_program(),
+        instanceManagerAPIVersion=MANAGER_API.latest,
+        instanceManagerAPIMinVersion=MANAGER_API.earliest,
+        instanceManagerProxyAPIVersion=PROXY_API.latest,
+        instanceManagerProxyAPIMinVersion=PROXY_API.earliest,
+    )
 
 
 def disk_versions() -> disk_pb2.DiskVersionResponse:

@@ -31,9 +31,9 @@ Examples:
 )
 def cli(client_only: bool, output: str | None) -> None:
     """Show the versions of this program and of the daemon."""
-    from instance_manager.api.version import Versions
+    from instance_manager.api.version import manager_versions
 
-    versions: dict[str, VersionResponse | None] = {"client": Versions().to_wire()}
+    versions: dict[str, VersionResponse | None] = {"client": manager_versions()}
     failure = None
     if not client_only:
         try:

@@ -34,7 +34,6 @@ from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.version import NOT_SERVED, PROXY_API, Versions
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
@@ -53,8 +52,6 @@ HEALTH_REPORT = "health-report"
 """Name of the background work that tells the health service what has changed."""
 LOG_HISTORY = "log-history"
 """Name of the one that reads how the instances ended whose logs are there."""
-PROXY_IS_COMPLETE = False
-"""Whether managers are told of the proxy. They rely on all of it then, so it has to be tried out before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +144,9 @@ def build(
     )
     proxy = (ProxyService(engines_over(engines), proxied, HostMounts(), inspection, proxy_v2),)
     disk = (DiskService(DisksV2(v2.service, v2.instances) if v2 else None, proxied),)
-    versions = Versions(proxy=PROXY_API if PROXY_IS_COMPLETE else NOT_SERVED)
     manager = (
-        ProcessService(supervisor, replacer, versions),
-        InstanceService(supervisor, replacer, pings, instance_v2, log_control, versions=versions),
+        ProcessService(supervisor, replacer),
+        InstanceService(supervisor, replacer, pings, instance_v2, log_control),
         EventService(supervisor),
         AuditService(trail),
     )

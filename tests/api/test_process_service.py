@@ -15,7 +15,6 @@ from instance_manager.api.interceptors import InterceptorChain
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.version import Versions
 from instance_manager.api.watching import accept, watching
 from instance_manager.api.wire import process_spec_from_wire
 from instance_manager.app.audit import AuditTrail
@@ -88,7 +87,7 @@ class Served:
             journal=FakeJournal(),
             new_uuid=lambda: f"uuid-{next(numbers)}",
         )
-        service = ProcessService(self.supervisor, Replacer(self.supervisor), Versions())
+        service = ProcessService(self.supervisor, Replacer(self.supervisor))
         self.calls = RecordedCalls()
         self.server = GrpcServer(
             [Listener(Offset.PROCESS, (service, EventService(self.supervisor)))],

@@ -21,7 +21,6 @@ from structlog.testing import capture_logs
 from instance_manager.api.instance_wire import instance_to_wire, serialize_entry, serialize_one
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.serialized import SerializedList, SerializedProcesses
-from instance_manager.api.version import Versions
 from instance_manager.api.wire import process_to_wire
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.conditions import volume_key
@@ -90,7 +89,7 @@ class SupervisionMachine(RuleBasedStateMachine):
         self.answers: list[asyncio.Task[Process]] = []
         self.endings: list[asyncio.Task[list[Process]]] = []
         self.by_name = WatcherByName()
-        service = ProcessService(self.supervisor, self.world.replacer, Versions())
+        service = ProcessService(self.supervisor, self.world.replacer)
         self.watching = self.loop.create_task(service.watch(None, self.by_name))  # type: ignore[arg-type]
         self.perform(lambda: None)
 

@@ -15,7 +15,6 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from instance_manager.client import Client
-from instance_manager.daemon.components import PROXY_IS_COMPLETE
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import BIN, Daemon, Watch, port_span, running_daemon, sleeper, stub
 from tests.support.patience import patience
@@ -109,13 +108,12 @@ async def test_a_unix_socket_has_them_all(daemon: Daemon) -> None:
             await call(channel, PROXY_METHOD)
 
 
-async def test_no_version_is_told_of_a_proxy_before_all_of_it_is_there(daemon: Daemon) -> None:
-    """A Longhorn manager that is told of a proxy relies on all of it instead of doing without."""
+async def test_managers_are_told_what_is_served(daemon: Daemon) -> None:
     async with daemon.client() as client:
         version = await client.version()
     assert (version.instanceManagerAPIVersion, version.instanceManagerAPIMinVersion) == (7, 1)
     told = (version.instanceManagerProxyAPIVersion, version.instanceManagerProxyAPIMinVersion)
-    assert told == ((7, 1) if PROXY_IS_COMPLETE else (0, 0))
+    assert told == (7, 1)
 
 
 async def test_an_address_without_a_host_is_every_address(tmp_path: Path, four: int) -> None:

@@ -171,4 +171,6 @@ async def test_version_get_tells_the_versions_of_what_is_served(
     assert versions == {
         "instanceManagerAPIVersion": "7",
         "instanceManagerAPIMinVersion": "1",
+        "instanceManagerProxyAPIVersion": "7",
+        "instanceManagerProxyAPIMinVersion": "1",
     }
