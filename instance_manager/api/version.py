@@ -1,5 +1,6 @@
 """The answer of VersionGet."""
 
+import functools
 import os
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -41,8 +42,13 @@ def disk_versions() -> disk_pb2.DiskVersionResponse:
     )
 
 
+@functools.cache
 def _program() -> dict[str, str]:
-    """Return the version; commit and build date are in the environment, where the image's build puts them."""
+    """Return what VersionGet tells of the program.
+
+    The version is read from a file, once; commit and build date are in the environment, where the image's
+    build puts them.
+    """
     return {
         "version": version("instance-manager"),
         "gitCommit": os.environ.get("INSTANCE_MANAGER_GIT_COMMIT", ""),

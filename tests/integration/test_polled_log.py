@@ -7,8 +7,13 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from instance_manager.api.listeners import Offset
 from instance_manager.client import Client
+from instance_manager.pb.imrpc import proxy_pb2
+from instance_manager.pb.ptypes import controller_pb2
 from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
+from tests.support.engine.process import EngineProcess
+from tests.support.engine.served import ProxyClient
 from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
@@ -87,3 +92,42 @@ async def test_a_level_that_is_set_already_leaves_one_entry_in_the_audit_trail(d
         await client.set_log_level("debug")
         codes = [entry.code for entry in (await client.audit()).entries]
     assert codes == ["OK", "OK", "OK", "INVALID_ARGUMENT", "INVALID_ARGUMENT", "INVALID_ARGUMENT"]
+
+
+POLLED = (
+    "VolumeGet",
+    "ReplicaList",
+    "SnapshotList",
+    "SnapshotPurgeStatus",
+    "SnapshotCloneStatus",
+    "BackupRestoreStatus",
+    "ReplicaRebuildingStatus",
+)
+
+
+@pytest.mark.timeout(120)
+async def test_a_daemon_whose_proxy_is_polled_logs_less_than_a_line_a_second(tmp_path: Path) -> None:
+    """Each poll is several calls of engine and replicas; a change has a line for each of its own."""
+    async with running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon:
+        async with daemon.client() as client:
+            await client.set_log_level("debug")
+        proxy = daemon.serving[-1]["addresses"][Offset.PROXY]
+        with EngineProcess() as engine:
+            which = proxy_pb2.ProxyEngineRequest(address=engine.address)
+            async with grpc.aio.insecure_channel(proxy) as channel:
+                asking, begin = ProxyClient(channel), len(daemon.lines)
+                for _ in range(12):
+                    for method in POLLED:
+                        await asking.call(method, which)
+                await asking.call(
+                    "VolumeSnapshot",
+                    proxy_pb2.EngineVolumeSnapshotRequest(
+                        proxy_engine_request=which,
+                        snapshot_volume=controller_pb2.VolumeSnapshotRequest(name="marks-the-end"),
+                    ),
+                )
+        await daemon.logged(
+            lambda line: line["event"] == "engine called" and line["method"].endswith("/VolumeSnapshot")
+        )
+        lines = daemon.lines[begin:]
+    assert len(lines) < 60, lines

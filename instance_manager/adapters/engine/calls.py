@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 VOLUME_KEY, INSTANCE_KEY = "volume-name", "instance-name"
 """Metadata that says who is meant; without it, the other side does not check."""
+_READS = ("Get", "List", "Status", "Check")
+"""The methods that change nothing end so. Managers poll them, so they are not logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class Calls:
             UpstreamError: with the code of the answer; UNAVAILABLE if nobody is there.
         """
         path = f"/{method.containing_service.full_name}/{method.name}"
-        log.debug("engine called", method=path, address=target.address)
+        if not method.name.endswith(_READS):
+            log.debug("engine called", method=path, address=target.address)
         response = GetMessageClass(method.output_type)
         if not target.address:
             raise rpc_error(failure, grpc.StatusCode.UNAVAILABLE, "missing address")
