@@ -16,7 +16,7 @@ WORK = "engine-connections"
 """Name of the background work that closes connections."""
 IDLE_SECONDS = 60.0
 """How long a connection without calls is kept: managers ask every few seconds."""
-MOST_IDLE = 512
+MOST_IDLE = 2048
 """Largest number of connections without calls; of more, the one that is idle for the longest is closed."""
 KEEPALIVE_SECONDS = 360.0
 """How long a call may hear nothing before a ping: servers in Go refuse more than one in five minutes."""
