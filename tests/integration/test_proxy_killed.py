@@ -43,15 +43,20 @@ async def kill(node: Node) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("recipe", RECIPES, ids=[each.name for each in RECIPES])
 async def test_a_manager_goes_on_when_the_daemon_was_killed_in_the_middle(
-    tmp_path: Path, engine: EngineProcess, recipe: Recipe
+    tmp_path: Path, engine: EngineProcess, recipe: Recipe, full: bool
 ) -> None:
+    """Each inner call was done, or never; with --full, both."""
     async with on_node(tmp_path, *OPTIONS) as node:
         await start_engine(node.daemon, tmp_path)
         await node.daemon.has_descendants(1)
         instances = node.daemon.descendants()
         with EngineProcess(volume="source") as source:
             manager = Manager(lambda: node.daemon.serving[-1]["addresses"][Offset.PROXY], engine, source)
-            rounds = [(*step, did) for step in recipe.steps for did in (NEVER, DONE)]
+            rounds = [
+                (*step, did)
+                for number, step in enumerate(recipe.steps)
+                for did in ((DONE, NEVER) if full else [(DONE, NEVER)[number % 2]])
+            ]
             if recipe.work:
                 rounds.append((*recipe.steps[-1], ON))
             for place, method, did in rounds:
