@@ -34,9 +34,13 @@ class Manager:
 
     async def settled(self, method: str, **fields: Any) -> None:
         """Wait until every replica says that something is complete."""
-        async with asyncio.timeout(WITHIN):
-            while await self.states(method, **fields) != {"complete"}:
-                pass
+        status: Any = {}
+        try:
+            async with asyncio.timeout(WITHIN):
+                while {each.state for each in status.values()} != {"complete"}:
+                    status = (await self.call(method, **fields)).status
+        except TimeoutError:
+            raise AssertionError(f"{method} is not settled: {dict(status)}") from None
 
     async def states(self, method: str, **fields: Any) -> set[str]:
         """Return what the replicas say of something."""
