@@ -59,6 +59,16 @@ def test_one_that_holds_the_same_as_others_has_the_longer_patience() -> None:
     assert slots.due() == PATIENCE
 
 
+def test_a_slot_does_not_move_to_and_fro_between_two_that_differ_by_one() -> None:
+    slots: Slots[object] = Slots(3, MOST, PATIENCE, SHORT)
+    for port in (0, 1, 0, 1):
+        slots.add(HOLDERS[port], object(), 0.0)
+    while slots.grant(0.0):
+        continue
+    assert (slots.held, slots.waiting) == (3, 1)
+    assert slots.due() == PATIENCE
+
+
 def test_the_greediest_goes_if_there_are_too_many() -> None:
     slots: Slots[int] = Slots(1, 3, PATIENCE, SHORT)
     modest, greedy = HOLDERS[0], HOLDERS[3]
