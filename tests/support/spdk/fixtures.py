@@ -31,10 +31,11 @@ def spdk_elsewhere_process(
 
 
 @pytest.fixture
-async def spdk_elsewhere(spdk_elsewhere_process: SpdkProcess) -> SpdkProcess:
-    """The service of another node, as good as new."""
+async def spdk_elsewhere(spdk_elsewhere_process: SpdkProcess) -> AsyncIterator[SpdkProcess]:
+    """The service of another node, as good as new, which it is for tests that do not ask for it, too."""
     await spdk_elsewhere_process.renew()
-    return spdk_elsewhere_process
+    yield spdk_elsewhere_process
+    await spdk_elsewhere_process.renew()
 
 
 @pytest.fixture
