@@ -82,9 +82,7 @@ class Server:
         supervisor = supervisor_of(processes)
         replacer = Replacer(supervisor)
         of_processes = ProcessService(supervisor, replacer)
-        of_instances = InstanceService(
-            supervisor, replacer, Pings(), InstanceV2(None), LogControl()
-        )
+        of_instances = InstanceService(supervisor, replacer, Pings(), InstanceV2(None), LogControl())
         name = next(iter(supervisor.processes()))
         self.requests = {
             "ProcessList": ("/ProcessManagerService/ProcessList", b""),

@@ -18,7 +18,7 @@ from tests.support.engine.served import of, served_proxy
 def set_level(level: str, *, engine: int = 0, arrived: bool = True) -> Call:
     request = instance_pb2.LogSetLevelRequest(level=level, data_engine=engine)  # type: ignore[arg-type]
     context: Any = None
-    return Call(context, request.SerializeToString(), arrived=arrived, request=request)
+    return Call(context, arrived=arrived, digest=request.SerializeToString(), request=request)
 
 
 def test_a_setting_leaves_an_entry_when_another_outcome_comes_of_it() -> None:
