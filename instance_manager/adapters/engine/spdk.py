@@ -65,7 +65,8 @@ class GrpcSpdkEngines:
         """Return what the frontend of an engine tells."""
         request = pb.EngineFrontendGetRequest(name=engine.frontend)
         failure = f"failed to get engine frontend {engine.frontend}"
-        return exposure(await self.forward(engine.host, "EngineFrontendGet", failure, request))
+        target, method = self._target(engine.host), _METHODS["EngineFrontendGet"]
+        return exposure(await self._calls.call(target, method, request, failure, self._timeouts.optional))
 
     async def delete_snapshot(self, engine: EngineV2, name: str) -> None:
         """Delete a snapshot."""
