@@ -99,6 +99,33 @@ async def test_without_an_address_there_is_nobody_to_ask(v2_proxy: ProxyClient) 
     assert text.endswith("rpc error: code = Unavailable desc = missing address")
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"spec_size": str(1 << 63)}, f"its size cannot be {1 << 63} bytes"),
+        (
+            {"replica_address_map": {f"r{each}": "127.0.0.1:20001" for each in range(65)}},
+            "it tells of 65 replicas; 64 are the most",
+        ),
+        (
+            {"snapshots": {f"s{each}": {} for each in range(1025)}},
+            "it tells of 1025 snapshots; 1024 are the most",
+        ),
+        (
+            {"snapshots": {"s": {"children": {f"s{each}": True for each in range(1025)}}}},
+            "it tells of 1025 children; 1024 are the most",
+        ),
+    ],
+)
+async def test_an_engine_that_tells_what_cannot_be_is_not_believed(
+    spdk: SpdkProcess, v2_proxy: ProxyClient, fields: dict[str, Any], why: str
+) -> None:
+    await spdk.tell(set="Engine", name=ENGINE, fields=fields)
+    for method in ("VolumeGet", "ReplicaList", "SnapshotList"):
+        code, text = await v2_proxy.error(method, WHICH)
+        assert (code, text) == ("INTERNAL", f"failed to get engine {ENGINE}: {why}")
+
+
 # --- snapshots ---
 
 
