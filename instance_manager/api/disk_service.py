@@ -10,6 +10,8 @@ from google.protobuf.message import Message
 
 from instance_manager.api.copying import copied
 from instance_manager.api.service import Marks, Offer, Service, Unary, rpc
+from instance_manager.api.size import size_of
+from instance_manager.api.subject import subject_of
 from instance_manager.api.version import disk_versions
 from instance_manager.app.disks import Disks
 from instance_manager.app.engine import Completion, EngineChange
@@ -116,7 +118,7 @@ class DiskService(Service):
             )
             if not forward.changes:
                 return forward.answer(await work)
-            which = EngineChange(name, subject=f"disk_name={request.disk_name!r}", size=request.ByteSize())
+            which = EngineChange(name, subject=subject_of(request), size=size_of(request))
             # A disk that is half made would be found by nobody.
             return forward.answer(await self._completion.of(work, which))
 

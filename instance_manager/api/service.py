@@ -16,8 +16,10 @@ Stream = Callable[[Any, Context], Awaitable[None]]
 
 MAX_REQUEST_BYTES = 256 << 10
 """A longer request is RESOURCE_EXHAUSTED. A command line has at most half of it."""
-MAX_LARGE_REQUEST_BYTES = 2560 << 10
-"""The same for methods that take large requests: ten times all certificates that a system trusts."""
+MAX_LARGE_REQUEST_BYTES = 1280 << 10
+"""The same for methods that take large ones: a whole secret of Kubernetes, which has 1 MiB, and the rest."""
+MAX_ENTRIES = 4096
+"""Largest number of entries of all lists and maps of a request: each takes more memory than its bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a call of the proxy is about, beside the engine."""
+"""What a call of the proxy is about, beside the engine, and what one of the disk service is about."""
 
 import re
 from collections.abc import Iterator
@@ -13,10 +13,15 @@ LONGEST = 256
 """Longest subject, in characters: a request may name many snapshots."""
 _SPECIAL = re.compile(r"""[\s=,'"]|\A\Z""")
 _ENGINE = "proxy_engine_request"
+_PARTS = (_ENGINE, "disk_name")
+"""One of these fields is in every request that has a subject, but for `RemountVolumeRequest`."""
 _TOLD = frozenset(
     {
         "backup_name",
         "count",
+        "disk_name",
+        "disk_path",
+        "disk_uuid",
         "enabled",
         "from_engine_name",
         "frontend",
@@ -36,10 +41,11 @@ _TOLD = frozenset(
 
 
 def subject_of(request: Any) -> str:
-    """Return the subject of a request of the proxy, as FIELD=VALUE; empty of any other request."""
+    """Return the subject of a request to the proxy or about a disk, as FIELD=VALUE; empty of any other."""
     if not isinstance(request, Message):
         return ""
-    if _ENGINE not in request.DESCRIPTOR.fields_by_name and not isinstance(request, RemountVolumeRequest):
+    known = any(each in request.DESCRIPTOR.fields_by_name for each in _PARTS)
+    if not known and not isinstance(request, RemountVolumeRequest):
         return ""
     return " ".join(_words(request))[:LONGEST]
 

@@ -16,6 +16,7 @@ from instance_manager.core.errors import (
     DeadlineExceededError,
     InstanceManagerError,
     InvalidArgumentError,
+    ResourceExhaustedError,
     UpstreamError,
 )
 from instance_manager.core.instance import InstanceType
@@ -39,6 +40,9 @@ LIST_PATIENCE_AFTER_ERROR = 0.5
 """Seconds that it waits if the last list was not answered."""
 TURN_PATIENCE = 60.0
 """Seconds that a create or delete waits for another one of the same name."""
+
+MOST_IN_PROGRESS = 128
+"""Largest number of creates and deletes in progress; those whose callers have gone count, too."""
 
 _EVER_KNOWN = frozenset({InstanceType.ENGINE, InstanceType.REPLICA})
 """Types that every SPDK service has."""
@@ -228,6 +232,11 @@ class SpdkInstances:
 
         A caller that disconnects does not end its turn, because the SPDK service still works on the request.
         """
+        if len(self._in_flight) >= MOST_IN_PROGRESS:
+            raise ResourceExhaustedError(
+                f"cannot begin with the {kind} {name!r}: the SPDK service is working on {MOST_IN_PROGRESS} "
+                "instances and that is the most there may be; if it hangs, restart it, or try again later"
+            )
         # The SPDK service names a shard itself, so nobody knows which name its creation takes.
         key = (kind, "" if kind is InstanceType.SHARD else name)
         turn = self._turns.setdefault(key, asyncio.Lock())

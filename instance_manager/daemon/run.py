@@ -15,7 +15,7 @@ import uvloop
 from instance_manager.adapters.journal import SqliteJournal, StateDir
 from instance_manager.adapters.metrics import MetricsServer, Phase
 from instance_manager.adapters.mounts import MountWatcher
-from instance_manager.adapters.process import GuardLink, check_pidfds
+from instance_manager.adapters.process import GuardLink, check_pidfds, end_own_programs
 from instance_manager.adapters.thaw import WORK as THAW
 from instance_manager.adapters.thaw import Thaw
 from instance_manager.adapters.tls.reloader import CertificateReloader
@@ -26,6 +26,7 @@ from instance_manager.core.process import Body, Process, State
 from instance_manager.daemon.components import HEALTH_REPORT, LOG_HISTORY, Components, build
 from instance_manager.daemon.settings import DaemonSettings, OnStop
 from instance_manager.daemon.signals import Signals
+from instance_manager.platform import contract
 from instance_manager.platform.background import Background
 from instance_manager.platform.contract import BACKGROUND_HEALTH, METRICS_HEALTH, SPDK_HEALTH
 from instance_manager.platform.linux import boot_id
@@ -79,8 +80,7 @@ async def serve(settings: DaemonSettings) -> int:
         records = journal.open()
         stack.callback(journal.close)
         components = build(settings, state_dir, link, journal, reloader)
-        server = components.server
-        background = components.background
+        server, background = components.server, components.background
         stack.push_async_callback(background.close)
         reporter = _Reporter(server, background)
         journal.follow(
@@ -109,6 +109,7 @@ async def serve(settings: DaemonSettings) -> int:
             stack.push_async_callback(components.v2.close)
         stack.push_async_callback(components.close_connections)
         stack.push_async_callback(components.proxied.close)
+        await _end_own_programs(state_dir.owner)
         # Before an adoption finds an instance without its log.
         await components.logs.retention.put_back()
         # Before the ports open, so that the very first answer is complete.
@@ -155,6 +156,13 @@ def _link(settings: DaemonSettings, state_dir: Path) -> GuardLink:
             log.warning("cannot log as much as the daemon before", reason=str(error))
     log_control.observe(link.write_log_settings)
     return link
+
+
+async def _end_own_programs(owner: str) -> None:
+    """End what daemons before have run for themselves, and mark what this one will run."""
+    await end_own_programs(owner)
+    # Instances have it anyway.
+    os.environ[contract.OWNER_VARIABLE] = owner
 
 
 def _certificates(settings: DaemonSettings) -> CertificateReloader | None:

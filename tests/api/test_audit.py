@@ -1,5 +1,6 @@
 """What leaves an entry in the audit trail, and what would only repeat the one before."""
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -13,12 +14,13 @@ from instance_manager.app.audit import AuditEntry
 from instance_manager.pb.imrpc import instance_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import of, served_proxy
+from tests.support.service_client import WITHIN
 
 
 def set_level(level: str, *, engine: int = 0, arrived: bool = True) -> Call:
     request = instance_pb2.LogSetLevelRequest(level=level, data_engine=engine)  # type: ignore[arg-type]
     context: Any = None
-    return Call(context, request.SerializeToString(), arrived=arrived, request=request)
+    return Call(context, arrived=arrived, digest=request.SerializeToString(), request=request)
 
 
 def test_a_setting_leaves_an_entry_when_another_outcome_comes_of_it() -> None:
@@ -62,6 +64,9 @@ async def entry_of(engine: EngineProcess, method: str, **fields: Any) -> AuditEn
         which = json_format.MessageToDict(of(engine))
         with contextlib.suppress(grpc.aio.AioRpcError):
             await served.client.call(method, {"proxy_engine_request": which} | fields)
+        async with asyncio.timeout(WITHIN):
+            while not served.trail.entries():  # noqa: ASYNC110 - the error arrives before the end of the call
+                await asyncio.sleep(0)
         (entry,) = served.trail.entries()
     assert (entry.name, entry.method) == (engine.name, f"imrpc.ProxyEngineService/{method}")
     return entry

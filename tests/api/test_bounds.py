@@ -10,19 +10,20 @@ import grpc.aio
 import pytest
 
 from instance_manager.adapters.metrics import RpcMetrics
-from instance_manager.api.interceptors import InterceptorChain, answer_budget, arrivals
+from instance_manager.api.interceptors import InterceptorChain, answer_budget, arrivals, request_budget
 from instance_manager.api.interceptors.answer_budget import AnswerBudget
-from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, FairScheduler
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import GrpcServer
-from instance_manager.api.service import MAX_REQUEST_BYTES
+from instance_manager.api.service import MAX_ENTRIES, MAX_REQUEST_BYTES
+from instance_manager.api.size import entries_of
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.registry import MAX_LIST_BYTES
 from instance_manager.core.addresses import Address
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.spec import MAX_COMMAND_BYTES, ProcessSpec
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from instance_manager.pb.imrpc import instance_pb2
+from instance_manager.pb.imrpc import instance_pb2, proxy_pb2
+from tests.support.engine.served import ProxyClient
 from tests.support.http2 import Http2Client
 from tests.support.patience import patience
 from tests.support.small_service import SmallService
@@ -192,6 +193,62 @@ async def test_requests_that_are_half_sent_are_forgotten_when_their_client_goes(
         await until(lambda: len(served.chain._arrivals) == 0)
 
 
+async def test_requests_in_progress_are_bounded_for_each_client_and_small_ones_always_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_budget, "MAX_REQUEST_BYTES_HELD_PER_CLIENT", 25_000)
+    monkeypatch.setattr(request_budget, "MAX_REQUEST_BYTES_HELD", 45_000)
+    async with serving() as served:
+        big = pb.LogRequest(name="x" * 10_000).SerializeToString()
+        async with served.channel() as one, served.channel() as two, served.channel() as three:
+            following = []
+            for channel in (one, one, two, two):
+                stream: Any = channel.unary_stream(FOLLOW)
+                following.append(stream(big))
+                await following[-1].read()
+            with pytest.raises(grpc.aio.AioRpcError, match=r"this client has requests of \d+ bytes"):
+                await unary(one, LOOK, named("x" * 10_000))
+            with pytest.raises(grpc.aio.AioRpcError, match=r"all clients have requests of \d+ bytes"):
+                await unary(three, RENAME, named("x" * 10_000))
+            for channel in (one, two, three):
+                await unary(channel, RENAME, named("x" * 4000))
+            assert {entry.code for entry in served.trail.entries()} == {"RESOURCE_EXHAUSTED", "OK"}
+            for each in following:
+                each.cancel()
+            await until(lambda: served.chain.requests.taken == 0)
+            await unary(three, RENAME, named("x" * 10_000))
+        await until(lambda: served.chain.requests.taken == 0)
+
+
+@pytest.mark.parametrize("entries", [MAX_ENTRIES, MAX_ENTRIES + 1])
+async def test_a_request_has_no_more_entries_than_there_may_be(proxy: ProxyClient, entries: int) -> None:
+    which: dict[str, Any] = {"data_engine": "DATA_ENGINE_V2"}
+    for method, content in (
+        ("SnapshotRemove", {"names": [""] * entries}),
+        ("VolumeSnapshot", {"snapshot_volume": {"labels": {f"{each:x}": "" for each in range(entries)}}}),
+        ("SnapshotBackup", {"envs": [""] * 96, "labels": {f"{each:x}": "" for each in range(entries - 96)}}),
+    ):
+        code, text = await proxy.error(method, content | {"proxy_engine_request": which})
+        if entries <= MAX_ENTRIES:
+            assert code == "UNIMPLEMENTED"
+        else:
+            assert code == "INVALID_ARGUMENT"
+            assert f"with {entries} entries of lists and maps: {MAX_ENTRIES} is the most" in text
+
+
+@pytest.mark.parametrize(
+    ("message", "entries"),
+    [
+        (pb.ProcessSpec(name="a"), 0),
+        (pb.ProcessCreateRequest(spec=pb.ProcessSpec(args=["", ""])), 2),
+        (proxy_pb2.EngineSnapshotBackupRequest(envs=["a"], labels={"a": "", "b": ""}), 3),
+        (pb.ProcessListResponse(processes={"a": pb.ProcessResponse(spec=pb.ProcessSpec(args=["x"]))}), 2),
+    ],
+)
+def test_entries_are_counted_wherever_they_are(message: Any, entries: int) -> None:
+    assert entries_of(message) == entries
+
+
 async def test_a_call_without_a_request_is_refused() -> None:
     async with serving() as served, served.channel() as channel:
         call: Any = channel.stream_unary(LOOK)
@@ -246,18 +303,6 @@ async def test_health_and_reflection_streams_count_as_well() -> None:
             await watch(b"").read()
         first.cancel()
         await until(lambda: served.chain._streams._open == 0)
-
-
-async def test_the_bytes_of_callers_who_give_up_are_free_again() -> None:
-    scheduler = FairScheduler()
-    await scheduler.wait("a", changes=False, size=0)  # which finds everything idle
-    waiting = asyncio.create_task(scheduler.wait("a", changes=False, size=MAX_QUEUED_BYTES))
-    await asyncio.sleep(0)
-    with pytest.raises(ResourceExhaustedError):
-        await scheduler.wait("b", changes=False, size=1)
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    await scheduler.wait("b", changes=False, size=MAX_QUEUED_BYTES)
 
 
 async def test_the_length_of_a_list_is_free_again_when_its_processes_are_gone() -> None:

@@ -269,11 +269,15 @@ async def test_changes_are_audited_under_the_name_of_what_is_changed(spdk: SpdkP
     async with disk_service(spdk.address) as running:
         for method in ("DiskCreate", "DiskGet", "DiskReplicaInstanceDelete", "DiskDelete"):
             await attempt(running.client, method)
-        told = [(each.method.rpartition("/")[2], each.name, each.code) for each in running.trail.entries()]
+        told = [
+            (each.method.rpartition("/")[2], each.name, each.subject, each.code)
+            for each in running.trail.entries()
+        ]
+    disk = "disk_name=d1 disk_uuid=u1"
     assert told == [
-        ("DiskCreate", "d1", "OK"),
-        ("DiskReplicaInstanceDelete", "v-r-0", "NOT_FOUND"),
-        ("DiskDelete", "d1", "OK"),
+        ("DiskCreate", "d1", f"{disk} disk_path=/dev/sdx", "OK"),
+        ("DiskReplicaInstanceDelete", "v-r-0", disk, "NOT_FOUND"),
+        ("DiskDelete", "d1", f"{disk} disk_path=/dev/sdx", "OK"),
     ]
 
 

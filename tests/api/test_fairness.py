@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.api.interceptors.fairness import MAX_QUEUED_BYTES, MAX_QUEUED_CALLS, FairScheduler
+from instance_manager.api.interceptors.fairness import MAX_QUEUED_CALLS, FairScheduler
 from instance_manager.core.errors import ResourceExhaustedError
 from tests.support.patience import patience
 
@@ -28,13 +28,13 @@ class Calls:
         self.answered: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def ask(self, client: str, *, times: int = 1, changes: bool = False, size: int = 0) -> None:
+    def ask(self, client: str, *, times: int = 1, changes: bool = False) -> None:
         """Ask so many times at once."""
 
         async def one() -> None:
             self.scheduler.on_accepted()
             self.scheduler.on_arrived()
-            await self.scheduler.wait(client, changes=changes, size=size)
+            await self.scheduler.wait(client, changes=changes)
             self.answered.append(client)
 
         self._tasks += [asyncio.create_task(one()) for _ in range(times)]
@@ -133,8 +133,8 @@ async def test_a_client_may_not_have_more_than_so_many_calls_waiting_and_others_
     calls.ask("greedy", times=2 * MAX_QUEUED_CALLS - 1)
     await asyncio.sleep(0)
     with pytest.raises(ResourceExhaustedError, match=f"{MAX_QUEUED_CALLS} calls of this client"):
-        await calls.scheduler.wait("greedy", changes=False, size=0)
-    await calls.scheduler.wait("modest", changes=False, size=0)
+        await calls.scheduler.wait("greedy", changes=False)
+    await calls.scheduler.wait("modest", changes=False)
     await calls.all()
 
 
@@ -202,17 +202,6 @@ async def test_a_call_that_was_given_up_takes_nobodys_turn() -> None:
     assert calls.answered.count("patient") == 1
 
 
-async def test_requests_that_wait_may_not_take_more_than_so_much_memory() -> None:
-    calls = Calls()
-    await calls.occupied()
-    calls.ask("big", size=MAX_QUEUED_BYTES)
-    await asyncio.sleep(0)
-    with pytest.raises(ResourceExhaustedError, match=f"{MAX_QUEUED_BYTES} is the most"):
-        await calls.scheduler.wait("another", changes=False, size=1)
-    await calls.all()
-    await calls.scheduler.wait("another", changes=False, size=MAX_QUEUED_BYTES)
-
-
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 3), st.integers(0, 9)), max_size=40
@@ -226,14 +215,12 @@ def test_whatever_comes_each_call_is_answered_once_unless_it_was_given_up(
         for client, changes, pause, fate in asked:
             if fate == 9:
                 calls.scheduler.on_accepted()
-            calls.ask(client, changes=changes, size=100)
+            calls.ask(client, changes=changes)
             await rounds(pause)
             given_up += fate < 3 and calls.cancel(-1)
         await calls.rest()
         assert len(calls.answered) == len(asked) - given_up
         await rounds(1020)
         assert calls.scheduler.waiting == 0
-        # Nothing of those before is counted any more.
-        await calls.scheduler.wait("a", changes=False, size=MAX_QUEUED_BYTES)
 
     asyncio.run(run())

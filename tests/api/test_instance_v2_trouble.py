@@ -12,6 +12,7 @@ from instance_manager.app import spdk as use_cases
 from instance_manager.core.errors import (
     FailedPreconditionError,
     InstanceManagerError,
+    ResourceExhaustedError,
     UpstreamError,
 )
 from instance_manager.core.instance import InstanceType
@@ -125,3 +126,24 @@ async def test_where_v2_is_switched_off_a_request_tells_how_to_switch_it_on(kind
         with pytest.raises(FailedPreconditionError, match="--spdk-enabled"):
             await call
     assert await off.list() == {}
+
+
+async def test_what_the_service_works_on_is_bounded_though_its_callers_have_gone(
+    spdk: SpdkProcess, v2: InstanceV2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_cases, "MOST_IN_PROGRESS", 2)
+    await spdk.tell(hang="ReplicaDelete")
+    calls = []
+    for number in range(2):
+        request = delete_request("replica")
+        request.name = f"r{number}"
+        calls.append(asyncio.create_task(v2.delete(request)))
+        async with asyncio.timeout(WITHIN):
+            while len(await spdk.tell(pending=True)) <= number:
+                pass
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    with pytest.raises(ResourceExhaustedError, match="is working on 2 instances"):
+        await v2.create(create_request("engine"))
+    await v2.list()

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from instance_manager.adapters.metrics import RpcMetrics
 from instance_manager.adapters.metrics.rpc_metrics import MethodMetrics
-from instance_manager.api.interceptors import InterceptorChain, fairness
+from instance_manager.api.interceptors import InterceptorChain, request_budget
 from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.server import GrpcServer
 from instance_manager.api.service import Service, rpc
@@ -132,14 +132,14 @@ async def some_wait(chain: Chain) -> list[asyncio.Task[None]]:
     return calls
 
 
-async def test_a_call_for_which_there_is_no_room_to_wait_is_counted_and_recorded(
+async def test_a_call_for_whose_request_there_is_no_room_is_counted_and_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fairness, "MAX_QUEUED_BYTES", 1000)
+    monkeypatch.setattr(request_budget, "MAX_REQUEST_BYTES_HELD", 10_000)
     chain = Chain()
     others = await some_wait(chain)
     with pytest.raises(grpc.aio.AbortError):
-        await chain.rename(1000)
+        await chain.rename(10_000)
     await asyncio.wait(others)
     assert chain.metrics.by_name["Rename"].by_code == {"OK": len(others), "RESOURCE_EXHAUSTED": 1}
     assert len(chain.service.renamed) == len(others)

@@ -349,7 +349,7 @@ CERTIFICATES = "c" * (230 << 10)
 """As many as a system trusts."""
 
 
-@pytest.mark.parametrize("times", [1, 10])
+@pytest.mark.parametrize("times", [1, 4])
 async def test_certificates_are_told_however_many_they_are(engine: EngineProcess, times: int) -> None:
     envs = [*ENVS, f"AWS_CERT={CERTIFICATES * times}"]
     store = Backups({URL: BackupVolume("old", SIZE)})
@@ -376,12 +376,12 @@ async def test_other_requests_are_no_larger_than_elsewhere(engine: EngineProcess
 
 
 async def test_requests_of_changes_in_progress_are_bounded_together(engine: EngineProcess) -> None:
-    envs = [*ENVS, f"AWS_CERT={'c' * (2 << 20)}"]
+    envs = [*ENVS, f"AWS_CERT={'c' * (1 << 20)}"]
     async with served_proxy() as served:
         await take(served.client, engine, "s1")
         await engine.tell(hang="BackupCreate", at="*")
         begun = []
-        for number in (1, 2):
+        for number in range(1, 6):
             begun.append(served.client.call("SnapshotBackup", backup(engine, envs=envs)))
             async with asyncio.timeout(patience(30)):
                 while len(await engine.tell(pending=True)) < number:

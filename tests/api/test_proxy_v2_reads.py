@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog.testing
 from google.protobuf import json_format
 
 from instance_manager.adapters.engine import Timeouts
 from tests.support.engine.served import ProxyClient, served_proxy
+from tests.support.service_client import WITHIN
 from tests.support.spdk.process import SpdkProcess
 from tests.support.spdk.volume import (
     ENGINE,
@@ -64,12 +66,21 @@ async def test_a_volume_is_offered_as_its_engine_tells_if_the_frontend_does_not(
     assert (first.endpoint, first.frontend, first.isExpanding) == ("/dev/engine", "spdk-tcp-nvmf", False)
 
 
-async def test_a_frontend_that_hangs_costs_no_more_than_its_timeout(
-    spdk: SpdkProcess, impatient: ProxyClient
-) -> None:
+async def test_a_frontend_that_hangs_is_not_waited_for_as_long_as_an_engine(spdk: SpdkProcess) -> None:
+    assert Timeouts().optional <= 5
     await make_volume(spdk)
     await spdk.tell(hang="EngineFrontendGet")
-    assert (await impatient.call("VolumeGet", WHICH)).volume.endpoint == "/dev/engine"
+    with structlog.testing.capture_logs() as logged:
+        async with served_proxy(Timeouts(call=10 * WITHIN, optional=0.2), spdk=spdk.address) as running:
+            for _ in range(3):
+                told = await running.client.call("VolumeGet", WHICH)
+                assert told.volume.endpoint == "/dev/engine"
+            await spdk.tell(work="EngineFrontendGet")
+            for _ in range(2):
+                told = await running.client.call("VolumeGet", WHICH)
+                assert told.volume.endpoint == "/dev/longhorn/v"
+    told = [(line["log_level"], line["frontend"]) for line in logged if "frontend of a vol" in line["event"]]
+    assert told == [("warning", FRONTEND), ("debug", FRONTEND), ("debug", FRONTEND), ("info", FRONTEND)]
 
 
 async def test_the_engine_of_a_volume_is_here_and_its_frontend_where_the_address_is(
@@ -86,6 +97,33 @@ async def test_without_an_address_there_is_nobody_to_ask(v2_proxy: ProxyClient) 
     code, text = await v2_proxy.error("ReplicaList", WHICH | {"address": ""})
     assert code == "INTERNAL"
     assert text.endswith("rpc error: code = Unavailable desc = missing address")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"spec_size": str(1 << 63)}, f"its size cannot be {1 << 63} bytes"),
+        (
+            {"replica_address_map": {f"r{each}": "127.0.0.1:20001" for each in range(65)}},
+            "it tells of 65 replicas; 64 are the most",
+        ),
+        (
+            {"snapshots": {f"s{each}": {} for each in range(1025)}},
+            "it tells of 1025 snapshots; 1024 are the most",
+        ),
+        (
+            {"snapshots": {"s": {"children": {f"s{each}": True for each in range(1025)}}}},
+            "it tells of 1025 children; 1024 are the most",
+        ),
+    ],
+)
+async def test_an_engine_that_tells_what_cannot_be_is_not_believed(
+    spdk: SpdkProcess, v2_proxy: ProxyClient, fields: dict[str, Any], why: str
+) -> None:
+    await spdk.tell(set="Engine", name=ENGINE, fields=fields)
+    for method in ("VolumeGet", "ReplicaList", "SnapshotList"):
+        code, text = await v2_proxy.error(method, WHICH)
+        assert (code, text) == ("INTERNAL", f"failed to get engine {ENGINE}: {why}")
 
 
 # --- snapshots ---

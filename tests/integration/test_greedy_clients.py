@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from instance_manager.api.interceptors.arrivals import MAX_HELD
+from instance_manager.api.listeners import Offset
 from instance_manager.api.server import MAX_CALLS_PER_CONNECTION
 from instance_manager.api.service import MAX_REQUEST_BYTES
 from instance_manager.client import Client
@@ -197,6 +198,35 @@ async def test_clients_that_send_half_of_each_request_hold_up_nobody_else(
                     waited.append(floods.ended - begin)
                 await watch.state(f"p{number}", "deleted")
         assert statistics.median(waited) < (40 if connections == 1 else 600), waited
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", ["VolumeGet", "SnapshotBackup"])
+async def test_clients_that_send_half_of_each_request_to_the_proxy_hold_up_no_other_poll(
+    tmp_path: Path, method: str
+) -> None:
+    """Few large requests are received at once; what is asked for every second does not wait for them."""
+    connections = 100
+    async with (
+        running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon,
+        asyncio.timeout(patience(200)),
+    ):
+        target = daemon.serving[-1]["addresses"][Offset.PROXY]
+        path = f"/imrpc.ProxyEngineService/{method}"
+        greedy = [Flood(target, path, HALF, open_=5) for _ in range(connections)]
+        async with grpc.aio.insecure_channel(target) as channel:
+            check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+            await check(b"")
+            with Floods(greedy) as floods:
+                while floods.made < connections * 5:  # noqa: ASYNC110 - a thread counts
+                    await asyncio.sleep(0.05)
+                waited = []
+                for _ in range(5):
+                    begin = floods.ended
+                    await check(b"")
+                    waited.append(floods.ended - begin)
+    # One of each of their connections goes before; if few at a time did, with a long patience, all would.
+    assert statistics.median(waited) < 1.5 * connections, waited
 
 
 async def taken(client: Client) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
 from instance_manager.api.listeners import Offset
 from instance_manager.api.server import (
@@ -18,9 +19,9 @@ from instance_manager.api.server import (
     MAX_CONNECTIONS,
     MAX_METADATA_BYTES,
 )
-from instance_manager.api.service import MAX_LARGE_REQUEST_BYTES, MAX_REQUEST_BYTES
+from instance_manager.api.service import MAX_ENTRIES, MAX_LARGE_REQUEST_BYTES, MAX_REQUEST_BYTES
+from instance_manager.pb.imrpc import disk_pb2, instance_pb2, proxy_pb2
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
-from instance_manager.pb.imrpc import proxy_pb2
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import Daemon, Watch, running_daemon, shell
 from tests.support.engine.process import EngineProcess
@@ -28,6 +29,7 @@ from tests.support.engine.served import ProxyClient
 from tests.support.flood import EMPTY, HALF, Flood, Floods
 from tests.support.http2 import Http2Client
 from tests.support.patience import patience
+from tests.support.spdk.process import SpdkProcess
 
 ONE_CLIENT = 64 << 20
 ALL_CLIENTS = 256 << 20
@@ -149,6 +151,52 @@ async def test_large_requests_through_the_proxy(
                 ) as channel:
                     code, _ = await ProxyClient(channel).error("BackupRestoreFinish", {})
                 assert code == "UNIMPLEMENTED"
+
+
+LONG = "n" * ((256 << 10) - 300)
+ASKED: dict[str, tuple[Offset, str, dict[str, Any]]] = {
+    "a read of v1": (Offset.PROXY, f"{PROXY}/SnapshotHashStatus", {"snapshot_name": LONG}),
+    "names": (Offset.PROXY, f"{PROXY}/SnapshotRemove", {"names": [""] * 130_000}),
+    "a few names": (Offset.PROXY, f"{PROXY}/SnapshotRemove", {"names": ["n" * 60] * MAX_ENTRIES}),
+    "labels": (
+        Offset.PROXY,
+        f"{PROXY}/SnapshotBackup",
+        {"labels": {f"{each:x}": "" for each in range(110_000)}},
+    ),
+    "a disk": (Offset.DISK, "/imrpc.DiskService/DiskGet", {"disk_type": "block", "disk_name": LONG}),
+    "a change of v2": (
+        Offset.INSTANCE,
+        "/imrpc.InstanceService/InstanceDelete",
+        {"name": "r1", "type": "replica", "data_engine": "DATA_ENGINE_V2", "uuid": LONG},
+    ),
+}
+KINDS: dict[str, Any] = {
+    f"{PROXY}/SnapshotHashStatus": proxy_pb2.EngineSnapshotHashStatusRequest,
+    f"{PROXY}/SnapshotRemove": proxy_pb2.EngineSnapshotRemoveRequest,
+    f"{PROXY}/SnapshotBackup": proxy_pb2.EngineSnapshotBackupRequest,
+    "/imrpc.DiskService/DiskGet": disk_pb2.DiskGetRequest,
+    "/imrpc.InstanceService/InstanceDelete": instance_pb2.InstanceDeleteRequest,
+}
+
+
+@pytest.mark.timeout(180)
+@Clients
+@pytest.mark.parametrize("asked", ASKED)
+async def test_requests_for_engines_and_services_that_hang(
+    tmp_path: Path, spdk: SpdkProcess, clients: int, most: int, asked: str
+) -> None:
+    offset, method, fields = ASKED[asked]
+    options = ("--listen", "127.0.0.1:0", "--spdk-enabled", "--spdk-service-address", spdk.address)
+    async with running_daemon(tmp_path, *options, "--stop-timeout", "1") as daemon:
+        with EngineProcess() as engine:
+            await engine.tell(hang="*", at="*")
+            await spdk.tell(hang="*")
+            request = json_format.ParseDict(fields, KINDS[method]())
+            if offset is Offset.PROXY:
+                request.proxy_engine_request.address = engine.address
+            async with grows_at_most(daemon, most):
+                with connections(daemon, clients, offset) as opened:
+                    await asyncio.to_thread(ask, opened, method, request.SerializeToString())
 
 
 @pytest.mark.timeout(180)

@@ -33,6 +33,8 @@ class Timeouts:
     call: float = 180.0
     copy: float = LONGEST_COPY
     """Of a call that returns only when data has been copied, unless its request has another one."""
+    optional: float = 5.0
+    """Of a call without whose answer there is another one: managers ask every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)

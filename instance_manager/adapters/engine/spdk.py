@@ -8,7 +8,6 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from instance_manager.adapters.engine.calls import Calls, Target, Timeouts
-from instance_manager.adapters.engine.controllers import MOST_REPLICAS
 from instance_manager.adapters.engine.spdk_values import clone_status, engine_state, exposure, rebuild_status
 from instance_manager.adapters.engine.values import read
 from instance_manager.app.engine.spdk import LOCAL
@@ -57,15 +56,14 @@ class GrpcSpdkEngines:
         """Return an engine."""
         failure = f"failed to get engine {engine.name}"
         told = await self.forward(host, "EngineGet", failure, pb.EngineGetRequest(name=engine.name))
-        if len(told.replica_address_map) > MOST_REPLICAS:
-            raise UpstreamError("UNKNOWN", f"{failure}: it has {len(told.replica_address_map)} replicas")
-        return engine_state(told)
+        return engine_state(told, failure)
 
     async def exposure(self, engine: EngineV2) -> Exposure:
         """Return what the frontend of an engine tells."""
         request = pb.EngineFrontendGetRequest(name=engine.frontend)
         failure = f"failed to get engine frontend {engine.frontend}"
-        return exposure(await self.forward(engine.host, "EngineFrontendGet", failure, request))
+        target, method = self._target(engine.host), _METHODS["EngineFrontendGet"]
+        return exposure(await self._calls.call(target, method, request, failure, self._timeouts.optional))
 
     async def delete_snapshot(self, engine: EngineV2, name: str) -> None:
         """Delete a snapshot."""

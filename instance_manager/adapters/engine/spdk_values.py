@@ -1,18 +1,37 @@
 """Conversion of what SPDK services tell of v2 engines into values of the core."""
 
+from instance_manager.adapters.engine.controllers import MOST_REPLICAS
+from instance_manager.adapters.engine.values import MOST_FILES, check_count
 from instance_manager.core.engine import CloneStatus, Disk, Mode, RebuildStatus, Replica
 from instance_manager.core.engine_v2 import EngineState, Exposure, is_rebuilding, with_scheme
+from instance_manager.core.errors import UpstreamError
 from instance_manager.core.snapshots import HEAD
 from instance_manager.pb.spdkrpc import lvol_pb2
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
 
 _MODES = {pb.ReplicaMode.WO: Mode.WO, pb.ReplicaMode.RW: Mode.RW, pb.ReplicaMode.ERR: Mode.ERR}
+_LARGEST = (1 << 63) - 1
+"""Bytes; managers take a size with a sign."""
 _WHOLE = 100
 """Percent."""
 
 
-def engine_state(told: pb.Engine) -> EngineState:
-    """Return an engine; replicas without an address or a mode are left out."""
+def engine_state(told: pb.Engine, failure: str) -> EngineState:
+    """Return an engine; replicas without an address or a mode are left out.
+
+    Args:
+        told: the message.
+        failure: begins the message of an error.
+
+    Raises:
+        UpstreamError: if it tells of more than an engine can have.
+    """
+    check_count(failure, "replicas", len(told.replica_address_map), MOST_REPLICAS)
+    check_count(failure, "snapshots", len(told.snapshots), MOST_FILES)
+    children = sum(len(each.children) for each in told.snapshots.values()) + len(told.head.children)
+    check_count(failure, "children", children, MOST_FILES)
+    if told.spec_size > _LARGEST:
+        raise UpstreamError("UNKNOWN", f"{failure}: its size cannot be {told.spec_size} bytes")
     names = sorted(told.replica_address_map.keys() & told.replica_mode_map.keys())
     return EngineState(
         volume=told.volume_name,

@@ -4,6 +4,7 @@ from instance_manager.adapters.process.adoption import OsProcessAdopter
 from instance_manager.adapters.process.guard_link import GuardLink
 from instance_manager.adapters.process.handles import PidfdUnsupportedError, check_pidfds
 from instance_manager.adapters.process.listeners import ListenerCheck
+from instance_manager.adapters.process.own_programs import end_own_programs
 from instance_manager.adapters.process.spawner import ProcessSpawner
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "PidfdUnsupportedError",
     "ProcessSpawner",
     "check_pidfds",
+    "end_own_programs",
 ]

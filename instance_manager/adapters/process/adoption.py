@@ -237,13 +237,13 @@ class OsProcessAdopter:
             proc.UnreadableError: if that cannot be read.
         """
         environment = proc.read_environment(pid)
-        if environment.get(contract.OWNER_VARIABLE) != self._owner:
+        uuid = environment.get(contract.UUID_VARIABLE, "")
+        if environment.get(contract.OWNER_VARIABLE) != self._owner or uuid == contract.NO_INSTANCE:
             return None
         command = proc.read_command(pid)
         stat = proc.read_stat(pid)
         if stat is None:
             return None
-        uuid = environment.get(contract.UUID_VARIABLE, "")
         log.debug("adoptable", pid=pid, uuid=uuid)
         return Adoptable(
             name=environment.get(contract.NAME_VARIABLE, ""),

@@ -1,8 +1,8 @@
 """The budget of answers: bytes that are handed to gRPC and that clients have not taken yet."""
 
-from collections import Counter
 from typing import Any
 
+from instance_manager.api.interceptors.budget import ByteBudget
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Method
@@ -20,42 +20,16 @@ _EMPTY_BYTES = 4 << 10
 """The same if there is nothing in the answer but, if the change fails, its error."""
 
 
-class AnswerBudget:
-    """Counts the bytes of each client."""
+class AnswerBudget(ByteBudget):
+    """Counts the bytes of answers."""
 
     def __init__(self) -> None:
-        self._clients: Counter[str] = Counter()
-        self._total = 0
-
-    @property
-    def taken(self) -> int:
-        """Number of bytes that have not been given back."""
-        return self._total
-
-    def take(self, client: str, size: int) -> None:
-        """Take bytes for an answer.
-
-        Raises:
-            ResourceExhaustedError: if too many are taken already.
-        """
-        for taken, most, who in (
-            (self._clients[client], MAX_UNSENT_BYTES_PER_CLIENT, "this client has"),
-            (self._total, MAX_UNSENT_BYTES, "all clients have"),
-        ):
-            if taken + size > most:
-                raise ResourceExhaustedError(
-                    f"cannot answer with {size} bytes more: {who} {taken} bytes still to read and {most} is "
-                    "the most there may be; read them, or ask for less at once"
-                )
-        self._clients[client] += size
-        self._total += size
-
-    def give_back(self, client: str, size: int) -> None:
-        """Give back the bytes of an answer that was sent, or that nobody waits for any more."""
-        self._total -= size
-        self._clients[client] -= size
-        if not self._clients[client]:
-            del self._clients[client]
+        super().__init__(
+            MAX_UNSENT_BYTES,
+            MAX_UNSENT_BYTES_PER_CLIENT,
+            "cannot answer with {size} bytes more: {who} {taken} bytes still to read and {most} is the most "
+            "there may be; read them, or ask for less at once",
+        )
 
 
 class AnswerBudgetInterceptor:

@@ -15,8 +15,6 @@ from instance_manager.core.slots import Holder, Slots
 
 MAX_ARRIVING = 128
 """Largest number of requests that are received at the same time."""
-MAX_LARGE_ARRIVING = 4
-"""The same for requests to a server that receives large ones."""
 MAX_HELD = 1024
 """Largest number of requests that have not arrived, those that wait included.
 
@@ -26,17 +24,33 @@ PATIENCE = 1.0
 """Seconds that a request may take to arrive while others wait; then its call is refused."""
 SHORT_PATIENCE = 0.3
 """The same if requests of a client wait that has fewer under way."""
+MAX_LARGE_ARRIVING, MAX_LARGE_HELD = 4, 256
+"""The same for requests of methods that take large ones."""
+MAX_BESIDE_LARGE = 24
+"""The same for those of other methods of the same server: gRPC would take large ones for them, too."""
+PATIENCE_BESIDE_LARGE = 0.1
+"""Short patience with those: they are small and come with the call, and there are few to take turns."""
 _PAUSE = 0.005
 """Seconds for which the event loop takes in what has arrived, before a request counts as late."""
 
 
 class Arrivals:
-    """Receives the requests of all calls."""
+    """Receives the requests of calls, those of different clients in turn."""
 
-    def __init__(self, most: int | None = None) -> None:
-        """Receive `most` at the same time, `MAX_ARRIVING` if it is None."""
+    def __init__(
+        self, most: int | None = None, held: int | None = None, short_patience: float | None = None
+    ) -> None:
+        """Receive none yet.
+
+        Args:
+            most: largest number that are received at the same time, `MAX_ARRIVING` if it is None.
+            held: the same with those that wait, `MAX_HELD` if it is None.
+            short_patience: seconds, `SHORT_PATIENCE` if it is None.
+        """
         self._most = MAX_ARRIVING if most is None else most
-        self._slots: Slots[asyncio.Task[Any]] = Slots(self._most, MAX_HELD, PATIENCE, SHORT_PATIENCE)
+        held = MAX_HELD if held is None else held
+        short_patience = SHORT_PATIENCE if short_patience is None else short_patience
+        self._slots: Slots[asyncio.Task[Any]] = Slots(self._most, held, PATIENCE, short_patience)
         self._turns: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         """Of those that wait."""
         self._given_up: set[asyncio.Task[Any]] = set()

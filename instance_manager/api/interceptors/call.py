@@ -15,10 +15,12 @@ class Call:
     """A call of one of the daemon's own methods."""
 
     context: Context
-    raw: bytes = b""
-    """The request as it came."""
     arrived: bool = False
     """Whether the request has come."""
+    size: int = 0
+    """What it counts as, in bytes, see `size_of`."""
+    digest: bytes = b""
+    """Of its bytes, by which the same one is known again."""
     request: Message | None = None
     """None until it has come, and if it cannot be parsed."""
     unreadable: InstanceManagerError | None = None
@@ -30,7 +32,7 @@ class Call:
 
     def forget_request(self) -> None:
         """Free what the request takes; an error may keep the call itself for a while."""
-        self.raw, self.request = b"", None
+        self.request = None
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[None]]

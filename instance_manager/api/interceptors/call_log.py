@@ -63,7 +63,7 @@ class CallLog:
 
         Args:
             method: which one.
-            request: as it came.
+            request: by what the same one is known again.
             code: its status; CANCELLED if the caller has gone.
             reason: why it has failed; empty if it has not.
             seconds: how long it took, with the time in the queue.

@@ -1,5 +1,6 @@
 """The interceptors: composes the chain of each method once, when its service is added; gRPC sees only one."""
 
+import hashlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.api.caller import Callers
 from instance_manager.api.interceptors.answer_budget import AnswerBudget, AnswerBudgetInterceptor
-from instance_manager.api.interceptors.arrivals import MAX_LARGE_ARRIVING, Arrivals
+from instance_manager.api.interceptors.arrivals import (
+    MAX_BESIDE_LARGE,
+    MAX_LARGE_ARRIVING,
+    MAX_LARGE_HELD,
+    PATIENCE_BESIDE_LARGE,
+    Arrivals,
+)
 from instance_manager.api.interceptors.audit import AuditInterceptor
 from instance_manager.api.interceptors.call import Call, Handler, Interceptor
 from instance_manager.api.interceptors.call_log import CallLog
@@ -22,8 +29,10 @@ from instance_manager.api.interceptors.foreign import GrpcHandler, guard
 from instance_manager.api.interceptors.metrics import CallObserver, MetricsInterceptor
 from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
 from instance_manager.api.interceptors.rejection_log import RejectionLog
+from instance_manager.api.interceptors.request_budget import RequestBudget, RequestBudgetInterceptor
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
-from instance_manager.api.service import Context, Method, Service, most_bytes
+from instance_manager.api.service import MAX_ENTRIES, Context, Method, Service, most_bytes
+from instance_manager.api.size import entries_of, size_of
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError
 
@@ -49,13 +58,14 @@ class InterceptorChain:
             max_streams: largest number of open streams.
             no_sockets: returns descriptors of this process that are not connections of clients.
         """
-        self._arrivals_of: dict[str, Arrivals] = {}
-        """By the full name of the service."""
         rejections = RejectionLog("call refused: limit reached")
         self._peer_name = None if peer_name is None else PeerNameInterceptor(peer_name)
         self._scheduler = FairScheduler()
-        self._arrivals, self._large_arrivals = Arrivals(), Arrivals(MAX_LARGE_ARRIVING)
-        self.budget = AnswerBudget()
+        self._arrivals = Arrivals()
+        self._large = Arrivals(MAX_LARGE_ARRIVING, MAX_LARGE_HELD)
+        self._beside_large = Arrivals(MAX_BESIDE_LARGE, short_patience=PATIENCE_BESIDE_LARGE)
+        self._receiver = _Receiver(self._scheduler)
+        self.budget, self.requests = AnswerBudget(), RequestBudget()
         self.calls = CallLog()
         self._streams = StreamLimit(max_streams, rejections)
         # The outermost first: what one of them rejects, those before it see.
@@ -63,9 +73,10 @@ class InterceptorChain:
             MetricsInterceptor(observer),
             AuditInterceptor(trail, Callers(no_sockets)),
             *([self._peer_name] if self._peer_name else []),
-            _Receiver(self._arrivals_of, self._scheduler),
+            self._receiver,
             ErrorInterceptor(self.calls),
             self._streams,
+            RequestBudgetInterceptor(self.requests, rejections),
             FairnessInterceptor(self._scheduler, rejections),
             AnswerBudgetInterceptor(self.budget, rejections),
         ]
@@ -74,9 +85,9 @@ class InterceptorChain:
 
     def add(self, service: Service) -> None:
         """Serve a service."""
-        name = service.descriptor.full_name
-        self._arrivals_of[name] = self._large_arrivals if service.takes_large else self._arrivals
+        others = self._beside_large if service.takes_large else self._arrivals
         for method in service.methods():
+            self._receiver.arrivals[method.full_name] = self._large if method.large else others
             handler = _invoke(method)
             for interceptor in reversed(self._interceptors):
                 handler = interceptor.wrap(method, handler)
@@ -86,7 +97,7 @@ class InterceptorChain:
         """Return the interceptor of a server with these services, which have been added."""
         services = tuple(services)
         large = any(service.takes_large for service in services)
-        arrivals = self._large_arrivals if large else self._arrivals
+        arrivals = self._beside_large if large else self._arrivals
         paths = {f"/{method.full_name}" for service in services for method in service.methods()}
         return _ServerInterceptor(
             {path: handler for path, handler in self._handlers.items() if path in paths},
@@ -171,34 +182,50 @@ class _ServerInterceptor(grpc.aio.ServerInterceptor):
 class _Receiver:
     """Receives the request, and parses it once for all that follow."""
 
-    def __init__(self, arrivals: Mapping[str, Arrivals], scheduler: FairScheduler) -> None:
-        """Take who receives the requests of each service, by its full name."""
-        self._arrivals = arrivals
+    def __init__(self, scheduler: FairScheduler) -> None:
+        self.arrivals: dict[str, Arrivals] = {}
+        """Who receives the requests of each method, by its full name."""
         self._scheduler = scheduler
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         kind, most = GetMessageClass(method.descriptor.input_type), most_bytes(method)
-        arrivals = self._arrivals[method.service]
+        arrivals = self.arrivals[method.full_name]
 
         async def received(call: Call) -> None:
-            call.raw = await arrivals.receive(call.context)
+            raw = await arrivals.receive(call.context)
             call.arrived = True
             self._scheduler.on_arrived()
+            call.digest = hashlib.sha256(raw).digest()
             # What is wrong is told by `_invoke`, so that it is audited and mapped like any other error.
-            if len(call.raw) > most:
+            if len(raw) > most:
                 call.unreadable = ResourceExhaustedError(
-                    f"cannot take a request of {len(call.raw)} bytes: {method.full_name} takes at most {most}"
+                    f"cannot take a request of {len(raw)} bytes: {method.full_name} takes at most {most}"
                 )
-                call.raw = b""
             else:
-                try:
-                    call.request = kind.FromString(call.raw)
-                except DecodeError as error:
-                    name = method.descriptor.input_type.full_name
-                    call.unreadable = InvalidArgumentError(f"cannot read the request as {name}: {error}")
+                _read(call, kind, raw)
+            # The call may take long, and everything of it is in the message.
+            del raw
             await handler(call)
 
         return received
+
+
+def _read(call: Call, kind: type[Message], raw: bytes) -> None:
+    """Read the request of a call."""
+    try:
+        request = kind.FromString(raw)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        call.unreadable = InvalidArgumentError(f"cannot read the request as {name}: {error}")
+        return
+    size = size_of(request, len(raw))
+    if size > len(raw) and (entries := entries_of(request)) > MAX_ENTRIES:
+        call.unreadable = InvalidArgumentError(
+            f"cannot take a request with {entries} entries of lists and maps: {MAX_ENTRIES} is the most "
+            "there may be; ask for less at once"
+        )
+        return
+    call.request, call.size = request, size
 
 
 def _invoke(method: Method) -> Handler:
@@ -208,8 +235,6 @@ def _invoke(method: Method) -> Handler:
     async def invoke(call: Call) -> None:
         if call.unreadable is not None:
             raise call.unreadable
-        if method.large:
-            call.raw = b""  # the call may take long, and everything of it is in the request
         if method.streaming:
             answer = function(call.request, call.context)
         elif method.waits:

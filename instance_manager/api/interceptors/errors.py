@@ -88,6 +88,6 @@ class ErrorInterceptor:
                     f"internal error {error_id}: this is a defect; the daemon's log has more under this id",
                 )
             finally:
-                self._calls.add(method, call.raw, code, reason, time.perf_counter() - started)
+                self._calls.add(method, call.digest, code, reason, time.perf_counter() - started)
 
         return mapped

@@ -18,10 +18,6 @@ from instance_manager.core.errors import ResourceExhaustedError
 
 MAX_QUEUED_CALLS = 4096
 """Largest number of queued calls of a client; all that come over Unix sockets are one."""
-MAX_QUEUED_BYTES = 32 << 20
-"""Largest number of bytes of queued requests of all clients."""
-
-
 _ROUNDS_TO_ACCEPT = 8
 """Rounds of the event loop after a call has arrived until the next one, if gRPC has one, is accepted."""
 _ROUNDS_TO_ARRIVE = 1000
@@ -71,7 +67,6 @@ class FairScheduler:
     def __init__(self) -> None:
         self._changes = FairQueue()
         self._reads = FairQueue()
-        self._bytes = 0
         self._accepted = 0
         self._arriving = 0
         """Number of calls that were accepted and whose request has not arrived yet."""
@@ -99,13 +94,12 @@ class FairScheduler:
         self._arriving = max(0, self._arriving - 1)
         self._rounds = 0
 
-    async def wait(self, client: str, *, changes: bool, size: int) -> None:
+    async def wait(self, client: str, *, changes: bool) -> None:
         """Wait until a call may be answered.
 
         Args:
             client: identifies the client.
             changes: whether the call changes something; such calls go first.
-            size: size of the request in bytes.
 
         Raises:
             ResourceExhaustedError: if too much is queued already.
@@ -116,11 +110,6 @@ class FairScheduler:
                 f"cannot take the call: {MAX_QUEUED_CALLS} calls of this client wait to be answered and "
                 "that is the most there may be; ask again later"
             )
-        if self._bytes + size > MAX_QUEUED_BYTES:
-            raise ResourceExhaustedError(
-                f"cannot take the call: requests of {self._bytes} bytes wait to be answered and "
-                f"{MAX_QUEUED_BYTES} is the most there may be; ask again later"
-            )
         was_idle, self._idle = self._idle, False
         if not self._draining:
             self._drain_soon()
@@ -128,11 +117,7 @@ class FairScheduler:
             return
         turn = asyncio.get_running_loop().create_future()
         queue.add(client, turn)
-        self._bytes += size
-        try:
-            await turn
-        finally:
-            self._bytes -= size
+        await turn
 
     def _drain_soon(self) -> None:
         self._draining = not self._idle
@@ -170,7 +155,7 @@ class FairnessInterceptor:
 
         async def queued(call: Call) -> None:
             try:
-                await self._scheduler.wait(call.context.peer(), changes=method.changes, size=len(call.raw))
+                await self._scheduler.wait(call.context.peer(), changes=method.changes)
             except ResourceExhaustedError as error:
                 reason = str(error)
                 self._rejections.add(lambda: {"reason": reason})

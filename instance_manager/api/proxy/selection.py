@@ -4,6 +4,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from instance_manager.api.size import size_of
 from instance_manager.api.subject import subject_of
 from instance_manager.app.engine import EngineChange
 from instance_manager.core.engine import Engine
@@ -101,9 +102,9 @@ def change_of(method: str, request: Message) -> EngineChange:
     """
     subject = subject_of(request)
     if _PART not in request.DESCRIPTOR.fields_by_name and not isinstance(request, pb.ProxyEngineRequest):
-        return EngineChange(method, subject=subject, size=request.ByteSize())
+        return EngineChange(method, subject=subject, size=size_of(request))
     engine = any_engine(request)
-    return EngineChange(method, engine.address, engine.name, subject, request.ByteSize())
+    return EngineChange(method, engine.address, engine.name, subject, size_of(request))
 
 
 def metadata_value(field: str, value: str) -> str:

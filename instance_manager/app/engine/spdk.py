@@ -38,7 +38,7 @@ class SpdkEngines(Protocol):
         """Return an engine, as the SPDK service on a host has it."""
 
     async def exposure(self, engine: EngineV2) -> Exposure:
-        """Return what the frontend of an engine tells."""
+        """Return what the frontend of an engine tells; it gets a few seconds, as nothing depends on it."""
 
     async def delete_snapshot(self, engine: EngineV2, name: str) -> None:
         """Delete a snapshot."""

@@ -31,6 +31,8 @@ WATCH_ATTEMPTS = 10
 WATCH_PAUSE = 1.0
 """Seconds between them."""
 _AWAY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+_MOST_SILENT = 1024
+"""Largest number of silent frontends that are remembered, so that each is logged once."""
 
 
 class EnginesV2:
@@ -38,6 +40,8 @@ class EnginesV2:
 
     def __init__(self, spdk: SpdkEngines) -> None:
         self._spdk = spdk
+        self._silent: set[str] = set()
+        """Frontends whose SPDK service has not answered the last time."""
 
     async def volume(self, engine: EngineV2) -> EngineState:
         """Return the engine, offered as its frontend tells; if that does not answer, as the engine tells."""
@@ -45,10 +49,29 @@ class EnginesV2:
         if not engine.frontend:
             return state
         try:
-            return state.offered_as(await self._spdk.exposure(engine))
+            told = await self._spdk.exposure(engine)
         except UpstreamError as error:
-            log.debug("frontend of a volume does not tell of it", engine=engine.name, reason=str(error))
+            self._on_silence(engine, error)
             return state
+        if engine.frontend in self._silent:
+            self._silent.discard(engine.frontend)
+            log.info("frontend of a volume tells of it again", frontend=engine.frontend)
+        return state.offered_as(told)
+
+    def _on_silence(self, engine: EngineV2, error: UpstreamError) -> None:
+        """Log that a frontend tells nothing; as a warning if its service does not answer, and that once."""
+        news = error.code in _AWAY and engine.frontend not in self._silent
+        tell = log.warning if news else log.debug
+        if news:
+            if len(self._silent) >= _MOST_SILENT:
+                self._silent.clear()
+            self._silent.add(engine.frontend)
+        tell(
+            "frontend of a volume does not tell of it: told as its engine knows it",
+            engine=engine.name,
+            frontend=engine.frontend,
+            reason=str(error),
+        )
 
     async def state(self, engine: EngineV2) -> EngineState:
         """Return the engine."""
