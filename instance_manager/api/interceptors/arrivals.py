@@ -28,8 +28,6 @@ MAX_LARGE_ARRIVING, MAX_LARGE_HELD = 4, 256
 """The same for requests of methods that take large ones."""
 MAX_BESIDE_LARGE = 24
 """The same for those of other methods of the same server: gRPC would take large ones for them, too."""
-PATIENCE_BESIDE_LARGE = 0.1
-"""Short patience with those: they are small and come with the call, and there are few to take turns."""
 _PAUSE = 0.005
 """Seconds for which the event loop takes in what has arrived, before a request counts as late."""
 
@@ -37,20 +35,16 @@ _PAUSE = 0.005
 class Arrivals:
     """Receives the requests of calls, those of different clients in turn."""
 
-    def __init__(
-        self, most: int | None = None, held: int | None = None, short_patience: float | None = None
-    ) -> None:
+    def __init__(self, most: int | None = None, held: int | None = None) -> None:
         """Receive none yet.
 
         Args:
             most: largest number that are received at the same time, `MAX_ARRIVING` if it is None.
             held: the same with those that wait, `MAX_HELD` if it is None.
-            short_patience: seconds, `SHORT_PATIENCE` if it is None.
         """
         self._most = MAX_ARRIVING if most is None else most
         held = MAX_HELD if held is None else held
-        short_patience = SHORT_PATIENCE if short_patience is None else short_patience
-        self._slots: Slots[asyncio.Task[Any]] = Slots(self._most, held, PATIENCE, short_patience)
+        self._slots: Slots[asyncio.Task[Any]] = Slots(self._most, held, PATIENCE, SHORT_PATIENCE)
         self._turns: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         """Of those that wait."""
         self._given_up: set[asyncio.Task[Any]] = set()

@@ -17,7 +17,6 @@ from instance_manager.api.interceptors.arrivals import (
     MAX_BESIDE_LARGE,
     MAX_LARGE_ARRIVING,
     MAX_LARGE_HELD,
-    PATIENCE_BESIDE_LARGE,
     Arrivals,
 )
 from instance_manager.api.interceptors.audit import AuditInterceptor
@@ -63,7 +62,7 @@ class InterceptorChain:
         self._scheduler = FairScheduler()
         self._arrivals = Arrivals()
         self._large = Arrivals(MAX_LARGE_ARRIVING, MAX_LARGE_HELD)
-        self._beside_large = Arrivals(MAX_BESIDE_LARGE, short_patience=PATIENCE_BESIDE_LARGE)
+        self._beside_large = Arrivals(MAX_BESIDE_LARGE)
         self._receiver = _Receiver(self._scheduler)
         self.budget, self.requests = AnswerBudget(), RequestBudget()
         self.calls = CallLog()
