@@ -38,6 +38,12 @@ PROXY = "/imrpc.ProxyEngineService"
 Clients = pytest.mark.parametrize(
     ("clients", "most"), [(1, ONE_CLIENT), (6, ALL_CLIENTS)], ids=["one", "all"]
 )
+OneOrAll = pytest.mark.parametrize(
+    ("clients", "most"),
+    [(1, ONE_CLIENT), pytest.param(6, ALL_CLIENTS, marks=pytest.mark.full)],
+    ids=["one", "all"],
+)
+"""For what takes long with many clients."""
 
 
 def resident(pid: int) -> int:
@@ -120,7 +126,7 @@ async def test_requests_that_are_half_sent(exposed: Daemon, clients: int, most: 
 
 
 @pytest.mark.timeout(180)
-@Clients
+@OneOrAll
 @pytest.mark.parametrize(
     ("method", "without"), [("SnapshotBackup", 0), ("VolumeGet", 0), ("SnapshotBackup", 1)]
 )
@@ -180,7 +186,7 @@ KINDS: dict[str, Any] = {
 
 
 @pytest.mark.timeout(180)
-@Clients
+@OneOrAll
 @pytest.mark.parametrize("asked", ASKED)
 async def test_requests_for_engines_and_services_that_hang(
     tmp_path: Path, spdk: SpdkProcess, clients: int, most: int, asked: str
@@ -196,7 +202,9 @@ async def test_requests_for_engines_and_services_that_hang(
                 request.proxy_engine_request.address = engine.address
             async with grows_at_most(daemon, most):
                 with connections(daemon, clients, offset) as opened:
-                    await asyncio.to_thread(ask, opened, method, request.SerializeToString())
+                    content = request.SerializeToString()
+                    calls = MAX_CALLS_PER_CONNECTION // (1 + len(content) // MAX_REQUEST_BYTES)
+                    await asyncio.to_thread(ask, opened, method, content, calls)
 
 
 @pytest.mark.timeout(180)
@@ -305,7 +313,9 @@ async def test_headers_of_calls_without_pause(
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("content", [EMPTY, HALF], ids=["whole", "half"])
-@pytest.mark.parametrize(("clients", "targets"), [(64, 1), (200, 1), (200, 4)])
+@pytest.mark.parametrize(
+    ("clients", "targets"), [pytest.param(64, 1, marks=pytest.mark.full), (200, 1), (200, 4)]
+)
 async def test_more_calls_than_there_may_be(
     exposed: Daemon, sized: Callable[[int, int], int], content: bytes, clients: int, targets: int
 ) -> None:
