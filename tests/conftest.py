@@ -87,7 +87,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     """A daemon of the test's own; nothing may outlive it."""
-    async with running_daemon(tmp_path, "--stop-timeout", "2") as running:
+    async with running_daemon(tmp_path, "--stop-timeout", "2", "--shutdown-grace", "4") as running:
         yield running
 
 
