@@ -1,4 +1,7 @@
-"""What a call of the proxy is about, beside the engine, and what one of the disk service is about."""
+"""What a call of the proxy is about, beside the engine, and what one of the disk service is about.
+
+And why one has failed, if its answer says so.
+"""
 
 import re
 from collections.abc import Iterator
@@ -48,6 +51,12 @@ def subject_of(request: Any) -> str:
     if not known and not isinstance(request, RemountVolumeRequest):
         return ""
     return " ".join(_words(request))[:LONGEST]
+
+
+def task_error(response: Any) -> str:
+    """Return why what was asked for has failed, if that is in the answer, as for a restore; else nothing."""
+    told: bytes = getattr(response, "taskError", b"")
+    return told.decode(errors="replace")
 
 
 def _words(message: Message) -> Iterator[str]:

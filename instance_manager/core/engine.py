@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
 _SIZE = re.compile(r"[0-9]{1,19}")
-_LARGEST = (1 << 63) - 1
+LARGEST_SIZE = (1 << 63) - 1
+"""Bytes; managers and engines take a size with a sign."""
 
 
 def parse_size(text: str) -> int:
@@ -15,7 +16,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: if it is none, or does not fit into 64 bits.
     """
-    if not _SIZE.fullmatch(text) or int(text) > _LARGEST:
+    if not _SIZE.fullmatch(text) or int(text) > LARGEST_SIZE:
         raise ValueError("no size")
     return int(text)
 

@@ -59,6 +59,11 @@ class UpstreamError(InstanceManagerError):
         self.code = code
         """Name of the gRPC status code that the other service gave, for example `NOT_FOUND`."""
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether nobody has answered: the other service is away or took too long, or says so of another."""
+        return self.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
 
 _ELLIPSIS = "…"
 

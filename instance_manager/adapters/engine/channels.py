@@ -34,9 +34,6 @@ _OPTIONS = (
     # Every ping counts, also if nothing else is sent for hours.
     ("grpc.http2.max_pings_without_data", 0),
 )
-_LOST = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
-"""Codes of calls after which a connection is not used again. An engine may have said so itself, which cannot
-be told apart; that costs a new connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +93,8 @@ class Channels:
         try:
             yield connection.channel
         except UpstreamError as error:
-            if error.code in _LOST and self._connections.get(address) is connection:
+            # An engine may have said so itself, which cannot be told apart; that costs a new connection.
+            if error.is_silence and self._connections.get(address) is connection:
                 self._replace(address, connection)
             raise
         finally:

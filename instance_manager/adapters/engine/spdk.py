@@ -7,16 +7,14 @@ from typing import Any
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.adapters.engine.calls import Calls, Target, Timeouts
+from instance_manager.adapters.engine.calls import Calls, Target, Timeouts, replica_address
 from instance_manager.adapters.engine.spdk_values import clone_status, engine_state, exposure, rebuild_status
 from instance_manager.adapters.engine.values import read
 from instance_manager.app.engine.spdk import LOCAL
 from instance_manager.core.addresses import Address
 from instance_manager.core.backups import BackupOrder, BackupStatus, RestoreOrder, StartedBackup
 from instance_manager.core.engine import CloneStatus, RebuildStatus, Replica
-from instance_manager.core.engine_address import engine_address
 from instance_manager.core.engine_v2 import EngineState, EngineV2, Exposure, backup_labels
-from instance_manager.core.errors import InvalidArgumentError, UpstreamError
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
 
 _METHODS = pb.DESCRIPTOR.services_by_name["SPDKService"].methods_by_name
@@ -94,10 +92,7 @@ class GrpcSpdkEngines:
         )
 
     async def _at_replica(self, replica: Replica, method: str, failure: str, request: Message) -> Any:
-        try:
-            host = engine_address(replica.address).host
-        except InvalidArgumentError as error:
-            raise UpstreamError("UNKNOWN", f"{failure}: {error}") from error
+        host = replica_address(replica, 0, failure).host
         return await self.forward(host, method, failure, request)
 
     async def backup(self, engine: EngineV2, order: BackupOrder) -> StartedBackup:

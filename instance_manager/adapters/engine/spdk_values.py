@@ -2,7 +2,7 @@
 
 from instance_manager.adapters.engine.controllers import MOST_REPLICAS
 from instance_manager.adapters.engine.values import MOST_FILES, check_count
-from instance_manager.core.engine import CloneStatus, Disk, Mode, RebuildStatus, Replica
+from instance_manager.core.engine import LARGEST_SIZE, CloneStatus, Disk, Mode, RebuildStatus, Replica
 from instance_manager.core.engine_v2 import EngineState, Exposure, is_rebuilding, with_scheme
 from instance_manager.core.errors import UpstreamError
 from instance_manager.core.snapshots import HEAD
@@ -10,8 +10,6 @@ from instance_manager.pb.spdkrpc import lvol_pb2
 from instance_manager.pb.spdkrpc import spdk_pb2 as pb
 
 _MODES = {pb.ReplicaMode.WO: Mode.WO, pb.ReplicaMode.RW: Mode.RW, pb.ReplicaMode.ERR: Mode.ERR}
-_LARGEST = (1 << 63) - 1
-"""Bytes; managers take a size with a sign."""
 _WHOLE = 100
 """Percent."""
 
@@ -30,7 +28,7 @@ def engine_state(told: pb.Engine, failure: str) -> EngineState:
     check_count(failure, "snapshots", len(told.snapshots), MOST_FILES)
     children = sum(len(each.children) for each in told.snapshots.values()) + len(told.head.children)
     check_count(failure, "children", children, MOST_FILES)
-    if told.spec_size > _LARGEST:
+    if told.spec_size > LARGEST_SIZE:
         raise UpstreamError("UNKNOWN", f"{failure}: its size cannot be {told.spec_size} bytes")
     names = sorted(told.replica_address_map.keys() & told.replica_mode_map.keys())
     return EngineState(

@@ -6,7 +6,6 @@ from instance_manager.api.interceptors.budget import ByteBudget
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Method
-from instance_manager.core.errors import ResourceExhaustedError
 
 MAX_UNSENT_BYTES = 128 << 20
 """Largest number of bytes of answers that all clients together have not taken yet."""
@@ -46,12 +45,8 @@ class AnswerBudgetInterceptor:
         return self._changing(method, handler) if method.changes else self._reading(handler)
 
     def _take(self, client: str, size: int) -> None:
-        try:
+        with self._rejections.noting():
             self._budget.take(client, size)
-        except ResourceExhaustedError as error:
-            reason = str(error)
-            self._rejections.add(lambda: {"reason": reason})
-            raise
 
     def _until_sent(self, call: Call, client: str, size: int) -> None:
         context: Any = call.context

@@ -14,7 +14,7 @@ from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.errors import MAX_REASON_BYTES
 from instance_manager.api.interceptors.metrics import code_name
 from instance_manager.api.service import Method
-from instance_manager.api.subject import subject_of
+from instance_manager.api.subject import subject_of, task_error
 from instance_manager.app.audit import AuditTrail
 from instance_manager.core.errors import shorten
 
@@ -59,7 +59,7 @@ class AuditInterceptor:
                         caller=caller,
                         code=code,
                         detail=shorten(
-                            _text(call.context.details()) or _task_error(call.response), MAX_REASON_BYTES
+                            _text(call.context.details()) or task_error(call.response), MAX_REASON_BYTES
                         ),
                         subject=subject_of(call.request),
                     )
@@ -103,11 +103,6 @@ def _subject(call: Call) -> tuple[str, str]:
         name = name or getattr(request, field, "")
     uuid = getattr(status, "uuid", "") or getattr(request, "uuid", "")
     return str(name), str(uuid)
-
-
-def _task_error(response: Any) -> str:
-    """Return why a restore was not begun, which its answer says; empty of any other."""
-    return _text(getattr(response, "taskError", b""))
 
 
 def _text(details: Any) -> str:

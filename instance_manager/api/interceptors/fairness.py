@@ -155,11 +155,8 @@ class FairnessInterceptor:
 
         async def queued(call: Call) -> None:
             try:
-                await self._scheduler.wait(call.context.peer(), changes=method.changes)
-            except ResourceExhaustedError as error:
-                reason = str(error)
-                self._rejections.add(lambda: {"reason": reason})
-                raise
+                with self._rejections.noting():
+                    await self._scheduler.wait(call.context.peer(), changes=method.changes)
             except asyncio.CancelledError:
                 # For the audit trail; the caller hears nothing any more.
                 call.context.set_details("given up before its turn: nothing was done")

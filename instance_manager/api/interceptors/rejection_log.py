@@ -1,9 +1,12 @@
 """Calls that are rejected before they reach a method: all are counted, but not every one is logged."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
+
+from instance_manager.core.errors import ResourceExhaustedError
 
 log = structlog.get_logger(__name__)
 
@@ -27,3 +30,13 @@ class RejectionLog:
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS
             log.warning(self._event, **details(), refused=self._count)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Count a call that the block rejects, with its reason."""
+        try:
+            yield
+        except ResourceExhaustedError as error:
+            reason = str(error)
+            self.add(lambda: {"reason": reason})
+            raise

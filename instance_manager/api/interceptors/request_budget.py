@@ -7,7 +7,6 @@ from instance_manager.api.interceptors.budget import ByteBudget
 from instance_manager.api.interceptors.call import Call, Handler
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.service import Method
-from instance_manager.core.errors import ResourceExhaustedError
 
 MAX_REQUEST_BYTES_HELD = 24 << 20
 """Largest number of bytes of requests of all clients; each byte is in memory up to six times."""
@@ -44,12 +43,8 @@ class RequestBudgetInterceptor:
             if size <= SMALL:
                 await handler(call)
                 return
-            try:
+            with self._rejections.noting():
                 self._budget.take(client, size)
-            except ResourceExhaustedError as error:
-                reason = str(error)
-                self._rejections.add(lambda: {"reason": reason})
-                raise
             try:
                 await handler(call)
             finally:

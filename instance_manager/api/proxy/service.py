@@ -23,6 +23,7 @@ from instance_manager.api.proxy.wire import (
     restore_to_wire,
 )
 from instance_manager.api.service import Marks, Offer, Service, Unary, rpc
+from instance_manager.api.subject import task_error
 from instance_manager.app.engine import Completion, Engines, NodeMounts
 from instance_manager.app.engine.backups import Backups, BackupStore
 from instance_manager.app.engine.reads import EngineReads
@@ -82,7 +83,7 @@ class ProxyService(Service):
             if not marks.changes:
                 return await v2.call(name, request)
             which = change_of(name, request)
-            return await self._completion.of(v2.call(name, request), which, _task_error)
+            return await self._completion.of(v2.call(name, request), which, task_error)
 
         return call, marks
 
@@ -250,9 +251,3 @@ def _refused(method: str, why: str) -> Unary:
         raise UnimplementedError(f"cannot serve {method}: {why}")
 
     return refuse
-
-
-def _task_error(answer: Message) -> str:
-    """Return why what was asked for has failed, if its method says so in its answer."""
-    told: bytes = getattr(answer, "taskError", b"")
-    return told.decode()

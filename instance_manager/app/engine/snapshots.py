@@ -15,9 +15,6 @@ from instance_manager.core.engine_rules import (
 )
 from instance_manager.core.errors import UpstreamError
 
-_SILENT = {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
-"""Codes of those that do not answer."""
-
 
 class Snapshots:
     """Each method raises `UpstreamError`.
@@ -42,7 +39,7 @@ class Snapshots:
                 await self._remove(engine, name)
             except UpstreamError as error:
                 last = error
-                if error.code in _SILENT and (left := len(names) - number):
+                if error.is_silence and (left := len(names) - number):
                     raise UpstreamError(
                         error.code, f"{error}; {left} more snapshots were not tried"
                     ) from error

@@ -30,7 +30,6 @@ WATCH_ATTEMPTS = 10
 """How often a watch that ends is opened again before it is given up."""
 WATCH_PAUSE = 1.0
 """Seconds between them."""
-_AWAY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 _MOST_SILENT = 1024
 """Largest number of silent frontends that are remembered, so that each is logged once."""
 
@@ -60,7 +59,7 @@ class EnginesV2:
 
     def _on_silence(self, engine: EngineV2, error: UpstreamError) -> None:
         """Log that a frontend tells nothing; as a warning if its service does not answer, and that once."""
-        news = error.code in _AWAY and engine.frontend not in self._silent
+        news = error.is_silence and engine.frontend not in self._silent
         tell = log.warning if news else log.debug
         if news:
             if len(self._silent) >= _MOST_SILENT:
@@ -119,7 +118,7 @@ class EnginesV2:
         for replica, told in await ask_each(complete, self._spdk.clone_status):
             if not isinstance(told, UpstreamError):
                 statuses[replica.address] = told
-            elif told.code not in _AWAY:
+            elif not told.is_silence:
                 statuses[replica.address] = CloneStatus(error=str(told))
         return statuses or {complete[0].address: CloneStatus()}
 
