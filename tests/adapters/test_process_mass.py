@@ -22,7 +22,7 @@ Sized = Callable[[int, int], int]
 STUBBORN = "trap '' INT; (trap '' INT; setsid sleep 1000 &); sleep 1000 & echo $$; exec sleep 1000"
 """A process that ignores SIGINT, as do its children, one of which has left the session."""
 LONGEST_STALL = patience(0.2)
-"""Seconds that the event loop may stand still."""
+"""Seconds of CPU that the event loop may use before it takes its next turn."""
 
 EARLIER_DAEMON = f"""
 import os, signal, subprocess, sys, uuid

@@ -29,10 +29,11 @@ Serving = health_pb2.HealthCheckResponse
 class Port:
     """A port that is ours: bound, and nobody listens on it until the test says so."""
 
-    def __init__(self, host: str = HOST, number: int = 0) -> None:
+    def __init__(self, host: str = HOST, number: int = 0, shared: bool = True) -> None:
+        """Server processes that a test starts can listen on a `shared` port, too."""
         self._host = host
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
         self._socket.bind((host, number))
         self.number: int = self._socket.getsockname()[1]
 
@@ -352,9 +353,9 @@ def sockets() -> set[str]:
 def held() -> list[Port]:
     """Return a port of localhost that nobody else can listen on: it is ours in each family there is."""
     while True:
-        port = Port()
+        port = Port(shared=False)
         try:
-            return [port, Port("::1", port.number)]
+            return [port, Port("::1", port.number, shared=False)]
         except OSError as error:
             if error.errno != errno.EADDRINUSE:  # there is no IPv6 here
                 return [port]

@@ -19,7 +19,7 @@ from tests.support.patience import patience
 
 Sized = Callable[[int, int], int]
 
-LONGEST_WAIT = 0.1
+LONGEST_WAIT = 1
 """Seconds that a write may keep a process waiting."""
 SHUT_DOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN: from then on every write is an I/O error, as with a disk that is gone."""
@@ -193,7 +193,7 @@ async def test_a_disk_in_trouble_ends_no_process_keeps_none_waiting_and_is_told(
         states = [p.status.state for p in (await client.process_list()).values()]
         assert states == ["running"] * (writers.count + 1)
         # A wait for a disk in trouble would have no end; a loaded machine makes the shortest one longer.
-        assert writers.longest_wait <= patience(LONGEST_WAIT * sized(5, 1))
+        assert writers.longest_wait <= patience(LONGEST_WAIT)
         record_property("longest_wait_ms", round(1000 * writers.longest_wait, 3))
 
 

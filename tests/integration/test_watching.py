@@ -58,7 +58,7 @@ async def test_a_subscriber_that_never_reads_costs_little_and_delays_nobody(daem
             await client.process_delete("lag")
             await watch.state("lag", "deleted")
         assert process.memory_info().rss - before <= 16 << 20
-        assert sorted(lags)[int(len(lags) * 0.99)] < patience(0.1)
+        assert sorted(lags)[int(len(lags) * 0.99)] < patience(1)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             async for _ in stream:
                 pass

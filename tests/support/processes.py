@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,7 +191,10 @@ def wait_for(pid: int, flags: int) -> None:
 
 
 class LagMeter:
-    """Finds out for how long the event loop was kept from its work at most, by this program."""
+    """Finds out how much of the processor the event loop uses at most before it takes its next turn.
+
+    Wall time would tell of the machine: of what else runs here, and of pauses that nobody counts.
+    """
 
     _PERIOD = 0.005
 
@@ -209,14 +213,11 @@ class LagMeter:
         self._next()
 
     def _next(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._PERIOD
-        self._waited = waited_for_processor()
-        self._handle = loop.call_at(self._due, self._tick)
+        self._before = time.thread_time()
+        self._handle = asyncio.get_running_loop().call_later(self._PERIOD, self._tick)
 
     def _note(self) -> None:
-        late = asyncio.get_running_loop().time() - self._due
-        self.longest = max(self.longest, late - (waited_for_processor() - self._waited))
+        self.longest = max(self.longest, time.thread_time() - self._before)
 
 
 def waited_for_processor(*others: int) -> float:
