@@ -24,6 +24,7 @@ from instance_manager.pb.imrpc import disk_pb2, instance_pb2, proxy_pb2
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from tests.support.certificates import Authority, fill
 from tests.support.daemon import Daemon, Watch, running_daemon, shell
+from tests.support.engine.flooding import flooding_engine
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient
 from tests.support.flood import EMPTY, HALF, Flood, Floods
@@ -205,6 +206,37 @@ async def test_requests_for_engines_and_services_that_hang(
                     content = request.SerializeToString()
                     calls = MAX_CALLS_PER_CONNECTION // (1 + len(content) // MAX_REQUEST_BYTES)
                     await asyncio.to_thread(ask, opened, method, content, calls)
+
+
+@pytest.mark.timeout(180)
+@OneOrAll
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "half"])
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        ("MetricsGet", 3_900_000),
+        ("MetricsGet", 30_000),
+        ("SnapshotList", 3_900_000),
+        ("SnapshotList", 1_000_000),
+    ],
+)
+async def test_what_engines_answer(
+    exposed: Daemon, clients: int, most: int, method: str, size: int, *, whole: bool
+) -> None:
+    """Meanwhile another client is answered what its engine tells."""
+    async with flooding_engine(size, whole=whole) as address:
+        with EngineProcess() as engine:
+            content = proxy_pb2.ProxyEngineRequest(address=address).SerializeToString()
+            async with grows_at_most(exposed, most):
+                with connections(exposed, clients, Offset.PROXY) as opened:
+                    flood = asyncio.create_task(asyncio.to_thread(ask, opened, f"{PROXY}/{method}", content))
+                    target = exposed.serving[-1]["addresses"][Offset.PROXY]
+                    async with grpc.aio.insecure_channel(target) as channel:
+                        manager = ProxyClient(channel)
+                        while not flood.done():
+                            async with asyncio.timeout(patience(30)):
+                                await manager.call("SnapshotList", {"address": engine.address})
+                    await flood
 
 
 @pytest.mark.timeout(180)

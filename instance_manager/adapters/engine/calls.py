@@ -1,6 +1,8 @@
 """Calls of engines and replicas, and their errors in the words that managers look for."""
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +14,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from instance_manager.adapters.engine.channels import Channels
+from instance_manager.adapters.engine.sizes import may_be_large
 from instance_manager.core.addresses import Address
 from instance_manager.core.engine import Replica
 from instance_manager.core.engine_address import engine_address
 from instance_manager.core.engine_orders import LONGEST_COPY
-from instance_manager.core.errors import InvalidArgumentError, UpstreamError
+from instance_manager.core.errors import InvalidArgumentError, ResourceExhaustedError, UpstreamError
+from instance_manager.core.slots import Holder
+from instance_manager.platform.caller import CALLER
+from instance_manager.platform.turns import GivenUpError, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +59,25 @@ class Target:
         return tuple((key, value) for key, value in pairs if value)
 
 
+MOST_LARGE = 16
+"""Largest number of answers that may be large and are received at the same time."""
+_MOST_WAITING = 1024
+_PATIENCE, _SHORT_PATIENCE = 5.0, 2.0
+"""Seconds that one may take to come while others wait, see `core.slots`: it comes at once or not at all."""
+_COUNTED = 4 << 10
+"""Bytes of an answer that counts: the number of calls bounds those that are smaller."""
+MOST_CALLS, MOST_CALLS_OF_CLIENT = 2048, 1024
+"""Largest number of calls in progress, each of which takes memory, and of those for one client."""
+
+
 class Calls:
     """Makes calls."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
+        self._under_way: Counter[Holder] = Counter()
+        """How many calls are in progress for each client."""
+        self._large = Turns(MOST_LARGE, _MOST_WAITING, _PATIENCE, _SHORT_PATIENCE)
 
     async def call(
         self,
@@ -77,7 +97,8 @@ class Calls:
             within: seconds.
 
         Raises:
-            UpstreamError: with the code of the answer; UNAVAILABLE if nobody is there.
+            UpstreamError: with the code of the answer; UNAVAILABLE if nobody is there, RESOURCE_EXHAUSTED if
+                too much is asked or answered at once.
         """
         path = f"/{method.containing_service.full_name}/{method.name}"
         if not method.name.endswith(_READS):
@@ -85,17 +106,56 @@ class Calls:
         response = GetMessageClass(method.output_type)
         if not target.address:
             raise rpc_error(failure, grpc.StatusCode.UNAVAILABLE, "missing address")
-        with self._channels.to(target.address) as channel:
-            unary: Any = channel.unary_unary(path, request_serializer=type(request).SerializeToString)
-            call = unary(request, timeout=within, metadata=target.metadata, wait_for_ready=False)
+        with self._counted(failure), self._channels.to(target.address) as channel:
+            large = may_be_large(method)
+            kind = channel.unary_stream if large else channel.unary_unary
+            multicallable: Any = kind(path, request_serializer=type(request).SerializeToString)
+            call = multicallable(request, timeout=within, metadata=target.metadata, wait_for_ready=False)
             try:
+                answer = await self._received(call, failure) if large else await call
+                if len(answer) > _COUNTED:
+                    _hold(len(answer), failure)
                 # Read here: gRPC would log a traceback and return nothing for an answer that cannot be read.
-                return response.FromString(await call)
+                return response.FromString(answer)
             except grpc.aio.AioRpcError as error:
                 raise rpc_error(failure, error.code(), error.details() or "") from error
             except DecodeError as error:
                 text = f"the answer is no {response.DESCRIPTOR.full_name}"
                 raise rpc_error(failure, grpc.StatusCode.INTERNAL, text) from error
+            finally:
+                answer = b""  # an error keeps this frame for a while
+
+    @contextmanager
+    def _counted(self, failure: str) -> Iterator[None]:
+        """Count a call that is in progress."""
+        client = CALLER.get().holder
+        if self._under_way[client] >= MOST_CALLS_OF_CLIENT or self._under_way.total() >= MOST_CALLS:
+            raise UpstreamError(
+                "RESOURCE_EXHAUSTED",
+                f"{failure}: {self._under_way.total()} calls of engines are in progress, "
+                f"{self._under_way[client]} of them for this client, and {MOST_CALLS} and "
+                f"{MOST_CALLS_OF_CLIENT} are the most there may be; ask again later",
+            )
+        self._under_way[client] += 1
+        try:
+            yield
+        finally:
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
+
+    async def _received(self, call: Any, failure: str) -> bytes:
+        """Receive an answer that may be large when it is its turn: gRPC keeps what has come of it."""
+        try:
+            await call.initial_metadata()
+            return await self._large.work(CALLER.get().holder, lambda: _whole(call))
+        except GivenUpError:
+            raise UpstreamError(
+                "RESOURCE_EXHAUSTED",
+                f"{failure}: the answer did not come at once, and others wait for theirs; ask again later",
+            ) from None
+        finally:
+            call.cancel()
 
     async def stream(
         self, target: Target, method: MethodDescriptor, request: Message, failure: str
@@ -116,6 +176,31 @@ class Calls:
                 raise rpc_error(failure, error.code(), error.details() or "") from error
             finally:
                 call.cancel()
+
+
+def _hold(size: int, failure: str) -> None:
+    """Count an answer to the call of a client that it is for.
+
+    Raises:
+        UpstreamError: if there is no room for it.
+    """
+    try:
+        CALLER.get().hold(size)
+    except ResourceExhaustedError as error:
+        raise UpstreamError("RESOURCE_EXHAUSTED", f"{failure}: {error}") from None
+
+
+async def _whole(call: Any) -> bytes:
+    """Return the only message of a call.
+
+    Raises:
+        grpc.aio.AioRpcError: if it ends otherwise.
+    """
+    answer = await call.read()
+    if answer is not grpc.aio.EOF and await call.read() is grpc.aio.EOF:
+        return bytes(answer)
+    code, text = grpc.StatusCode.INTERNAL, "it has answered nothing, or more than once"
+    raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), text)
 
 
 def replica_target(replica: Replica, offset: int, failure: str) -> Target:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from instance_manager.adapters.engine.sizes import service_config
 from instance_manager.core.certificates import CertificateSet
 from instance_manager.core.errors import UpstreamError
 from instance_manager.platform.background import Background
@@ -29,6 +30,9 @@ _OPTIONS = (
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
+    ("grpc.service_config", service_config()),
+    # Before anybody takes an answer, no more of it comes than the first window of its stream.
+    ("grpc.http2.bdp_probe", 0),
     # Nothing else in this process shares a connection or its backoff.
     ("grpc.use_local_subchannel_pool", 1),
     # Every ping counts, also if nothing else is sent for hours.

@@ -30,6 +30,7 @@ from instance_manager.api.interceptors.peer_name import PeerNameInterceptor
 from instance_manager.api.interceptors.rejection_log import RejectionLog
 from instance_manager.api.interceptors.request_budget import RequestBudget, RequestBudgetInterceptor
 from instance_manager.api.interceptors.stream_limit import DEFAULT_MAX_STREAMS, StreamLimit
+from instance_manager.api.interceptors.upstream_budget import UpstreamBudget, UpstreamBudgetInterceptor
 from instance_manager.api.service import MAX_ENTRIES, Context, Method, Service, most_bytes
 from instance_manager.api.size import entries_of, size_of
 from instance_manager.app.audit import AuditTrail
@@ -64,7 +65,7 @@ class InterceptorChain:
         self._large = Arrivals(MAX_LARGE_ARRIVING, MAX_LARGE_HELD)
         self._beside_large = Arrivals(MAX_BESIDE_LARGE)
         self._receiver = _Receiver(self._scheduler)
-        self.budget, self.requests = AnswerBudget(), RequestBudget()
+        self.budget, self.requests, self.upstream = AnswerBudget(), RequestBudget(), UpstreamBudget()
         self.calls = CallLog()
         self._streams = StreamLimit(max_streams, rejections)
         # The outermost first: what one of them rejects, those before it see.
@@ -76,6 +77,7 @@ class InterceptorChain:
             ErrorInterceptor(self.calls),
             self._streams,
             RequestBudgetInterceptor(self.requests, rejections),
+            UpstreamBudgetInterceptor(self.upstream),
             FairnessInterceptor(self._scheduler, rejections),
             AnswerBudgetInterceptor(self.budget, rejections),
         ]

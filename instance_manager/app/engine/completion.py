@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from instance_manager.core.errors import InstanceManagerError, ResourceExhaustedError, UnavailableError
+from instance_manager.platform.caller import CALLER
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +85,9 @@ class Completion:
         self._of_engine[_engine(which)] += 1
         self._bytes += which.size
         task.add_done_callback(self._ended)
+        caller = CALLER.get()
+        caller.retain()
+        task.add_done_callback(lambda _: caller.release())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
