@@ -97,18 +97,27 @@ class Stream(Generic[Response]):
 class Channel:
     """A connection. Each service is a subclass, and `Client` combines them."""
 
-    def __init__(self, url: str, tls: CertificateSet | None = None, *, peer_name: str = PEER_NAME) -> None:
+    def __init__(
+        self,
+        url: str,
+        tls: CertificateSet | None = None,
+        *,
+        peer_name: str = PEER_NAME,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         """Connect with the first call.
 
         Args:
             url: tcp://HOST:PORT or unix://PATH.
             tls: certificates to show and to trust; None for plain text.
             peer_name: the name in the daemon's certificate, whatever its address.
+            timeout: seconds that a call may take, unless it is a stream or replaces a process.
 
         Raises:
             ValueError: if the URL is malformed.
         """
         self.url = url
+        self._timeout = timeout
         self._channel = open_channel(address_of(url).target, _OPTIONS, tls, peer_name)
 
     async def __aenter__(self) -> Self:
@@ -130,14 +139,14 @@ class Channel:
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     async def _unary(
-        self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
+        self, method: str, request: Message, kind: type[Response], *, within: float | None = None
     ) -> Response:
         call: Any = self._channel.unary_unary(
             f"/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=kind.FromString,
         )
-        answer: Response = await call(request, timeout=within)
+        answer: Response = await call(request, timeout=self._timeout if within is None else within)
         return answer
 
     def _stream(

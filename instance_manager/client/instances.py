@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.client.channel import DEFAULT_TIMEOUT, Channel, Response, Stream
+from instance_manager.client.channel import Channel, Response, Stream
 from instance_manager.client.processes import REPLACE_TIMEOUT
 from instance_manager.core.instance import DataEngine
 from instance_manager.pb.imrpc import common_pb2
@@ -175,6 +175,6 @@ class InstanceCalls(Channel):
         await self._instance("LogSetFlags", request, empty_pb2.Empty)
 
     async def _instance(
-        self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
+        self, method: str, request: Message, kind: type[Response], *, within: float | None = None
     ) -> Response:
         return await self._unary(f"imrpc.InstanceService/{method}", request, kind, within=within)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from instance_manager.client.channel import DEFAULT_TIMEOUT, Channel, Response, Stream
+from instance_manager.client.channel import Channel, Response, Stream
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 
 REPLACE_TIMEOUT = 60.0
@@ -61,6 +61,6 @@ class ProcessCalls(Channel):
         return await self._process("VersionGet", empty_pb2.Empty(), pb.VersionResponse)
 
     async def _process(
-        self, method: str, request: Message, kind: type[Response], *, within: float = DEFAULT_TIMEOUT
+        self, method: str, request: Message, kind: type[Response], *, within: float | None = None
     ) -> Response:
         return await self._unary(f"ProcessManagerService/{method}", request, kind, within=within)

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from instance_manager.adapters.engine.sizes import MAX_LARGE_BYTES
 from instance_manager.api.listeners import Offset
 from instance_manager.pb.ptypes import replica_pb2
 from tests.support.daemon import Daemon, Watch, running_daemon, stub
@@ -28,10 +29,10 @@ def target(daemon: Daemon) -> str:
 
 async def test_replicas_that_tell_too_much_do_not_hold_up_the_daemon(served: Daemon) -> None:
     replica = replica_pb2.Replica(size="1")
-    for number in range(60_000):
+    for number in range(20_000):
         replica.disks[f"volume-snap-{number}.img"].parent = "volume-snap-a.img"
     told = replica_pb2.ReplicaGetResponse(replica=replica).SerializeToString()
-    assert len(told) < 4 << 20, "it arrives"
+    assert len(told) < MAX_LARGE_BYTES, "it arrives"
     loop, slowest = asyncio.get_running_loop(), 0.0
     with EngineProcess("--replicas", "4") as engine:
         await engine.tell(odd="ReplicaGet", at="*", answer=told.hex())
@@ -44,7 +45,7 @@ async def test_replicas_that_tell_too_much_do_not_hold_up_the_daemon(served: Dae
                 begun = loop.time()
                 await other.health()
                 slowest = max(slowest, loop.time() - begun)
-            with pytest.raises(grpc.aio.AioRpcError, match="it tells of 60000 files"):
+            with pytest.raises(grpc.aio.AioRpcError, match="it tells of 20000 files"):
                 await call
     assert slowest < patience(1.0)
 

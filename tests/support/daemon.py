@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from instance_manager.client import Client
+from instance_manager.client import DEFAULT_TIMEOUT, Client
 from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.instance_manager.v1 import events_pb2
@@ -208,7 +208,7 @@ class Daemon:
         return found
 
     def client(self) -> Client:
-        return Client(self.url, self.tls)
+        return Client(self.url, self.tls, timeout=patience(DEFAULT_TIMEOUT))
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30) -> int:
         """Send a signal and return the exit status."""

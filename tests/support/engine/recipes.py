@@ -106,8 +106,10 @@ async def after_clone(manager: Manager, did: str) -> None:
     if did == ON:
         assert "in_progress" in states
         await manager.engine.tell(release="clone")
-        await manager.settled("SnapshotCloneStatus")
-    elif states != {"complete"}:
+        async with asyncio.timeout(WITHIN):
+            while "in_progress" in (states := await manager.states("SnapshotCloneStatus")):
+                pass
+    if states != {"complete"}:  # the daemon had perhaps asked only one of the replicas
         await manager.call("SnapshotClone", **clone(manager))
         await manager.settled("SnapshotCloneStatus")
     assert set(await manager.snapshots()) == {"volume-snap-n000.img"}
