@@ -45,7 +45,7 @@ async def test_a_connection_with_a_call_is_not_idle(engine: EngineProcess) -> No
     with pytest.raises(UpstreamError):
         await controllers.volume(Engine(other, "", ""))
     async with asyncio.timeout(patience(30.0)):
-        while other in kept._connections:  # which was idle later
+        while (other, False) in kept._connections:  # which was idle later
             await engine.calls()
     assert len(kept) == 1
     assert await engine.tell(pending=True) == ["VolumeGet"]
@@ -67,7 +67,7 @@ async def test_those_that_are_idle_for_the_longest_are_closed_when_there_are_man
         with pytest.raises(UpstreamError, match="Unimplemented"):  # no controller is there
             await controllers.volume(Engine(address, "", ""))
         assert len(kept) == min(count, 2)
-    assert list(kept._connections) == addresses[1:]
+    assert list(kept._connections) == [(address, False) for address in addresses[1:]]
     await kept.close()
     await background.close()
 

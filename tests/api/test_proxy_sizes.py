@@ -1,10 +1,11 @@
 """How much of what engines answer is taken: from each, for each client, and at once."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from instance_manager.adapters.engine import Timeouts, calls, sizes
+from instance_manager.adapters.engine import Timeouts, calls, channels, sizes
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.slots import Holder
 from instance_manager.pb.ptypes import controller_pb2, replica_pb2, syncagent_pb2
@@ -114,3 +115,24 @@ def test_what_tells_of_each_snapshot_or_file_may_be_large() -> None:
     assert not found & {"VolumeGet", "MetricsGet", "SnapshotPurgeStatus"}
     replica = replica_pb2.DESCRIPTOR.services_by_name["ReplicaService"].methods_by_name
     assert sizes.may_be_large(replica["ReplicaReload"])
+
+
+async def test_a_large_answer_is_expected_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is ready for one costs more, so it is not made where answers are small."""
+    asked: list[bool] = []
+    opened = channels.Channels.to
+
+    def counted(self: channels.Channels, address: str, *, large: bool = False) -> Any:
+        asked.append(large)
+        return opened(self, address, large=large)
+
+    monkeypatch.setattr(channels.Channels, "to", counted)
+    async with (
+        flooding_engine(sizes.MAX_ANSWER_BYTES * 2, whole=True) as address,
+        served_proxy(Timeouts(call=patience(1))) as served,
+    ):
+        for _ in range(2):
+            await served.client.error("SnapshotList", {"address": address})
+    # Each time the list of replicas, and the two of them, one of which does not answer.
+    assert sorted(asked[:4]) == [False, False, False, True]
+    assert sorted(asked[4:]) == [False, False, True]

@@ -66,6 +66,7 @@ _PATIENCE, _SHORT_PATIENCE = 5.0, 2.0
 """Seconds that one may take to come while others wait, see `core.slots`: it comes at once or not at all."""
 _COUNTED = 4 << 10
 """Bytes of an answer that counts: the number of calls bounds those that are smaller."""
+_MOST_KNOWN = 4096
 MOST_CALLS, MOST_CALLS_OF_CLIENT = 2048, 1024
 """Largest number of calls in progress, each of which takes memory, and of those for one client."""
 
@@ -77,6 +78,8 @@ class Calls:
         self._channels = channels
         self._under_way: Counter[Holder] = Counter()
         """How many calls are in progress for each client."""
+        self._were_large: dict[tuple[str, str], None] = {}
+        """Addresses and methods that have had large answers."""
         self._large = Turns(MOST_LARGE, _MOST_WAITING, _PATIENCE, _SHORT_PATIENCE)
 
     async def call(
@@ -106,8 +109,8 @@ class Calls:
         response = GetMessageClass(method.output_type)
         if not target.address:
             raise rpc_error(failure, grpc.StatusCode.UNAVAILABLE, "missing address")
-        with self._counted(failure), self._channels.to(target.address) as channel:
-            large = may_be_large(method)
+        large = self._takes_large(target, method)
+        with self._counted(failure), self._channels.to(target.address, large=large) as channel:
             kind = channel.unary_stream if large else channel.unary_unary
             multicallable: Any = kind(path, request_serializer=type(request).SerializeToString)
             call = multicallable(request, timeout=within, metadata=target.metadata, wait_for_ready=False)
@@ -118,12 +121,27 @@ class Calls:
                 # Read here: gRPC would log a traceback and return nothing for an answer that cannot be read.
                 return response.FromString(answer)
             except grpc.aio.AioRpcError as error:
-                raise rpc_error(failure, error.code(), error.details() or "") from error
+                if large or not (may_be_large(method) and _is_too_large(error)):
+                    raise rpc_error(failure, error.code(), error.details() or "") from error
             except DecodeError as error:
                 text = f"the answer is no {response.DESCRIPTOR.full_name}"
                 raise rpc_error(failure, grpc.StatusCode.INTERNAL, text) from error
             finally:
                 answer = b""  # an error keeps this frame for a while
+        self._note_large(target, method)
+        return await self.call(target, method, request, failure, within)
+
+    def _takes_large(self, target: Target, method: MethodDescriptor) -> bool:
+        """Return whether to be ready for a large answer, which costs more: reads are tried without first."""
+        return may_be_large(method) and (
+            not method.name.endswith(_READS) or (target.address, method.full_name) in self._were_large
+        )
+
+    def _note_large(self, target: Target, method: MethodDescriptor) -> None:
+        """Note that there was a large answer."""
+        self._were_large[target.address, method.full_name] = None
+        if len(self._were_large) > _MOST_KNOWN:
+            del self._were_large[next(iter(self._were_large))]
 
     @contextmanager
     def _counted(self, failure: str) -> Iterator[None]:
@@ -176,6 +194,12 @@ class Calls:
                 raise rpc_error(failure, error.code(), error.details() or "") from error
             finally:
                 call.cancel()
+
+
+def _is_too_large(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether gRPC has refused an answer of which it has seen how many bytes are to come."""
+    too_large = "larger than max" in (error.details() or "")
+    return too_large and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def _hold(size: int, failure: str) -> None:

@@ -3,10 +3,7 @@
 import functools
 import json
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
-
-from instance_manager.pb.ptypes import controller_pb2, replica_pb2, syncagent_pb2
-from instance_manager.pb.spdkrpc import spdk_pb2
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 MAX_ANSWER_BYTES = 32 << 10
 """Much more than an answer has that tells of each replica, but not of each snapshot or file."""
@@ -14,12 +11,6 @@ MAX_LARGE_BYTES = 1 << 20
 """Much more than 250 snapshots with their labels, or their files."""
 _OF_MANY = {"disks", "snapshots", "sync_file_info_list"}
 """Fields with an entry for each snapshot or file."""
-_SERVICES: tuple[ServiceDescriptor, ...] = (
-    controller_pb2.DESCRIPTOR.services_by_name["ControllerService"],
-    replica_pb2.DESCRIPTOR.services_by_name["ReplicaService"],
-    syncagent_pb2.DESCRIPTOR.services_by_name["SyncAgentService"],
-    spdk_pb2.DESCRIPTOR.services_by_name["SPDKService"],
-)
 
 
 @functools.cache
@@ -37,16 +28,6 @@ def _tells_of_many(message: Descriptor, seen: frozenset[str]) -> bool:
     return any(each.message_type and _tells_of_many(each.message_type, seen) for each in message.fields)
 
 
-def service_config() -> str:
-    """Return gRPC's configuration of a channel, by which it takes no answer that is larger."""
-    large = [
-        {"service": service.full_name, "method": method.name}
-        for service in _SERVICES
-        for method in service.methods
-        if may_be_large(method)
-    ]
-    bounds = [
-        {"name": [{}], "maxResponseMessageBytes": MAX_ANSWER_BYTES},
-        {"name": large, "maxResponseMessageBytes": MAX_LARGE_BYTES},
-    ]
-    return json.dumps({"methodConfig": bounds})
+def service_config(most: int) -> str:
+    """Return gRPC's configuration of a channel that takes no answer with more bytes."""
+    return json.dumps({"methodConfig": [{"name": [{}], "maxResponseMessageBytes": most}]})
