@@ -1,0 +1,138 @@
+"""Containment: which OS processes belong to an instance, and how all of them are ended.
+
+There are two ways to tell. `adapters.cgroup` has the kernel keep count: a process of a cgroup cannot leave it,
+whatever it does to itself. `adapters.process.session` looks from outside: at sessions, parents and environments.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Protocol
+
+from instance_manager.app.interfaces import Findings
+from instance_manager.core.process import Identity
+
+
+class Kind(StrEnum):
+    """The ways to tell what belongs to an instance."""
+
+    CGROUP = auto()
+    SESSION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the members of a cell use together; None is what cannot be told here."""
+
+    since: float
+    """When the cell was made, in seconds since the epoch: CPU time and I/O are counted from then on."""
+    cpu_seconds: float | None = None
+    """Also of members that have ended, if the kernel keeps count; else only of those that live."""
+    memory_bytes: int | None = None
+    """With `swap` and page cache, if the kernel keeps count; else resident memory."""
+    processes: int | None = None
+    """How many live."""
+    threads: int | None = None
+    read_bytes: int | None = None
+    """From block devices."""
+    written_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellMetadata:
+    """What is written on a cell, so that its instance can be taken over when the journal is lost."""
+
+    name: str
+    uuid: str
+    recovery_metadata: str
+    """See `core.adoption.recovery_metadata`."""
+    command: tuple[str, ...]
+
+
+class Cell(Protocol):
+    """Holds the processes of one instance: its leader, with which it began, and all that these have started."""
+
+    @property
+    def entrance(self) -> int | None:
+        """A descriptor: what writes `0` to it is a member from then on, and so is all it starts.
+
+        None if members need not enter. It is the cell's, and closed with it.
+        """
+
+    def led_by(self, identity: Identity, pidfd: int) -> None:
+        """Get to know the leader, which was started here or is taken over; called once.
+
+        Args:
+            identity: which process it is.
+            pidfd: its pidfd, which stays open as long as the leader lives.
+        """
+
+    def prepare_end(self) -> None:
+        """Note that the leader was sent a signal, and may end: last chance to see what it has started."""
+
+    def members(self) -> Iterable[int]:
+        """Yield the PIDs of those that live, the likeliest to listen on a port first.
+
+        Raises:
+            OSError: if they cannot be told.
+        """
+
+    async def end(self) -> str | None:
+        """Kill every member until none is left, or until a timeout, and remove the cell.
+
+        May be called again if something remains.
+
+        Returns:
+            None if nothing is left, else what remains, in words.
+        """
+
+    def usage(self) -> Usage:
+        """Return what its members use now; nothing is sampled at other times."""
+
+    def killed_for_memory(self) -> str:
+        """Return in words which limit it was if the kernel has killed a member for it; empty if it has not."""
+
+    def close(self) -> None:
+        """Let go of what is open for it; its members live on."""
+
+
+class Containment(Protocol):
+    """Makes cells, and finds those of earlier daemons."""
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the two it is."""
+
+    @property
+    def why(self) -> str:
+        """Why it is this one, in words."""
+
+    def create(self, metadata: CellMetadata) -> Cell:
+        """Make the cell of a new instance, before its process is started.
+
+        Raises:
+            ResourceExhaustedError: if there is none to be had; the message says why, and what to do.
+        """
+
+    def take_over(self, uuid: str, identity: Identity) -> Cell:
+        """Return the cell of an instance of an earlier daemon; if it has none, its processes are moved to one.
+
+        Args:
+            uuid: of the instance.
+            identity: of its leader, which may have ended.
+        """
+
+    async def find(self) -> Findings:
+        """Return the leaders in the cells that daemons with this state directory have made.
+
+        Cells without members are removed: what was about to enter one fails, and executes nothing.
+        """
+
+    async def end_strays(self) -> None:
+        """End what instances have left behind, once there are none any more."""
+
+
+Inherited = Callable[[], Iterable[int]]
+"""Returns the PIDs of the descendants that this process has inherited and not reaped."""
+Reap = Callable[[], Awaitable[None]]
+"""Reaps those that have ended."""
