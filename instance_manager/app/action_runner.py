@@ -97,24 +97,38 @@ class ActionRunner:
         self._report(entry, events.Spawned(entry.child.identity))
 
     def _await_ready(self, entry: SupervisedProcess) -> None:
-        ports, identity = entry.process.ports, entry.process.identity
-        if ports is None or identity is None:
+        launching = entry.child is not None and entry.child.launching
+        if entry.process.ports is None and not launching:
             entry.readiness = self._clock.call_later(0, lambda: self._report(entry, events.Ready()))
         else:
-            entry.readiness = self._run(self._probe(entry, ports.start, identity.pid))
+            entry.readiness = self._run(self._report_ready(entry))
 
-    async def _probe(self, entry: SupervisedProcess, port: int, leader: int) -> None:
+    async def _report_ready(self, entry: SupervisedProcess) -> None:
         since = self._clock.now()
 
         def tell(missing: str) -> None:
             entry.waiting = Waiting(since, f"its health service to say SERVING: {missing}")
 
         try:
-            reason = await self._readiness.wait(port, self._ready_within(entry), leader, tell)
+            reason = await self._missing(entry, tell)
         except Exception as error:
             log.exception("readiness check failed", name=entry.process.name, uuid=entry.process.uuid)
             reason = f"readiness check failed: {error}"
         self._report(entry, events.Ready() if reason is None else events.NotReady(reason))
+
+    async def _missing(self, entry: SupervisedProcess, tell: Callable[[str], None]) -> str | None:
+        """Wait until a process is ready; return in words what was missing when there was no time left."""
+        process, child, within = entry.process, entry.child, self._ready_within(entry)
+        if child is not None and child.launching:
+            try:
+                async with asyncio.timeout(within):
+                    if failure := await child.launched():
+                        return failure
+            except TimeoutError:
+                return f"it has not executed its program within {within:g} s"
+        if process.ports is None or process.identity is None:
+            return None
+        return await self._readiness.wait(process.ports.start, within, process.identity.pid, tell)
 
     def _stop_timed_out(self, entry: SupervisedProcess) -> None:
         entry.timer = None

@@ -1,16 +1,18 @@
 """Containment: which OS processes belong to an instance, and how all of them are ended.
 
-There are two ways to tell. `adapters.cgroup` has the kernel keep count: a process of a cgroup cannot leave it,
-whatever it does to itself. `adapters.process.session` looks from outside: at sessions, parents and environments.
+There are two ways to tell. `adapters.cgroup` has the kernel keep count: a process of a cgroup cannot leave
+it, whatever it does to itself. `adapters.process.session` looks from outside: at sessions, parents and
+environments.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Protocol
 
 from instance_manager.app.interfaces import Findings
 from instance_manager.core.process import Identity
+from instance_manager.core.usage import Usage
 
 
 class Kind(StrEnum):
@@ -18,24 +20,6 @@ class Kind(StrEnum):
 
     CGROUP = auto()
     SESSION = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the members of a cell use together; None is what cannot be told here."""
-
-    since: float
-    """When the cell was made, in seconds since the epoch: CPU time and I/O are counted from then on."""
-    cpu_seconds: float | None = None
-    """Also of members that have ended, if the kernel keeps count; else only of those that live."""
-    memory_bytes: int | None = None
-    """With `swap` and page cache, if the kernel keeps count; else resident memory."""
-    processes: int | None = None
-    """How many live."""
-    threads: int | None = None
-    read_bytes: int | None = None
-    """From block devices."""
-    written_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +34,7 @@ class CellMetadata:
 
 
 class Cell(Protocol):
-    """Holds the processes of one instance: its leader, with which it began, and all that these have started."""
+    """Holds the processes of one instance: the leader, with which it began, and all that these started."""
 
     @property
     def entrance(self) -> int | None:
@@ -77,6 +61,16 @@ class Cell(Protocol):
             OSError: if they cannot be told.
         """
 
+    def excludes(self, pid: int) -> bool:
+        """Return whether a process is certainly no member.
+
+        Raises:
+            OSError: if that cannot be told.
+        """
+
+    def discard(self) -> None:
+        """Remove it before anything has entered; what has not entered yet never will."""
+
     async def end(self) -> str | None:
         """Kill every member until none is left, or until a timeout, and remove the cell.
 
@@ -90,7 +84,7 @@ class Cell(Protocol):
         """Return what its members use now; nothing is sampled at other times."""
 
     def killed_for_memory(self) -> str:
-        """Return in words which limit it was if the kernel has killed a member for it; empty if it has not."""
+        """Return in words for which limit the kernel has killed a member; empty if it has not."""
 
     def close(self) -> None:
         """Let go of what is open for it; its members live on."""
@@ -115,12 +109,15 @@ class Containment(Protocol):
         """
 
     def take_over(self, uuid: str, identity: Identity) -> Cell:
-        """Return the cell of an instance of an earlier daemon; if it has none, its processes are moved to one.
+        """Return the cell of an instance of an earlier daemon; without one, its processes are moved to one.
 
         Args:
             uuid: of the instance.
             identity: of its leader, which may have ended.
         """
+
+    def around(self, leader: int) -> Cell | None:
+        """Return the cell of the leader with this PID; None if it has none."""
 
     async def find(self) -> Findings:
         """Return the leaders in the cells that daemons with this state directory have made.
@@ -128,11 +125,11 @@ class Containment(Protocol):
         Cells without members are removed: what was about to enter one fails, and executes nothing.
         """
 
+    def drain(self) -> None:
+        """Prepare for the end: no instance will be created any more."""
+
     async def end_strays(self) -> None:
-        """End what instances have left behind, once there are none any more."""
+        """End what instances have left behind, once none of them is left."""
 
-
-Inherited = Callable[[], Iterable[int]]
-"""Returns the PIDs of the descendants that this process has inherited and not reaped."""
-Reap = Callable[[], Awaitable[None]]
-"""Reaps those that have ended."""
+    def close(self) -> None:
+        """Let go of everything that is open; the instances live on."""

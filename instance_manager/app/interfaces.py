@@ -34,6 +34,17 @@ class Child(Protocol):
     def identity(self) -> Identity:
         """Which OS process it is."""
 
+    @property
+    def launching(self) -> bool:
+        """Whether it is not known yet that it executes its program."""
+
+    async def launched(self) -> str | None:
+        """Wait until it executes its program, with all that belongs to it under control.
+
+        Returns:
+            None if it does, or has ended; else why it never will, in words.
+        """
+
     def signal(self, name: str, *, session: bool) -> None:
         """Send a signal by name, with `session` to its process group too; does nothing if it has ended."""
 

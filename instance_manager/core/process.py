@@ -53,6 +53,8 @@ class ExitStatus:
     """Name of the signal that killed it, such as SIGKILL; empty if it exited by itself."""
     known: bool = True
     """False if it ended while no daemon or guard could see how."""
+    cause: str = ""
+    """What is known of why, in words."""
 
     @property
     def clean(self) -> bool:
@@ -62,7 +64,8 @@ class ExitStatus:
     def __str__(self) -> str:
         if not self.known:
             return "exit status unknown: the daemon that started it was gone by then"
-        return f"signal: {self.signal}" if self.signal else f"exit status {self.code}"
+        status = f"signal: {self.signal}" if self.signal else f"exit status {self.code}"
+        return f"{status} ({self.cause})" if self.cause else status
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,14 @@ from instance_manager.adapters.metrics import Endpoints, Lifecycles, LoopLag, Me
 from instance_manager.adapters.metrics.lag import WORK as EVENT_LOOP_LAG
 from instance_manager.adapters.metrics.server import WORK as METRICS_SERVER
 from instance_manager.adapters.mounts import WORK as MOUNTS
-from instance_manager.adapters.process import GuardLink, ListenerCheck, OsProcessAdopter, ProcessSpawner
+from instance_manager.adapters.process import (
+    GuardLink,
+    ListenerCheck,
+    OsProcessAdopter,
+    ProcessSpawner,
+    Reaper,
+    SessionContainment,
+)
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
 from instance_manager.adapters.spdk.watch import WORK as SPDK_WATCH
@@ -37,6 +44,7 @@ from instance_manager.api.server import GrpcServer
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
+from instance_manager.app.containment import Containment
 from instance_manager.app.engine import Completion
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
@@ -59,6 +67,8 @@ class Components:
     """The components of the daemon, not opened yet."""
 
     background: Background
+    reaper: Reaper
+    containment: Containment
     spawner: ProcessSpawner
     adopter: OsProcessAdopter
     logs: LogFiles
@@ -92,14 +102,13 @@ def build(
     """Put the components together; nothing is opened yet."""
     clock = LoopClock()
     background = Background(*_works(settings))
-
-    def leaders() -> set[int]:
-        entries = supervisor.registry.entries()
-        return {entry.process.identity.pid for entry in entries if entry.process.identity}
-
-    readiness = HealthProbe(ListenerCheck(leaders, link.pid).stranger)
-    spawner = ProcessSpawner(os.environ, state_dir.owner, settings.binary_roots)
-    adopter = OsProcessAdopter(state_dir.owner, link.exits, link.pid)
+    reaper = Reaper()
+    containment = SessionContainment(reaper, state_dir.owner, link.pid)
+    readiness = HealthProbe(ListenerCheck(containment.around).stranger)
+    spawner = ProcessSpawner(
+        os.environ, state_dir.owner, settings.binary_roots, containment=containment, reaper=reaper
+    )
+    adopter = OsProcessAdopter(link.exits, link.pid, containment)
     logs = LogFiles(
         settings.logs_dir,
         max_size=settings.log_max_size,
@@ -165,6 +174,8 @@ def build(
     )
     return Components(
         background=background,
+        reaper=reaper,
+        containment=containment,
         spawner=spawner,
         adopter=adopter,
         logs=logs,

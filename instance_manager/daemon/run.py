@@ -98,9 +98,7 @@ async def serve(settings: DaemonSettings) -> int:
         reload = reloader.look_now if reloader else lambda: None
         signals = Signals(components.supervisor.force_shutdown, reload)
         signals.open()
-        components.spawner.open()
-        stack.callback(components.spawner.close)
-        stack.callback(components.adopter.close)
+        _open_processes(components, stack)
         components.logs.open()
         stack.push_async_callback(components.logs.close)
         components.endpoints.phase = Phase.RECOVERING
@@ -132,6 +130,16 @@ async def serve(settings: DaemonSettings) -> int:
 
 _FEW_DESCRIPTORS = 4096
 """Open files below which the daemon warns, like `doctor`."""
+
+
+def _open_processes(components: Components, stack: AsyncExitStack) -> None:
+    """Be ready to start processes, and to take them over."""
+    components.reaper.open()
+    stack.callback(components.reaper.close)
+    stack.callback(components.containment.close)
+    components.spawner.open()
+    stack.callback(components.spawner.close)
+    stack.callback(components.adopter.close)
 
 
 def _observe(components: Components, stack: AsyncExitStack) -> None:
@@ -263,13 +271,12 @@ async def _shut_down(components: Components, settings: DaemonSettings) -> int:
     else:
         grace = settings.shutdown_grace
         log.info("shutting down", processes=len(supervisor.remaining), grace_seconds=grace)
-        components.spawner.drain()
-        components.adopter.drain()
+        components.containment.drain()
         unstopped = await supervisor.shutdown(grace)
         # What the daemon itself runs was left by no instance.
         await components.proxied.close()
         await components.background.end(THAW)
-        await components.spawner.end_strays()
+        await components.containment.end_strays()
     supervisor.events.close()
     components.pings.close()
     await server.stop(_RPC_GRACE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instance_manager.adapters.journal import StateDir
-from instance_manager.adapters.process import GuardLink, OsProcessAdopter, PidfdUnsupportedError, check_pidfds
+from instance_manager.adapters.process import PidfdUnsupportedError, check_pidfds, find_marked
 from instance_manager.adapters.tls import inspection as tls
 from instance_manager.core.ports import PortRange
 
@@ -51,8 +51,7 @@ def gather(
 ) -> Facts:
     """Find the processes and the certificates, after the daemon was asked for its list."""
     state = StateDir(state_dir)
-    adopter = OsProcessAdopter(state.owner, GuardLink(None, state_dir).exits, None)
-    living = asyncio.run(adopter.find()).adoptable
+    living = asyncio.run(find_marked(state.owner)).adoptable
     return Facts(
         state_dir,
         logs_dir,

@@ -15,22 +15,15 @@ from typing import Any
 
 import pytest
 
-from instance_manager.adapters.process import (
-    OsProcessAdopter,
-    census,
-    descendants,
-    handles,
-    leaders,
-    proc,
-    reading,
-)
+from instance_manager.adapters.process import SessionContainment, handles, proc, reading, slices
+from instance_manager.adapters.process.session import descendants, leaders, search
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.guard import proc as guard_proc
 from instance_manager.platform import contract
 from tests.support.patience import patience
-from tests.support.processes import descriptors, lives
+from tests.support.processes import an_adopter, descriptors, lives, ticks
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -67,7 +60,7 @@ def carry() -> Iterator[Carry]:
 
 
 async def found(folder: Path) -> dict[str, int]:
-    findings = await OsProcessAdopter(OWNER, folder, None).find()
+    findings = await an_adopter(folder, owner=OWNER).find()
     return {adoptable.uuid: adoptable.identity.pid for adoptable in findings.adoptable}
 
 
@@ -78,12 +71,6 @@ def never(_: object) -> None:
 async def test_a_process_of_this_user_that_carries_an_identity_is_found(carry: Carry, tmp_path: Path) -> None:
     pid, identity = carry()
     assert await found(tmp_path) == {identity: pid}
-
-
-def ticks(pid: int) -> int:
-    stat = proc.read_stat(pid)
-    assert stat is not None
-    return stat.start_time
 
 
 async def ended(pid: int) -> None:
@@ -119,7 +106,7 @@ async def test_one_that_has_ended_but_is_not_cleared_away_is_told_as_its_guard_w
     pid, identity = carry()
     os.kill(pid, signal.SIGKILL)
     await ended(pid)
-    adopter = OsProcessAdopter(OWNER, tmp_path, os.getppid())
+    adopter = an_adopter(tmp_path, os.getppid(), owner=OWNER)
     told: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     assert adopter.adopt(Identity(pid, ticks(pid)), identity, told.set_result, never) is not None
     (tmp_path / f"{pid}.{ticks(pid)}").write_text("signal SIGKILL\n")
@@ -132,7 +119,7 @@ async def test_the_record_of_an_end_is_there_until_whoever_has_read_it_had_time_
 ) -> None:
     record = tmp_path / "4711.12"
     record.write_text("code 3\n")
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     assert adopter.exit_status(Identity(4711, 12)) == ExitStatus(code=3)
     assert record.exists()
     await asyncio.sleep(0)
@@ -145,7 +132,7 @@ async def test_of_what_is_left_of_an_ended_process_nothing_else_is_touched(
     """The session of one that ended long ago may be another's by now."""
     left, identity = carry()
     foreign, _ = carry()
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     assert await adopter.leftover_descendants(Identity(foreign, 1), "of nobody").end_tree() is None
     leftover_descendants = adopter.leftover_descendants(Identity(foreign, 1), identity)
     killing = asyncio.create_task(leftover_descendants.end_tree())
@@ -159,7 +146,7 @@ async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_wait
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, identity = carry()
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     leftover = adopter.leftover_descendants(Identity(1, 1), identity)
     before = descriptors()
     with monkeypatch.context() as patch:
@@ -183,7 +170,7 @@ async def test_of_two_that_lead_a_session_the_older_one_is_the_instance(carry: C
 async def test_with_another_start_time_a_process_is_not_taken_over(carry: Carry, tmp_path: Path) -> None:
     """Check 11: a recycled PID is left alone."""
     pid, identity = carry()
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     assert adopter.adopt(Identity(pid, ticks(pid) + 1), identity, never, never) is None
     assert adopter.adopt(Identity(pid, ticks(pid)), identity, never, never) is not None
     adopter.close()
@@ -211,7 +198,7 @@ async def test_a_process_that_cannot_be_looked_at_is_neither_gone_nor_signalled_
 
     known = Identity(pid, ticks(pid))
     monkeypatch.setattr(os, place, fail)
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     exits: asyncio.Queue[ExitStatus] = asyncio.Queue()
     doubts: asyncio.Queue[str] = asyncio.Queue()
     child = adopter.adopt(known, identity, exits.put_nowait, doubts.put_nowait)
@@ -234,7 +221,7 @@ async def test_a_process_that_could_not_be_looked_at_and_had_ended_is_reported_t
     pid, identity = carry()
     known = Identity(pid, ticks(pid) + 1)
     told: asyncio.Queue[str | ExitStatus] = asyncio.Queue()
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
+    adopter = an_adopter(tmp_path, owner=OWNER)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pidfd_open", raising(SHORTAGES["no descriptor"]))
         assert adopter.adopt(known, identity, told.put_nowait, told.put_nowait) is not None
@@ -250,7 +237,7 @@ async def test_processes_that_cannot_be_listed_or_read_are_unclear_and_not_absen
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid, _ = carry()
-    adopter, read = OsProcessAdopter(OWNER, tmp_path, None), proc._read
+    adopter, read = an_adopter(tmp_path, owner=OWNER), proc._read
 
     def refuse(path: str) -> bytes | None:
         if path == f"/proc/{pid}/environ":
@@ -271,7 +258,7 @@ async def test_a_process_whose_memory_cannot_be_read_for_hanging_holds_up_nobody
 ) -> None:
     """As while it hangs in a page fault on a file server that does not answer."""
     hanging, (_, identity) = carry()[0], carry()
-    adopter, read, go_on = OsProcessAdopter(OWNER, tmp_path, None), proc._read, threading.Event()
+    adopter, read, go_on = an_adopter(tmp_path, owner=OWNER), proc._read, threading.Event()
 
     def hang(path: str) -> bytes | None:
         if path == f"/proc/{hanging}/environ":
@@ -284,7 +271,8 @@ async def test_a_process_whose_memory_cannot_be_read_for_hanging_holds_up_nobody
             findings = await adopter.find()
             assert identity in [each.uuid for each in findings.adoptable]
             assert hanging in [each.identity.pid for each in findings.unclear if each.identity]
-        assert adopter._reader.hung == 1, "what hangs is not read again"
+        assert isinstance(adopter._containment, SessionContainment)
+        assert adopter._containment._reader.hung == 1, "what hangs is not read again"
         assert adopter.adopt(Identity(hanging, ticks(hanging)), "u", never, never) is not None
     finally:
         go_on.set()
@@ -346,14 +334,14 @@ async def test_what_was_read_of_a_process_that_got_the_pid_meanwhile_is_not_beli
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid, _ = carry()
-    adopter = OsProcessAdopter(OWNER, tmp_path, None)
-    look = adopter._look_at
+    adopter = an_adopter(tmp_path, owner=OWNER)
+    look = search._look_at
 
-    def later(looked_at: int) -> Adoptable | None:
-        seen = look(looked_at)
+    def later(looked_at: int, owner: str) -> Adoptable | None:
+        seen = look(looked_at, owner)
         return seen and dataclasses.replace(seen, identity=Identity(looked_at, seen.identity.start_time + 1))
 
-    monkeypatch.setattr(adopter, "_look_at", later)
+    monkeypatch.setattr(search, "_look_at", later)
     assert (await adopter.find()).adoptable == ()
     assert lives(pid)
 
@@ -363,14 +351,14 @@ async def test_a_pid_that_is_another_processs_by_now_is_neither_signalled_nor_wa
 ) -> None:
     pid, identity = carry()
     recycled = pid, ticks(pid) - 1
-    assert leaders.exists((pid, ticks(pid)))
-    assert not leaders.exists(recycled)
+    assert proc.exists((pid, ticks(pid)))
+    assert not proc.exists(recycled)
     assert not descendants._strike(recycled, signal.SIGKILL)
-    search = descendants._Search(leaders.Leader(Identity(*recycled), identity))
-    search.members = {recycled, (pid, ticks(pid))}
+    searching = descendants._Search(leaders.Leader(Identity(*recycled), identity))
+    searching.members = {recycled, (pid, ticks(pid))}
     reaper = descendants.DescendantReaper(reading.BoundedReader())
-    assert await reaper._forget_ended(search, census.Slices())
-    assert search.members == {(pid, ticks(pid))}
+    assert await reaper._forget_ended(searching, slices.Slices())
+    assert searching.members == {(pid, ticks(pid))}
     assert lives(pid)
 
 
@@ -387,7 +375,7 @@ def test_a_process_is_known_whatever_its_command_is_called(tmp_path: Path, name:
         assert abs(stat.start_time - leaders.boot_ticks()) < 100 * os.sysconf("SC_CLK_TCK")
         assert guard_proc.start_time(process.pid) == str(stat.start_time)
         assert process.pid in guard_proc.living_children()
-        assert leaders.exists((process.pid, stat.start_time))
+        assert proc.exists((process.pid, stat.start_time))
     finally:
         process.kill()
         process.wait(20)

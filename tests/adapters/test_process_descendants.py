@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import structlog
 
-from instance_manager.adapters.process import descendants, proc
-from instance_manager.adapters.process.descendants import DescendantReaper
-from instance_manager.adapters.process.leaders import Leader, boot_ticks
+from instance_manager.adapters.process import SessionContainment, proc
 from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.session import descendants
+from instance_manager.adapters.process.session.descendants import DescendantReaper
+from instance_manager.adapters.process.session.leaders import Leader, boot_ticks
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
 from tests.support.patience import patience
@@ -290,10 +291,16 @@ async def test_while_nothing_can_be_listed_nothing_is_said_to_be_gone(
     assert not exists(orphan)
 
 
+def own(workshop: Workshop) -> DescendantReaper:
+    """Return what ends the descendants of children."""
+    assert isinstance(workshop.containment, SessionContainment)
+    return workshop.containment._own
+
+
 @pytest.fixture
 def crowded(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process inherits may have been left by others than instances."""
-    monkeypatch.setattr(workshop.spawner._descendants._census, "alone", False)
+    monkeypatch.setattr(own(workshop)._census, "_alone", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +386,7 @@ async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
         assert f"pid {stray} may belong to it" in remains, "no other instance is left"
     go_on.set()
     assert lives(stray)
-    while workshop.spawner._descendants._census._reader.hung:  # noqa: ASYNC110 - threads tell nobody
+    while own(workshop)._census._reader.hung:  # noqa: ASYNC110 - threads tell nobody
         await asyncio.sleep(0.001)
     assert await started.child.end_tree() is None
     assert not lives(stray)
@@ -395,7 +402,7 @@ async def test_a_stray_that_need_not_belong_to_an_instance_holds_it_up_for_a_whi
     await started.exited()
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
         patch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
-        patch.setattr(workshop.spawner._descendants._census, "hold", 0.2)
+        patch.setattr(own(workshop)._census, "hold", 0.2)
         begun, remains = asyncio.get_running_loop().time(), []
         while why := await started.child.end_tree():
             remains.append(why)
@@ -452,7 +459,7 @@ async def test_what_lived_when_a_process_was_signalled_is_known_afterwards(
     """A descendant in a session of its own that shows nothing, as in uninterruptible sleep."""
     started = workshop.shell("setsid sh -c 'echo $$; exec env -i /bin/sleep 1000' & exec sleep 1000")
     descendant = await pid_told(workshop)
-    await workshop.spawner._descendants._census.note()
+    await own(workshop)._census.note()
     monkeypatch.setattr(proc, "read_environment", raising(proc.UnreadableError("refused")))
     started.child.signal("SIGKILL", session=False)
     await started.exited()

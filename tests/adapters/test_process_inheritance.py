@@ -156,11 +156,14 @@ async def read(path: Path) -> dict[str, Any]:
 SPAWN_IN_A_LOCALE = """
 import asyncio, os, structlog, sys
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-from instance_manager.adapters.process import ProcessSpawner
+from instance_manager.adapters.process import ProcessSpawner, Reaper, SessionContainment
 from instance_manager.app.interfaces import SpawnRequest
 
 async def main():
-    spawner = ProcessSpawner(os.environ, "owner")
+    reaper = Reaper()
+    containment = SessionContainment(reaper, "owner", None)
+    spawner = ProcessSpawner(os.environ, "owner", containment=containment, reaper=reaper)
+    reaper.open()
     spawner.open()
     done = asyncio.get_running_loop().create_future()
     word = "gr\\u00fcn"
@@ -170,6 +173,8 @@ async def main():
     await done
     await child.end_tree()
     spawner.close()
+    containment.close()
+    reaper.close()
 
 asyncio.run(main())
 """

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import ListenerCheck, listeners
+from instance_manager.adapters.process import ListenerCheck, Reaper, listeners
+from instance_manager.core.process import Identity
+from tests.support.processes import by_session, ticks
 
 LISTEN = """
 import socket, sys, time
@@ -52,8 +54,17 @@ def other() -> Iterator[Listening]:
     started.end()
 
 
+def check(*leaders: int) -> ListenerCheck:
+    """Return a check that knows the leaders of instances, by their PIDs."""
+    containment = by_session(Reaper())
+    for pid in leaders:
+        identity = Identity(pid, ticks(pid))
+        containment.leaders[pid] = containment.take_over("u", identity)
+    return ListenerCheck(containment.around)
+
+
 async def test_an_instance_s_own_listener_is_no_stranger(listening: Listening) -> None:
-    assert await ListenerCheck().stranger(listening.port, listening.pid) == ""
+    assert await check().stranger(listening.port, listening.pid) == ""
 
 
 @pytest.mark.parametrize("mine", ["127.0.0.1", "::1"])
@@ -64,22 +75,21 @@ async def test_only_who_listens_at_the_address_counts(mine: str) -> None:
     family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
     try:
         with socket.create_server((theirs, own.port), family=family):
-            assert await ListenerCheck().stranger(own.port, own.pid, mine) == ""
-            assert f"pid {os.getpid()}" in await ListenerCheck().stranger(own.port, own.pid, theirs)
-            assert await ListenerCheck().stranger(own.port, own.pid) == ""
+            assert await check().stranger(own.port, own.pid, mine) == ""
+            assert f"pid {os.getpid()}" in await check().stranger(own.port, own.pid, theirs)
+            assert await check().stranger(own.port, own.pid) == ""
     finally:
         own.end()
 
 
 async def test_an_address_by_which_an_own_listener_is_reached_has_no_stranger(listening: Listening) -> None:
     for host in ("127.0.0.1", "::1"):
-        assert await ListenerCheck().stranger(listening.port, listening.pid, host) == ""
+        assert await check().stranger(listening.port, listening.pid, host) == ""
 
 
 async def test_another_instance_s_listener_is_named(listening: Listening, other: Listening) -> None:
-    check = ListenerCheck(lambda: {listening.pid})
     assert (
-        await check.stranger(listening.port, other.pid)
+        await check(listening.pid).stranger(listening.port, other.pid)
         == f"pid {listening.pid} ({Path(sys.executable).name})"
     )
 
@@ -91,13 +101,13 @@ async def test_a_listener_of_nobody_who_can_be_found_is_accepted(
         raise PermissionError(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    assert await ListenerCheck(lambda: {listening.pid}).stranger(listening.port, other.pid) == ""
+    assert await check(listening.pid).stranger(listening.port, other.pid) == ""
 
 
 async def test_a_port_without_listener_has_no_stranger() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        assert await ListenerCheck().stranger(bound.getsockname()[1], os.getpid()) == ""
+        assert await check().stranger(bound.getsockname()[1], os.getpid()) == ""
 
 
 async def test_the_usual_case_looks_at_the_descriptors_of_one_process(
@@ -111,5 +121,5 @@ async def test_the_usual_case_looks_at_the_descriptors_of_one_process(
         return holds(pid, sockets)
 
     monkeypatch.setattr(listeners, "_holds", counted)
-    await ListenerCheck().stranger(listening.port, listening.pid)
+    await check().stranger(listening.port, listening.pid)
     assert looked == [listening.pid]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import OsProcessAdopter, proc
+from instance_manager.adapters.process import proc
 from instance_manager.app.interfaces import Child
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
 from tests.support.patience import patience
-from tests.support.processes import LagMeter, Workshop, lives
+from tests.support.processes import LagMeter, Workshop, an_adopter, lives
 
 Sized = Callable[[int, int], int]
 
@@ -119,7 +119,7 @@ async def test_many_spawned_processes_end_at_once_with_all_they_started(
 async def test_many_adopted_processes_end_at_once_with_all_they_started(
     earlier: list[tuple[int, str]], lag: LagMeter, tmp_path: Path
 ) -> None:
-    adopter = OsProcessAdopter("the test", tmp_path, None)
+    adopter = an_adopter(tmp_path)
     endings = []
     for pid, identity in earlier:
         stat = proc.read_stat(pid)

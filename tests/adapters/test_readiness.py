@@ -16,11 +16,11 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from instance_manager.adapters import readiness
-from instance_manager.adapters.process import ListenerCheck
+from instance_manager.adapters.process import ListenerCheck, Reaper
 from instance_manager.adapters.readiness import HealthProbe
 from tests.support.daemon import BIN
 from tests.support.patience import patience
-from tests.support.processes import descriptors
+from tests.support.processes import by_session, descriptors
 
 HOST = "127.0.0.1"
 Serving = health_pb2.HealthCheckResponse
@@ -119,7 +119,7 @@ async def test_an_instance_is_asked_at_its_own_address_and_a_stranger_at_another
     await servicer.set("", status.NOT_SERVING if serves else status.SERVING)
     process = stub(own, *([] if serves else ["--not-serving"]))
     await logged(process, "listening")
-    probe = HealthProbe(ListenerCheck().stranger)
+    probe = HealthProbe(ListenerCheck(by_session(Reaper()).around).stranger)
     try:
         async with server(strange, servicer):
             missing = await probe.wait(own.number, patience(20) if serves else 1, process.pid)

@@ -240,8 +240,7 @@ async def test_a_call_that_is_answered_while_the_daemon_ends_creates_nothing(
         supervisor=world.supervisor,
         server=LateServer(create),
         pings=Pings(),
-        spawner=drained,
-        adopter=drained,
+        containment=drained,
         proxied=Completion(),
         background=Background(),
     )

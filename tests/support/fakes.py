@@ -128,7 +128,16 @@ class FakeChild:
         self.tree = asyncio.Event()
         """While it is cleared, `end_tree` does not come back."""
         self.tree.set()
+        self.launch = asyncio.Event()
+        self.launching = False
+        """Whether it is launched only when `launch` is set."""
+        self.launch_failure: str | None = None
         self._on_exit = on_exit
+
+    async def launched(self) -> str | None:
+        """Wait until it executes its program, or why it does not."""
+        await self.launch.wait()
+        return self.launch_failure
 
     def signal(self, name: str, *, session: bool) -> None:
         """Remember the signal, and end soon if it is one that is obeyed."""

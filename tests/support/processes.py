@@ -12,7 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from instance_manager.adapters.logs import LogFiles
-from instance_manager.adapters.process import ProcessSpawner, proc
+from instance_manager.adapters.process import (
+    OsProcessAdopter,
+    ProcessSpawner,
+    Reaper,
+    SessionContainment,
+    proc,
+)
+from instance_manager.app.containment import Containment
 from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.core.process import ExitStatus
@@ -87,8 +94,11 @@ class Started:
 class Workshop:
     """A spawner that is open, and the pipe that its processes write to."""
 
-    def __init__(self, spawner: ProcessSpawner, output: Output, marker: str) -> None:
+    def __init__(
+        self, spawner: ProcessSpawner, containment: Containment, output: Output, marker: str
+    ) -> None:
         self.spawner = spawner
+        self.containment = containment
         self.output = output
         self.marker = marker
         self.started: list[Started] = []
@@ -130,9 +140,25 @@ class Workshop:
         return [pid for pid in marked(self.marker) if pid != os.getpid()]
 
 
+MakeContainment = Callable[[Reaper], Containment]
+
+
+def by_session(reaper: Reaper) -> SessionContainment:
+    """Return the containment that works without help of the kernel."""
+    return SessionContainment(reaper, "the test", None)
+
+
+def an_adopter(exits: Path, guard: int | None = None, *, owner: str = "the test") -> OsProcessAdopter:
+    """Return an adopter of what was started without help of the kernel."""
+    return OsProcessAdopter(exits, guard, SessionContainment(Reaper(), owner, guard))
+
+
 @contextlib.asynccontextmanager
 async def open_workshop(
-    environment: Mapping[str, str] | None = None, *, roots: Sequence[Path] = ()
+    environment: Mapping[str, str] | None = None,
+    *,
+    roots: Sequence[Path] = (),
+    contained: MakeContainment = by_session,
 ) -> AsyncIterator[Workshop]:
     """Open a spawner for the time of the block; undo what it does to this process, and leave nothing."""
     libc = ctypes.CDLL(None)
@@ -143,13 +169,18 @@ async def open_workshop(
     marker = uuid.uuid4().hex
     output = Output()
     await output.open()
+    reaper = Reaper()
+    containment = contained(reaper)
     spawner = ProcessSpawner(
         {**(os.environ if environment is None else environment), MARKER: marker},
         owner="the test",
         roots=roots,
+        containment=containment,
+        reaper=reaper,
     )
+    reaper.open()
     spawner.open()
-    workshop = Workshop(spawner, output, marker)
+    workshop = Workshop(spawner, containment, output, marker)
     try:
         yield workshop
     finally:
@@ -158,6 +189,8 @@ async def open_workshop(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         spawner.close()
+        containment.close()
+        reaper.close()
         _reap_all()
         output.close()
         libc.prctl(_PR_SET_CHILD_SUBREAPER, was_subreaper.value, 0, 0, 0)
@@ -218,6 +251,12 @@ class LagMeter:
 
     def _note(self) -> None:
         self.longest = max(self.longest, time.thread_time() - self._before)
+
+
+def ticks(pid: int) -> int:
+    stat = proc.read_stat(pid)
+    assert stat is not None
+    return stat.start_time
 
 
 def waited_for_processor(*others: int) -> float:

@@ -5,13 +5,14 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
 from instance_manager.adapters.process import handles, proc
-from instance_manager.adapters.process.descendants import DescendantReaper
-from instance_manager.adapters.process.leaders import Leader
-from instance_manager.core.process import ExitStatus
+from instance_manager.adapters.process.launcher import Launch
+from instance_manager.app.containment import Cell
+from instance_manager.core.process import ExitStatus, Identity
 
 log = structlog.get_logger(__name__)
 
@@ -22,13 +23,12 @@ _FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
 class PidfdProcess:
     """A process with a pidfd; the common part of a child and an adopted process."""
 
-    def __init__(self, pidfd: int, leader: Leader, descendants: DescendantReaper) -> None:
-        self.identity = leader.identity
-        self._uuid = leader.uuid
-        self._leader = leader
-        self._descendants = descendants
+    def __init__(self, pidfd: int, identity: Identity, uuid: str, cell: Cell) -> None:
+        self.identity = identity
+        self.cell = cell
+        self._uuid = uuid
         self._pidfd: int | None = pidfd
-        descendants.register(leader)
+        cell.led_by(identity, pidfd)
         asyncio.get_running_loop().add_reader(pidfd, self._on_end)
 
     @property
@@ -49,8 +49,7 @@ class PidfdProcess:
             return
         number = signal.Signals[name]
         log.debug("signal sent", signal=name, pid=self.identity.pid, group=session)
-        # What it has started is known by its parents while they live.
-        self._descendants.note_soon()
+        self.cell.prepare_end()
         if session and not handles.send_to_group(self._pidfd, number):
             self._signal_group_by_number(number)
         handles.send(self._pidfd, number)
@@ -59,9 +58,21 @@ class PidfdProcess:
         """Return in words what the process is doing."""
         return proc.describe(self.identity.pid)
 
+    @property
+    def launching(self) -> bool:
+        """Whether it is not known yet that it executes its program."""
+        return False
+
+    async def launched(self) -> str | None:
+        """Return at once: it executes its program."""
+        return None
+
     async def end_tree(self) -> str | None:
-        """Kill the descendants until none is left, or until the timeout."""
-        return await self._descendants.end(self._leader)
+        """Kill all that is left in its cell, until that is empty or until the timeout."""
+        remains = await self.cell.end()
+        if remains is None:
+            self.cell.close()
+        return remains
 
     def _signal_group_by_number(self, number: int) -> None:
         """Do nothing: its number may be another group's, and the search finds the members one by one."""
@@ -80,13 +91,16 @@ class OsChild(PidfdProcess):
     def __init__(
         self,
         pidfd: int,
-        leader: Leader,
+        identity: Identity,
+        uuid: str,
+        cell: Cell,
         *,
+        launch: Launch | None,
         on_exit: Callable[[ExitStatus], None],
         on_reaped: Callable[["OsChild"], None],
-        descendants: DescendantReaper,
     ) -> None:
-        super().__init__(pidfd, leader, descendants)
+        super().__init__(pidfd, identity, uuid, cell)
+        self._launch = launch
         self._on_exit = on_exit
         self._on_reaped = on_reaped
         self._wait = _FIRST_LOOK
@@ -100,10 +114,31 @@ class OsChild(PidfdProcess):
         if self._exited and self._pidfd is not None:
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
             log.debug("reaped", pid=self.identity.pid, uuid=self._uuid)
+        if self._launch is not None:
+            self._launch.close()
         super().close()
 
+    @property
+    def launching(self) -> bool:
+        """Whether it is not known yet that it executes its program."""
+        return self._launch is not None
+
+    async def launched(self) -> str | None:
+        """Wait until it executes its program, in its cell."""
+        if self._launch is None:
+            return None
+        await self._launch.over()
+        if self._launch.failure:
+            return self._launch.failure
+        try:
+            if self._exited or not self.cell.excludes(self.identity.pid):
+                return None
+        except OSError as error:
+            return f"cannot tell whether the process is in its cgroup: {error.strerror}"
+        return "the process is not in its cgroup: somebody has moved it"
+
     async def end_tree(self) -> str | None:
-        """Kill the descendants until none is left, or until the timeout; then the process can be reaped."""
+        """Kill all that is left in its cell; once that is empty, the process can be reaped."""
         remains = await super().end_tree()
         if remains is None and self._exited:
             self.close()
@@ -125,8 +160,13 @@ class OsChild(PidfdProcess):
         self._exited = True
         exited = result.si_code == os.CLD_EXITED
         status = ExitStatus(result.si_status) if exited else ExitStatus(signal=_signal_name(result.si_status))
+        status = replace(status, cause=self._cause())
         log.debug("ended", pid=self.identity.pid, uuid=self._uuid, status=str(status))
         self._on_exit(status)
+
+    def _cause(self) -> str:
+        """Return in words why it has ended, if there is more to be told than its status."""
+        return (self._launch.failure if self._launch else "") or self.cell.killed_for_memory()
 
     def _signal_group_by_number(self, number: int) -> None:
         # Only this process reaps it, and has not: the number is still its group's.

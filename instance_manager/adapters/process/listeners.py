@@ -1,17 +1,17 @@
 """Who listens on a port: the instance it was allocated to, or somebody else."""
 
-import itertools
 import os
 import socket
 import struct
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.process.census import Slices
-from instance_manager.adapters.process.proc import UnreadableError, all_processes, children_of, read_stat
+from instance_manager.adapters.process.proc import UnreadableError, all_processes, read_stat
+from instance_manager.adapters.process.slices import Slices
+from instance_manager.app.containment import Cell
 
 log = structlog.get_logger(__name__)
 
@@ -47,15 +47,9 @@ class ListenerCheck:
     It reads nothing that can block: tables of sockets and of descriptors, not the memory of processes.
     """
 
-    def __init__(self, leaders: Callable[[], Container[int]] = tuple, guard: int | None = None) -> None:
-        """Look at nothing yet.
-
-        Args:
-            leaders: returns the PIDs of all instances.
-            guard: PID of the guard, which inherits what instances leave behind while no daemon runs.
-        """
-        self._leaders = leaders
-        self._guard = guard
+    def __init__(self, around: Callable[[int], Cell | None] = lambda _: None) -> None:
+        """Look at nothing yet; `around` is `app.containment.Containment.around`."""
+        self._around = around
 
     async def stranger(self, port: int, leader: int, host: str = "") -> str:
         """Return in words who listens on a port, if it is certainly not the instance.
@@ -70,7 +64,7 @@ class ListenerCheck:
         """
         try:
             return await self._stranger(port, leader, host)
-        except UnreadableError as error:
+        except (OSError, UnreadableError) as error:
             log.debug("listener not checked", port=port, reason=str(error))
             return ""
 
@@ -78,51 +72,22 @@ class ListenerCheck:
         inodes = {f"socket:[{inode}]" for inode in _listening(port, host)}
         if not inodes:
             return ""
+        cell = self._around(leader)
+        if cell is None:
+            log.debug("listener not checked: it is not known what belongs to the instance", port=port)
+            return ""
         slices = Slices()
-        for pid in _tree(leader):
+        for pid in cell.members():
             await slices.pause()
             if _holds(pid, inodes) is not False:
                 return ""
         for pid in all_processes():
             await slices.pause()
             if _holds(pid, inodes):
-                if self._was_left_behind(pid):
-                    return ""
                 stat = read_stat(pid)
-                return f"pid {pid} ({stat.command})" if stat else ""
+                return f"pid {pid} ({stat.command})" if stat and cell.excludes(pid) else ""
         log.debug("listener not checked: whose it is cannot be read", port=port)
         return ""
-
-    def _was_left_behind(self, pid: int) -> bool:
-        """Return whether the daemon or its guard has inherited a process, or one of its ancestors."""
-        heirs = {os.getpid(), self._guard}
-        for child, parent in itertools.pairwise(_ancestry(pid)):
-            if parent in heirs:
-                return child not in heirs and child not in self._leaders()
-        return False
-
-
-def _ancestry(pid: int) -> Iterator[int]:
-    """Yield a process, its parent, and so on."""
-    while pid:
-        yield pid
-        stat = read_stat(pid)
-        pid = stat.parent if stat else 0
-
-
-def _tree(leader: int) -> Iterator[int]:
-    """Yield the processes of an instance, the likeliest to listen first."""
-    seen = {leader}
-    yield leader
-    pending = [leader]
-    while pending:
-        fresh = set(children_of(pending.pop())) - seen
-        seen |= fresh
-        pending.extend(fresh)
-        yield from fresh
-    for pid in all_processes():
-        if pid not in seen and (stat := read_stat(pid)) and stat.session == leader:
-            yield pid
 
 
 def _holds(pid: int, sockets: Container[str]) -> bool | None:

@@ -10,9 +10,9 @@ from contextlib import suppress
 import structlog
 
 from instance_manager.adapters.process import handles, proc
-from instance_manager.adapters.process.census import Slices
-from instance_manager.adapters.process.leaders import exists
+from instance_manager.adapters.process.proc import exists
 from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.slices import Slices
 from instance_manager.platform import contract
 
 log = structlog.get_logger(__name__)

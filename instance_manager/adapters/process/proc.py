@@ -9,6 +9,7 @@ does, so the functions for those are run by `reading.BoundedReader` only.
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instance_manager.platform.contract import UUID_VARIABLE
@@ -204,6 +205,39 @@ def children_of(pid: int) -> list[int]:
     # A kernel without CONFIG_PROC_CHILDREN, or it has ended.
     stats = {child: read_stat(child) for child in all_processes()}
     return [child for child, stat in stats.items() if stat and stat.parent == pid]
+
+
+Key = tuple[int, int]
+"""PID and start time."""
+
+
+def exists(key: Key) -> bool:
+    """Return whether a process exists, if only as a zombie.
+
+    Raises:
+        UnreadableError: if that cannot be read.
+    """
+    stat = read_stat(key[0])
+    return stat is not None and stat.start_time == key[1]
+
+
+def tree(leader: int) -> Iterator[int]:
+    """Yield a process, its descendants that have a living parent among these, and its session.
+
+    Raises:
+        UnreadableError: if that cannot be read.
+    """
+    seen = {leader}
+    yield leader
+    pending = [leader]
+    while pending:
+        fresh = set(children_of(pending.pop())) - seen
+        seen |= fresh
+        pending.extend(fresh)
+        yield from fresh
+    for pid in all_processes():
+        if pid not in seen and (stat := read_stat(pid)) and stat.session == leader:
+            yield pid
 
 
 def _tracer(pid: int) -> int:

@@ -1,7 +1,8 @@
-"""Spawning processes, and reaping all children of this process.
+"""Spawning processes.
 
 What an instance has from this process, and why; tests/adapters/test_process_inheritance.py checks each line:
 
+- containment: a cell of its own, entered before its program is executed.
 - descriptors: 0 is /dev/null, 1 and 2 are its log; no others.
 - signals: none blocked, none ignored, whatever this process was started with.
 - session: its own, without a controlling terminal; it leads its process group.
@@ -13,7 +14,6 @@ What an instance has from this process, and why; tests/adapters/test_process_inh
   daemon chooses, and which the daemon never changes.
 """
 
-import asyncio
 import errno
 import os
 import resource
@@ -26,42 +26,43 @@ import structlog
 
 from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryAllowlist
-from instance_manager.adapters.process.census import Slices
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.descendants import DescendantReaper
-from instance_manager.adapters.process.leaders import Leader
-from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.launcher import SHELL, Launch, check_executable, launch_command
+from instance_manager.adapters.process.reaper import Reaper
+from instance_manager.app.containment import Cell, CellMetadata, Containment
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract
-from instance_manager.platform.linux import become_subreaper
 
 log = structlog.get_logger(__name__)
 
 _OUT_OF_RESOURCES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _ALL_SIGNALS = signal.valid_signals()
-_REAP_RETRY_DELAY = 0.1
-_MOST_GENERATIONS, _STRAY_DELAY = 100, 0.01
-"""How often to look for strays at the end, as one that is killed may leave others, and seconds in between."""
 DESCRIPTORS_KEPT = 64
 """Descriptors kept in reserve for calls, health checks and reading /proc."""
 
 
 class ProcessSpawner:
-    """Starts processes as children of this one; implements `app.interfaces.Spawner`.
+    """Starts processes as children of this one; implements `app.interfaces.Spawner`."""
 
-    `open` makes the whole OS process a subreaper and reaps every child that ends, so nothing else in it may
-    start processes while it is open.
-    """
-
-    def __init__(self, environment: Mapping[str, str], owner: str, roots: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        owner: str,
+        roots: Sequence[Path] = (),
+        *,
+        containment: Containment,
+        reaper: Reaper,
+    ) -> None:
         """Start processes with this environment and owner.
 
         Args:
             environment: the environment of this process.
             owner: the state directory's value of `contract.OWNER_VARIABLE`.
             roots: see `BinaryAllowlist`; if there are none, any program may be started.
+            containment: makes a cell for each.
+            reaper: leaves them alone, while it is open.
 
         Raises:
             InvalidArgumentError: if a root is not a directory.
@@ -72,73 +73,26 @@ class ProcessSpawner:
         dropped = ("LD_", contract.GUARD_VARIABLE)
         kept = {key: value for key, value in environment.items() if not key.startswith(dropped)}
         self._environment = kept | {contract.OWNER_VARIABLE: owner}
+        self._containment = containment
+        self._reaper = reaper
         self._children: dict[int, OsChild] = {}
-        """By PID; also those that have ended and whose descendants are searched for."""
-        self._descendants = DescendantReaper(
-            BoundedReader(), near=self._orphans, parent=os.getpid, reap=self._reap
-        )
-        self._reaping: asyncio.Task[None] | None = None
-        self._reap_again = False
+        """By PID; also those that have ended and of which descendants may be left."""
         self._devnull = -1
-        self._alone = False
-        """Whether all that this process inherits was left by instances."""
 
     def open(self) -> None:
-        """Adopt orphaned descendants from now on, and let no descriptor leak into a child."""
-        # The first process of a namespace inherits what others bring there, and what was there before this
-        # program (by exec, in a script) may leave something, too.
-        self._alone = os.getpid() != 1 and not proc.children_of(os.getpid())
-        if self._alone:
-            self._descendants.alone()
-        become_subreaper()
+        """Let no descriptor leak into a child from now on."""
         _close_on_exec()
         self._devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._sigchld = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
-        loop = asyncio.get_running_loop()
-        try:
-            loop.add_signal_handler(signal.SIGCHLD, self._reap_soon)
-            # When hundreds end at once, the buffer of the wake-ups gets full; one of them is enough.
-            signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-        except RuntimeError:
-            # uvloop does not allow its own handler for SIGCHLD, but Python's handlers wake it up as well.
-            signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap_soon))
 
     def close(self) -> None:
         """Close the pidfds of all children and leave the children alone."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
-        signal.signal(signal.SIGCHLD, self._sigchld)
-        self._descendants.close()
-        if self._reaping is not None:
-            self._reaping.cancel()
         for child in self._children.values():
             child.close()
+            child.cell.close()
+        self._reaper.instances.clear()
         self._children.clear()
         os.close(self._devnull)
-
-    def drain(self) -> None:
-        """Prepare for the end, see `DescendantReaper.drain`."""
-        self._descendants.drain()
-
-    async def end_strays(self) -> None:
-        """Kill what instances have left to this process, once none is left that it could belong to."""
-        if not self._alone:
-            return
-        told: set[int] = set()
-        try:
-            for _ in range(_MOST_GENERATIONS):
-                await self._reap()
-                strays = set(self._orphans())
-                if fresh := strays - told:
-                    log.warning("ending what instances have left behind", pids=sorted(fresh))
-                told |= strays
-                for pid in strays:
-                    os.kill(pid, signal.SIGKILL)  # a child: its PID is its own until it is reaped here
-                if not strays:
-                    return
-                await asyncio.sleep(_STRAY_DELAY)
-        except proc.UnreadableError as error:
-            log.warning("what instances have left behind is not known", reason=str(error))
 
     def descriptors(self) -> set[int]:
         """Return the pidfds of all children."""
@@ -153,42 +107,68 @@ class ProcessSpawner:
         self._allowlist.resolve(_native(program), self._search_path)
 
     def spawn(self, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
-        """Start a process in a session of its own.
+        """Start a process in a session and a cell of its own.
 
         Raises:
             CannotExecuteError: if the binary cannot be executed.
             PermissionDeniedError: if it is not below a binary root.
-            ResourceExhaustedError: if there is no PID, descriptor or memory for it.
+            ResourceExhaustedError: if there is no PID, descriptor, memory or cell for it.
         """
         _keep_descriptors(request)
-        program = request.command[0]
-        identity_variables = {
+        program = self._allowlist.resolve(_native(request.command[0]), self._search_path)
+        cell = self._containment.create(
+            CellMetadata(request.name, request.uuid, request.recovery_metadata, request.command)
+        )
+        try:
+            return self._start(program, request, cell, on_exit)
+        except BaseException:
+            cell.discard()
+            raise
+
+    def _start(
+        self, program: str, request: SpawnRequest, cell: Cell, on_exit: Callable[[ExitStatus], None]
+    ) -> OsChild:
+        launch = None
+        command = tuple(map(_native, request.command))
+        environment = self._environment_of(request)
+        output = [
+            (os.POSIX_SPAWN_DUP2, self._devnull, 0),
+            (os.POSIX_SPAWN_DUP2, request.output, 1),
+            (os.POSIX_SPAWN_DUP2, request.output, 2),
+        ]
+        try:
+            if cell.entrance is None:
+                pid = _posix_spawn(program, command, environment, output)
+            else:
+                check_executable(program, self._search_path)
+                launch = Launch(request.command[0])
+                words = launch_command((program, *command[1:]), environment)
+                pid = _posix_spawn(SHELL, words, environment, output + launch.file_actions(cell.entrance))
+                launch.started()
+        except OSError as error:
+            if launch is not None:
+                launch.close()
+            if error.errno in _OUT_OF_RESOURCES:
+                raise _out_of_resources(request, error) from error
+            raise CannotExecuteError(f"cannot execute {request.command[0]}: {error.strerror}") from error
+        return self._watch(pid, request, cell, launch, on_exit)
+
+    def _environment_of(self, request: SpawnRequest) -> dict[str, str]:
+        identity = {
             contract.NAME_VARIABLE: request.name,
             contract.UUID_VARIABLE: request.uuid,
             contract.RECOVERY_METADATA_VARIABLE: request.recovery_metadata,
         }
-        try:
-            pid = os.posix_spawnp(
-                self._allowlist.resolve(_native(program), self._search_path),
-                tuple(map(_native, request.command)),
-                self._environment | {key: _native(value) for key, value in identity_variables.items()},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, self._devnull, 0),
-                    (os.POSIX_SPAWN_DUP2, request.output, 1),
-                    (os.POSIX_SPAWN_DUP2, request.output, 2),
-                ],
-                setsid=True,
-                setsigmask=(),
-                # Python ignores SIGPIPE and SIGXFSZ, a shell's `&` SIGINT; a child would inherit that.
-                setsigdef=_ALL_SIGNALS,
-            )
-        except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                raise _out_of_resources(request, error) from error
-            raise CannotExecuteError(f"cannot execute {program}: {error.strerror}") from error
-        return self._watch(pid, request, on_exit)
+        return self._environment | {key: _native(value) for key, value in identity.items()}
 
-    def _watch(self, pid: int, request: SpawnRequest, on_exit: Callable[[ExitStatus], None]) -> OsChild:
+    def _watch(
+        self,
+        pid: int,
+        request: SpawnRequest,
+        cell: Cell,
+        launch: Launch | None,
+        on_exit: Callable[[ExitStatus], None],
+    ) -> OsChild:
         try:
             pidfd = os.pidfd_open(pid)
             try:
@@ -202,56 +182,49 @@ class ProcessSpawner:
             # It could not be supervised, or never be adopted. It is not reaped, so the PID is still its own.
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
+            if launch is not None:
+                launch.close()
             raise _out_of_resources(request, error) from error
         log.debug("spawned", name=request.name, uuid=request.uuid, pid=pid, command=request.command)
         child = OsChild(
             pidfd,
-            Leader(Identity(pid, stat.start_time), request.uuid),
+            Identity(pid, stat.start_time),
+            request.uuid,
+            cell,
+            launch=launch,
             on_exit=on_exit,
             on_reaped=self._forget,
-            descendants=self._descendants,
         )
         self._children[pid] = child
+        self._reaper.instances.add(pid)
         return child
 
     def _forget(self, child: OsChild) -> None:
         self._children.pop(child.identity.pid, None)
+        self._reaper.instances.discard(child.identity.pid)
 
-    def _orphans(self) -> list[int]:
-        """Return the PIDs of the descendants that this process has inherited."""
-        return [pid for pid in proc.children_of(os.getpid()) if pid not in self._children]
 
-    def _reap_soon(self) -> None:
-        self._reap_again = True
-        if self._reaping is None or self._reaping.done():
-            self._reaping = asyncio.get_running_loop().create_task(self._reap_all())
+def _posix_spawn(
+    program: str,
+    words: tuple[str, ...],
+    environment: Mapping[str, str],
+    actions: Sequence[tuple[int, int, int]],
+) -> int:
+    """Start a program in a session of its own; return its PID.
 
-    async def _reap_all(self) -> None:
-        while self._reap_again:
-            self._reap_again = False
-            try:
-                await self._reap()
-            except proc.UnreadableError as error:
-                log.debug("descendants not reaped, trying again", reason=str(error))
-                self._reap_again = True
-                await asyncio.sleep(_REAP_RETRY_DELAY)
-
-    async def _reap(self) -> None:
-        """Reap every descendant that has ended; the exits of children are events on their pidfds.
-
-        Raises:
-            proc.UnreadableError: if children cannot be listed.
-        """
-        slices = Slices()
-        for pid in self._orphans():
-            # It may have been reaped meanwhile, and its PID be that of a new child.
-            if pid not in self._children:
-                with suppress(ChildProcessError):
-                    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - no wait
-                    if ended is not None:
-                        log.debug("descendant reaped", pid=pid, status=ended.si_status)
-                        self._descendants.look_soon()
-            await slices.pause()
+    Raises:
+        OSError: as from posix_spawnp(3).
+    """
+    return os.posix_spawnp(
+        program,
+        words,
+        environment,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        # Python ignores SIGPIPE and SIGXFSZ, a shell's `&` SIGINT; a child would inherit that.
+        setsigdef=_ALL_SIGNALS,
+    )
 
 
 def _native(word: str) -> str:

@@ -76,6 +76,15 @@ class UnsureProcess:
             return self._child.describe()
         return f"cannot tell whether pid {self.identity.pid} lives: {self.reason}"
 
+    @property
+    def launching(self) -> bool:
+        """Whether it is not known yet that it executes its program: an earlier daemon has launched it."""
+        return False
+
+    async def launched(self) -> str | None:
+        """Return at once."""
+        return None
+
     async def end_tree(self) -> str | None:
         """Kill the descendants until none is left, or until the timeout."""
         child = self._child or self._adopter.leftover_descendants(self.identity, self._uuid)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.leaders import Key, Leader, exists
+from instance_manager.adapters.process.proc import Key, exists
 from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.session.leaders import Leader
+from instance_manager.adapters.process.slices import Slices
 from instance_manager.core.attribution import (
     Attribution,
     Certainty,
@@ -25,23 +27,7 @@ log = structlog.get_logger(__name__)
 PATIENCE = 0.05
 """Seconds that one candidate has to become readable, in the middle of an execve or an exit."""
 HOLD = 60.0
-_SLICE = 0.005
-"""Seconds of work until the event loop gets its turn."""
 _NOT_READ = Unread("its environment was not read")
-
-
-class Slices:
-    """Divides long work into slices, between which the event loop gets its turn."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._begun = self._loop.time()
-
-    async def pause(self) -> None:
-        """Let others work, if this slice is over."""
-        if self._loop.time() - self._begun > _SLICE:
-            await asyncio.sleep(0)
-            self._begun = self._loop.time()
 
 
 @dataclass(slots=True)
@@ -84,12 +70,19 @@ class _Heritage:
 class Census:
     """Knows the leaders of all instances, and what was attributed to each before."""
 
-    def __init__(self, reader: BoundedReader, parent: Callable[[], int | None]) -> None:
-        """`parent` returns the PID of the process that inherits descendants, None if that is not known."""
+    def __init__(
+        self, reader: BoundedReader, parent: Callable[[], int | None], alone: Callable[[], bool]
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            reader: reads the environments of candidates.
+            parent: returns the PID of the process that inherits descendants, None if that is not known.
+            alone: returns whether nobody but instances can leave anything to `parent`.
+        """
         self._reader = reader
         self._parent = parent
-        self.alone = False
-        """Whether nobody but instances can leave anything to `parent`."""
+        self._alone = alone
         self.hold = HOLD
         """Seconds for which a process holds up a delete only because it can be no other instance's."""
         self._leaders: dict[str, Leader] = {}
@@ -205,9 +198,9 @@ class Census:
         """
         sessions = {leader.identity.pid: leader for leader in self._leaders.values()}
         heads = self._heads()
-        heirs = (
-            _Heritage(self._parent(), self._leaders.values(), wanted, alone=self.alone) if wanted else None
-        )
+        heirs = None
+        if wanted:
+            heirs = _Heritage(self._parent(), self._leaders.values(), wanted, alone=self._alone())
         changed, left = True, dict.fromkeys((pid, stat.start_time) for pid, stat in stats.items())
         uncertain: dict[Key, Attribution] = {}
         while changed:

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from instance_manager.adapters.process import proc
+from instance_manager.adapters.process.proc import Key, exists
 from instance_manager.core.process import Identity
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -13,10 +14,6 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def boot_ticks() -> int:
     """Return the time in the unit of start times: clock ticks since boot."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
-
-
-Key = tuple[int, int]
-"""PID and start time."""
 
 
 @dataclass(eq=False, slots=True)
@@ -56,13 +53,3 @@ class Leader:
         """
         stat = proc.read_stat(self.identity.pid)
         return stat is not None and stat.start_time != self.identity.start_time
-
-
-def exists(key: Key) -> bool:
-    """Return whether a process exists, if only as a zombie.
-
-    Raises:
-        proc.UnreadableError: if that cannot be read.
-    """
-    stat = proc.read_stat(key[0])
-    return stat is not None and stat.start_time == key[1]

@@ -14,9 +14,11 @@ from contextlib import suppress
 import structlog
 
 from instance_manager.adapters.process import handles, proc
-from instance_manager.adapters.process.census import Census, Found, Slices
-from instance_manager.adapters.process.leaders import Key, Leader, exists
+from instance_manager.adapters.process.proc import Key, exists
 from instance_manager.adapters.process.reading import BoundedReader
+from instance_manager.adapters.process.session.census import Census, Found
+from instance_manager.adapters.process.session.leaders import Leader
+from instance_manager.adapters.process.slices import Slices
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +79,7 @@ class DescendantReaper:
         near: Callable[[], Iterable[int]] | None = None,
         parent: Callable[[], int | None] = lambda: None,
         reap: Callable[[], Awaitable[None]] | None = None,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
         """Look for nothing yet.
 
@@ -85,10 +88,11 @@ class DescendantReaper:
             near: returns the PIDs among which the topmost descendants are, if that is known.
             parent: PID of the process that inherits descendants; None if that is not known.
             reap: reaps the descendants that have ended, if that is up to this process.
+            alone: returns whether nobody but instances leaves processes to their parent.
         """
         self._near = near
         self._reap = reap or _nothing
-        self._census = Census(reader, parent)
+        self._census = Census(reader, parent, alone)
         self._searches: list[_Search] = []
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -134,10 +138,6 @@ class DescendantReaper:
         else:
             log.debug("descendants remain", uuid=leader.uuid, reason=remains)
         return remains
-
-    def alone(self) -> None:
-        """Take it from now on that nobody but instances leaves processes to their parent."""
-        self._census.alone = True
 
     def drain(self) -> None:
         """Wait no more for what need not belong to an instance: none will be created in its place."""
