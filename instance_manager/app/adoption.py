@@ -5,7 +5,7 @@ The journal says which processes there were; /proc says which are alive. For a p
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import structlog
@@ -53,10 +53,12 @@ class Adoption:
 
     async def run(self, records: Sequence[JournalRecord]) -> None:
         """Take over everything; afterwards list, get and watch are as if the daemon had never stopped."""
-        findings = await self._adopter.find()
+        # A process that nobody has written down may be one that was started without a cell.
+        thorough = not records or any(record.process.body is Body.ABSENT for record in records)
+        findings = await self._adopter.find(thorough=thorough)
         found = {adoptable.uuid: adoptable for adoptable in findings.adoptable}
         journaled = {record.process.uuid for record in records}
-        unclear = self._unclear(findings, {record.process.identity for record in records})
+        unclear = self._unclear(findings, [record.process for record in records])
         unjournaled = [s for uuid, s in found.items() if uuid not in journaled]
         restored = await asyncio.gather(*(self._from_environment(s, found.keys()) for s in unjournaled))
         for record in (*records, *(r for r in restored if r is not None)):
@@ -129,10 +131,10 @@ class Adoption:
 
     async def _look_once(self) -> bool:
         """Take over what has become clear; return whether everything has."""
-        findings = await self._adopter.find()
+        findings = await self._adopter.find(thorough=True)
         found = {adoptable.uuid: adoptable for adoptable in findings.adoptable}
         entries = {entry.process.uuid: entry for entry in self._supervisor.registry.entries()}
-        unclear = self._unclear(findings, {entry.process.identity for entry in entries.values()})
+        unclear = self._unclear(findings, [entry.process for entry in entries.values()])
         for entry in tuple(self._intents):
             adoptable = found.get(entry.process.uuid)
             if adoptable is None and unclear:
@@ -163,9 +165,16 @@ class Adoption:
             return
         self._adopt(record, adoptable, ())
 
-    def _unclear(self, findings: Findings, known: AbstractSet[Identity | None]) -> list[Unclear]:
+    def _unclear(self, findings: Findings, known: Iterable[Process]) -> list[Unclear]:
         """Return the processes that may be instances which are not known; says so if they are others."""
-        unclear = [each for each in findings.unclear if each.identity is None or each.identity not in known]
+        identified = [process for process in known if process.identity is not None]
+        identities = {process.identity for process in identified}
+        uuids = {process.uuid for process in identified}
+        unclear = [
+            each
+            for each in findings.unclear
+            if each.uuid not in uuids and (each.identity is None or each.identity not in identities)
+        ]
         if unclear and set(unclear) != self._told:
             log.warning(
                 "cannot tell whether some processes are instances; trying again",

@@ -101,6 +101,10 @@ class Containment(Protocol):
     def why(self) -> str:
         """Why it is this one, in words."""
 
+    @property
+    def folder(self) -> str:
+        """The directory of its cells; empty if there is none."""
+
     def create(self, metadata: CellMetadata) -> Cell:
         """Make the cell of a new instance, before its process is started.
 
@@ -119,10 +123,13 @@ class Containment(Protocol):
     def around(self, leader: int) -> Cell | None:
         """Return the cell of the leader with this PID; None if it has none."""
 
-    async def find(self) -> Findings:
+    async def find(self, *, thorough: bool) -> Findings:
         """Return the leaders in the cells that daemons with this state directory have made.
 
         Cells without members are removed: what was about to enter one fails, and executes nothing.
+
+        Args:
+            thorough: look for processes without a cell, too, as daemons without containment have left them.
         """
 
     def drain(self) -> None:

@@ -195,6 +195,8 @@ class Unclear:
     identity: Identity | None
     """None if not even that is known."""
     reason: str
+    uuid: str = ""
+    """Of the instance that it belongs to; empty if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +210,8 @@ class Findings:
 class ProcessAdopter(Protocol):
     """Processes that an earlier daemon has started."""
 
-    async def find(self) -> Findings:
-        """Return those that are alive, and those of which that is unclear."""
+    async def find(self, *, thorough: bool) -> Findings:
+        """Return those that are alive, and those of which that is unclear; see `app.containment`."""
 
     def adopt(
         self,

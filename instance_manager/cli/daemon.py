@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from instance_manager.cli.containment import containment_options
 from instance_manager.cli.exit_codes import ExitCode, Failure
 from instance_manager.cli.root import Globals
 from instance_manager.cli.spdk import spdk_options, spdk_target
@@ -135,6 +136,7 @@ Examples:
     help="Only start programs below this directory, links resolved; may be given several times.",
     show_default="any program",
 )
+@containment_options
 @click.option(
     "--max-processes",
     type=click.IntRange(1),
@@ -183,6 +185,8 @@ def cli(
     state_dir: Path,
     on_stop: str,
     binary_roots: tuple[Path, ...],
+    containment: str,
+    cgroup_root: Path | None,
     max_processes: int,
     max_streams: int,
     metrics_listen: str,
@@ -204,6 +208,7 @@ def cli(
     from instance_manager import daemon
 
     options: Globals = ctx.obj
+    from instance_manager.adapters.cgroup import UnusableError
     from instance_manager.adapters.journal import StateDirError
     from instance_manager.adapters.metrics import metrics_address
     from instance_manager.adapters.process import PidfdUnsupportedError
@@ -236,6 +241,8 @@ def cli(
             state_dir=state_dir,
             on_stop=daemon.OnStop(on_stop),
             binary_roots=binary_roots,
+            containment=daemon.ContainmentChoice(containment),
+            cgroup_root=cgroup_root,
             max_streams=max_streams,
             metrics_listen=metrics,
             spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),
@@ -244,7 +251,13 @@ def cli(
         )
         logging.configure(debug=options.debug)
         status = daemon.run(settings)
-    except (AddressInUseError, CertificateError, PidfdUnsupportedError, StateDirError) as error:
+    except (
+        AddressInUseError,
+        CertificateError,
+        PidfdUnsupportedError,
+        StateDirError,
+        UnusableError,
+    ) as error:
         # Not wrong usage: it may be over, or be repaired, while the guard keeps starting the daemon.
         raise Failure(str(error), ExitCode.FAILURE) from error
     except (AddressError, InvalidArgumentError) as error:

@@ -4,7 +4,10 @@ import os
 import uuid
 from dataclasses import dataclass
 
+import structlog
+
 from instance_manager.adapters.backup_store import BackupInspection
+from instance_manager.adapters.cgroup import CgroupContainment, UnusableError, usable_root
 from instance_manager.adapters.engine import Channels, engines_over, spdk_engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
 from instance_manager.adapters.host_mounts import HostMounts
@@ -50,11 +53,13 @@ from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.spdk import port_elsewhere
-from instance_manager.daemon.settings import DaemonSettings
+from instance_manager.daemon.settings import ContainmentChoice, DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
 from instance_manager.platform.listening import port_is_free
 from instance_manager.platform.logging import control as log_control
+
+log = structlog.get_logger(__name__)
 
 HEALTH_REPORT = "health-report"
 """Name of the background work that tells the health service what has changed."""
@@ -103,7 +108,7 @@ def build(
     clock = LoopClock()
     background = Background(*_works(settings))
     reaper = Reaper()
-    containment = SessionContainment(reaper, state_dir.owner, link.pid)
+    containment = _containment(settings, reaper, state_dir.owner, link.pid)
     readiness = HealthProbe(ListenerCheck(containment.around).stranger)
     spawner = ProcessSpawner(
         os.environ, state_dir.owner, settings.binary_roots, containment=containment, reaper=reaper
@@ -205,6 +210,27 @@ def build(
             lag=lag,
         ),
     )
+
+
+def _containment(
+    settings: DaemonSettings, reaper: Reaper, owner: str, guard: int | None
+) -> CgroupContainment | SessionContainment:
+    """Return the way to tell what belongs to an instance, and log which it is.
+
+    Raises:
+        UnusableError: if only cgroups are wanted, and cannot be used.
+    """
+    by_session = SessionContainment(reaper, owner, guard, f"--containment {settings.containment}")
+    containment: CgroupContainment | SessionContainment = by_session
+    if settings.containment is not ContainmentChoice.SESSION:
+        try:
+            containment = CgroupContainment(usable_root(settings.cgroup_root), owner, by_session)
+        except UnusableError as error:
+            if settings.containment is ContainmentChoice.CGROUP:
+                raise
+            by_session.why = str(error)
+    log.info("containment", kind=containment.kind, why=containment.why, folder=containment.folder)
+    return containment
 
 
 def _works(settings: DaemonSettings) -> list[str]:

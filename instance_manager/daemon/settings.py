@@ -28,6 +28,17 @@ class TlsSettings:
     """The name that every certificate must carry."""
 
 
+class ContainmentChoice(StrEnum):
+    """How to tell what belongs to an instance."""
+
+    AUTO = auto()
+    """By a cgroup each where that is possible, else as `SESSION`."""
+    CGROUP = auto()
+    """By a cgroup each, or not at all."""
+    SESSION = auto()
+    """By what can be seen from outside: session, parents, environment."""
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
     """All settings of the daemon."""
@@ -47,6 +58,9 @@ class DaemonSettings:
     on_stop: OnStop
     binary_roots: tuple[Path, ...]
     """Only programs below these directories may be started; if there are none, any program may be."""
+    containment: ContainmentChoice
+    cgroup_root: Path | None
+    """Directory below which cgroups are made; None for that of this process."""
     max_streams: int
     """Largest number of watches and logs streamed at once."""
     metrics_listen: Address | None

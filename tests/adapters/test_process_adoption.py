@@ -60,7 +60,7 @@ def carry() -> Iterator[Carry]:
 
 
 async def found(folder: Path) -> dict[str, int]:
-    findings = await an_adopter(folder, owner=OWNER).find()
+    findings = await an_adopter(folder, owner=OWNER).find(thorough=True)
     return {adoptable.uuid: adoptable.identity.pid for adoptable in findings.adoptable}
 
 
@@ -246,10 +246,12 @@ async def test_processes_that_cannot_be_listed_or_read_are_unclear_and_not_absen
 
     with monkeypatch.context() as patch:
         patch.setattr(proc, "_read", refuse)
-        assert Identity(pid, ticks(pid)) in [each.identity for each in (await adopter.find()).unclear]
+        assert Identity(pid, ticks(pid)) in [
+            each.identity for each in (await adopter.find(thorough=True)).unclear
+        ]
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", raising(SHORTAGES["no descriptor"]))
-        (unclear,) = (await adopter.find()).unclear
+        (unclear,) = (await adopter.find(thorough=True)).unclear
     assert "Too many open files" in unclear.reason
 
 
@@ -268,7 +270,7 @@ async def test_a_process_whose_memory_cannot_be_read_for_hanging_holds_up_nobody
     monkeypatch.setattr(proc, "_read", hang)
     try:
         for _ in range(3):
-            findings = await adopter.find()
+            findings = await adopter.find(thorough=True)
             assert identity in [each.uuid for each in findings.adoptable]
             assert hanging in [each.identity.pid for each in findings.unclear if each.identity]
         assert isinstance(adopter._containment, SessionContainment)
@@ -342,7 +344,7 @@ async def test_what_was_read_of_a_process_that_got_the_pid_meanwhile_is_not_beli
         return seen and dataclasses.replace(seen, identity=Identity(looked_at, seen.identity.start_time + 1))
 
     monkeypatch.setattr(search, "_look_at", later)
-    assert (await adopter.find()).adoptable == ()
+    assert (await adopter.find(thorough=True)).adoptable == ()
     assert lives(pid)
 
 

@@ -42,7 +42,7 @@ class FakeAdopter:
             process.name, process.uuid, text, command, process.identity, age
         )
 
-    async def find(self) -> Findings:
+    async def find(self, *, thorough: bool) -> Findings:  # noqa: ARG002 - it always is
         self.looks += 1
         self.world.notices.post()
         return Findings(tuple(self.living.values()), tuple(self.unclear))

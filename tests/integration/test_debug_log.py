@@ -132,13 +132,33 @@ async def test_a_readiness_failure_is_followed_to_the_end_of_the_process(node: N
             {"event": "ended", "pid": pid, "status": "0"},
             transition("Exited(status=ExitStatus(code=0", "error"),
             action("KillTree("),
-            {"event": "no descendants left"},
+            ENDED[await containment_of(daemon)](0)[-1],
             transition("TreeGone()", "error"),
         )
 
 
-async def test_a_stop_is_followed_through_its_escalation_to_the_last_descendant(node: Node) -> None:
-    daemon = await node.start(debug=True)
+async def containment_of(daemon: Daemon) -> str:
+    """Return how a daemon tells what belongs to an instance."""
+    return str((await daemon.logged(lambda line: line["event"] == "containment"))["kind"])
+
+
+ENDED: dict[str, Callable[[int], list[Step]]] = {
+    "session": lambda helper: [
+        {"event": "descendants stopped", "pids": [helper]},
+        {"event": "descendants killed", "pids": [helper]},
+        {"event": "descendant reaped", "pid": helper},
+        {"event": "no descendants left"},
+    ],
+    "cgroup": lambda _: [{"event": "cell killed"}, {"event": "cell removed"}],
+}
+
+
+@pytest.mark.parametrize("containment", ["auto", "session"])
+async def test_a_stop_is_followed_through_its_escalation_to_the_last_descendant(
+    node: Node, containment: str
+) -> None:
+    daemon = await node.start("--containment", containment, debug=True)
+    kind = await containment_of(daemon)
     async with daemon.client() as client, Watch(client) as watch:
         await client.process_create(stub("r", "--ignore", "SIGINT", "--helpers", "1"))
         await watch.state("r", "running")
@@ -154,10 +174,7 @@ async def test_a_stop_is_followed_through_its_escalation_to_the_last_descendant(
             transition("StopTimedOut(", "stopping"),
             sent("SIGKILL", pid, group=True),
             {"event": "ended", "pid": pid, "status": "SIGKILL"},
-            {"event": "descendants stopped", "pids": [helper]},
-            {"event": "descendants killed", "pids": [helper]},
-            {"event": "descendant reaped", "pid": helper},
-            {"event": "no descendants left"},
+            *(ENDED[kind](helper)),
             transition("TreeGone()", "stopped"),
             action("Remove()"),
         )

@@ -17,6 +17,7 @@ from instance_manager.client import DEFAULT_TIMEOUT, Client
 from instance_manager.core.certificates import CertificateSet
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
 from instance_manager.pb.instance_manager.v1 import events_pb2
+from tests.support.cells import remove_cells
 from tests.support.patience import patience
 
 BIN = Path(sys.executable).parent / "instance-manager"
@@ -243,6 +244,7 @@ class Daemon:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        assert await remove_cells(self.lines) == []
         return left
 
 

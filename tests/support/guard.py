@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from asyncinotify import Inotify, Mask
 
+from tests.support.cells import remove_cells
 from tests.support.daemon import BIN, MARKER, foreign, log_line, marked
 from tests.support.patience import patience
 
@@ -161,6 +162,7 @@ class Guard:
                 os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(WITHIN):
             await asyncio.gather(*self._readers)
+        assert await remove_cells(self.lines) == []
         return left
 
 

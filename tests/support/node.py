@@ -23,6 +23,7 @@ class Node:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.daemon = Daemon(folder, *_OPTIONS, *options)
+        self._options = options
 
     @property
     def journal(self) -> Path:
@@ -34,9 +35,10 @@ class Node:
         await self.daemon.ended()
 
     async def restart(self, *options: str) -> None:
-        """Start the next daemon."""
-        following = Daemon(self.daemon.folder, *_OPTIONS, *options)
+        """Start the next daemon, with the options of the first one and others."""
+        following = Daemon(self.daemon.folder, *_OPTIONS, *self._options, *options)
         following.marker = self.daemon.marker
+        following.lines.extend(line for line in self.daemon.lines if line["event"] == "containment")
         self.daemon = following
         await following.start()
 

@@ -34,6 +34,7 @@ class SessionContainment:
     """Implements `app.containment.Containment`."""
 
     kind = Kind.SESSION
+    folder = ""
 
     def __init__(self, reaper: Reaper, owner: str, guard: int | None, why: str = "") -> None:
         """Look for nothing yet.
@@ -80,7 +81,7 @@ class SessionContainment:
         stat = proc.read_stat(leader)
         return self.take_over("", Identity(leader, stat.start_time)) if stat else None
 
-    async def find(self) -> Findings:
+    async def find(self, *, thorough: bool) -> Findings:  # noqa: ARG002 - there is one way
         """Return the living processes that daemons with this owner have started themselves."""
         return await find_marked(self._owner, self.guard, self._reader)
 
