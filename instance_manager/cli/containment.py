@@ -23,10 +23,10 @@ def containment_options(command: Command) -> Command:
         click.option(
             "--containment",
             type=click.Choice(["auto", "cgroup", "session"]),
-            default="auto",
+            default="session",
             show_default=True,
-            help="How to tell what belongs to an instance: by a cgroup each, or by session and environment; "
-            "auto takes cgroups where they can be made.",
+            help="How to tell what belongs to an instance: by a cgroup (version 2) each, or by session and "
+            "environment; auto takes cgroups where they can be made.",
         ),
     ):
         command = option(command)

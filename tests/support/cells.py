@@ -3,10 +3,15 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from instance_manager.adapters.cgroup import CgroupContainment, UnusableError, usable_root
+from instance_manager.adapters.process import Reaper, SessionContainment
 from tests.support.patience import patience
 
 
@@ -33,3 +38,36 @@ def _removed(folder: Path) -> bool:
         with contextlib.suppress(OSError):
             Path(path).rmdir()
     return not folder.exists()
+
+
+def hierarchy() -> Path:
+    """Return the cgroup of this process; the test is skipped where no cells can be made in it."""
+    try:
+        return usable_root()
+    except UnusableError as error:
+        pytest.skip(f"needs cgroups of version 2: {error}")
+
+
+@contextlib.contextmanager
+def own_root() -> Iterator[Path]:
+    """Make a cgroup for a test; fails if a process or a cgroup of the test is left in it."""
+    root = hierarchy() / f"instance-manager-test-{uuid.uuid4().hex}"
+    root.mkdir()
+    try:
+        yield root
+    finally:
+        left = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir()]
+        for path, _, _ in os.walk(root, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(path, "cgroup.kill").write_text("1")
+                Path(path).rmdir()
+    assert left == [], "cgroups outlived the test"
+
+
+def by_cgroup(root: Path, owner: str = "the test") -> Callable[[Reaper], CgroupContainment]:
+    """Return what makes a containment by cgroups below a root."""
+
+    def make(reaper: Reaper) -> CgroupContainment:
+        return CgroupContainment(root, owner, SessionContainment(reaper, owner, None))
+
+    return make
