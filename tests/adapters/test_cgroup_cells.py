@@ -82,7 +82,7 @@ async def test_programs_that_fork_at_once_leave_nobody_outside(workshop: Worksho
 
 @pytest.mark.parametrize("how", ESCAPES)
 async def test_whoever_gets_away_is_in_the_cell_and_ends_with_it(workshop: Workshop, how: str) -> None:
-    other = workshop.shell("sleep 1000")
+    other = workshop.spawn("/bin/sleep", "1000")
     shell = "/bin/bash" if "exec -a" in ESCAPES[how] else "/bin/sh"
     started = workshop.spawn(shell, "-c", f"{ESCAPES[how]}")
     async with asyncio.timeout(patience(20)):

@@ -231,7 +231,7 @@ def command(pid: int) -> bytes:
 async def test_with_on_stop_leave_the_daemon_ends_alone_and_the_next_one_takes_over(tmp_path: Path) -> None:
     async with left_alone(tmp_path) as (node, before, pids):
         assert sorted(node.daemon.descendants()) == sorted(pids)
-        await node.restart()
+        await node.restart("--on-stop", "terminate")
         async with node.client() as client:
             assert await listing(client) == before
 
