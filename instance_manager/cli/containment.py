@@ -15,7 +15,6 @@ def containment_options(command: Command) -> Command:
         click.option(
             "--cgroup-root",
             type=click.Path(path_type=Path, file_okay=False),
-            default=None,
             metavar="DIR",
             show_default="the daemon's own cgroup",
             help="Cgroup (version 2) in which those of the instances are made.",

@@ -144,17 +144,19 @@ async def test_what_cannot_be_executed_is_told_and_leaves_no_cell(workshop: Work
 
 
 async def test_what_only_the_kernel_knows_is_told_when_the_process_has_ended(
-    workshop: Workshop, tmp_path: Path
+    root: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    started = workshop.spawn(str(script))
-    assert started.child.launching
-    assert f"cannot execute {script}" in (await started.child.launched() or "")
-    status = await started.exited()
-    assert f"cannot execute {script}: the kernel has refused it" in str(status)
-    await started.child.end_tree()
+    # Variables with odd names would be handed over by env(1), which tells only its exit status.
+    async with open_workshop({"PATH": os.environ["PATH"]}, contained=by_cgroup(root)) as workshop:
+        started = workshop.spawn(str(script))
+        assert started.child.launching
+        assert f"cannot execute {script}" in (await started.child.launched() or "")
+        status = await started.exited()
+        assert f"cannot execute {script}: the kernel has refused it" in str(status)
+        await started.child.end_tree()
 
 
 async def test_a_process_that_cannot_enter_its_cell_executes_nothing(workshop: Workshop) -> None:
