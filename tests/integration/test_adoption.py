@@ -203,7 +203,11 @@ async def test_what_is_left_of_an_instance_keeps_its_name_when_the_journal_is_lo
     async with node.client() as client:
         assert list(await client.process_list()) == ["a"]
         told = await node.daemon.logged(lambda line: line["event"] == "adopted without journal")
+        (contained,) = {line["kind"] for line in node.daemon.lines if line["event"] == "containment"}
+        # A cell tells which process was the first one, whatever that shows now.
+        changed = {"command_line": "another than it was started with"} if contained == "session" else {}
         assert told["name"] == "a"
+        assert {key: told[key] for key in ("command_line",) if key in told} == changed
         async with Watch(client) as watch:
             await client.process_delete("a")
             await watch.state("a", "deleted")

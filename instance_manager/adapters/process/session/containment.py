@@ -117,11 +117,17 @@ class SessionContainment:
         self._own.close()
         self._earlier.close()
 
-    def sight(self) -> None:
+    def sight(self, cell: "SessionCell", pidfd: int) -> None:
+        """Look from now on whether the leader of a cell lives, which it does now."""
+        self.sighted[cell] = pidfd
+        if self._sighting is None:
+            self._sight()
+        else:
+            cell.sighted()
+
+    def _sight(self) -> None:
         """Note which leaders of earlier daemons live: the numbers of their sessions were their own so far."""
-        if self._sighting is not None:
-            self._sighting.cancel()
-        self._sighting = asyncio.get_running_loop().call_later(_SIGHTING_INTERVAL, self.sight)
+        self._sighting = asyncio.get_running_loop().call_later(_SIGHTING_INTERVAL, self._sight)
         poll = select.poll()
         for pidfd in self.sighted.values():
             poll.register(pidfd, select.POLLIN)
@@ -155,8 +161,7 @@ class SessionCell:
         if self._leader is None:
             self._leader = Leader(identity, self._uuid)
         else:
-            self._containment.sighted[self] = pidfd
-            self._containment.sight()
+            self._containment.sight(self, pidfd)
         self._containment.leaders[identity.pid] = self
         self._descendants.register(self._leader)
 
