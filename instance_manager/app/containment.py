@@ -12,7 +12,6 @@ from typing import Protocol
 
 from instance_manager.app.interfaces import Findings
 from instance_manager.core.process import Identity
-from instance_manager.core.usage import Usage
 
 
 class Kind(StrEnum):
@@ -79,9 +78,6 @@ class Cell(Protocol):
         Returns:
             None if nothing is left, else what remains, in words.
         """
-
-    def usage(self) -> Usage:
-        """Return what its members use now; nothing is sampled at other times."""
 
     def killed_for_memory(self) -> str:
         """Return in words for which limit the kernel has killed a member; empty if it has not."""

@@ -16,7 +16,8 @@ _MOST_OUTPUT = 1 << 20
 _CHUNK = 64 << 10
 _DYING, _LOOK = 1.0, 0.005
 """Seconds in which all that a program has started ends when it is killed, and between two looks."""
-_TELL_STATUS = ("/bin/sh", "-c", '"$@"; printf "\\n%d" "$?"', "sh")
+SHELL = "/bin/sh"
+_TELL_STATUS = (SHELL, "-c", '"$@"; printf "\\n%d" "$?"', "sh")
 """The status is printed, because whoever reaps strangers in this process may be first to learn of it."""
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import InvalidArgumentError, PermissionDeniedError
+from instance_manager.platform import proc
 from tests.support.processes import Workshop, open_workshop
 
 Sized = Callable[[int, int], int]

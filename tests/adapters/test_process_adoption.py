@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from instance_manager.adapters.process import SessionContainment, handles, proc, reading, slices
+from instance_manager.adapters.process import SessionContainment, handles, reading, slices
 from instance_manager.adapters.process.session import descendants, leaders, search
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.guard import proc as guard_proc
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
 from tests.support.patience import patience
 from tests.support.processes import an_adopter, descriptors, lives, ticks
 

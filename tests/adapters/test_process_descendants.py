@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import structlog
 
-from instance_manager.adapters.process import SessionContainment, proc
+from instance_manager.adapters.process import SessionContainment
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.session import descendants
 from instance_manager.adapters.process.session.descendants import DescendantReaper
 from instance_manager.adapters.process.session.leaders import Leader, boot_ticks
 from instance_manager.core.process import ExitStatus, Identity
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
 from tests.support.patience import patience
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 

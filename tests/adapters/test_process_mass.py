@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import proc
 from instance_manager.app.interfaces import Child
 from instance_manager.core.process import ExitStatus, Identity
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
 from tests.support.patience import patience
 from tests.support.processes import LagMeter, Workshop, an_adopter, lives
 

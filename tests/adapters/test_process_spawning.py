@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import handles, proc
+from instance_manager.adapters.process import handles
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus
+from instance_manager.platform import proc
 from tests.support.processes import Workshop, descriptors, exists, open_workshop, wait_for
 
 SLEEP = ("/bin/sleep", "1000")

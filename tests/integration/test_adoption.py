@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.process import proc
 from instance_manager.client import Client
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from instance_manager.platform import proc
 from tests.support.daemon import (
     BIN,
     SLEEP,

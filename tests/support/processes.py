@@ -12,17 +12,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from instance_manager.adapters.logs import LogFiles
-from instance_manager.adapters.process import (
-    OsProcessAdopter,
-    ProcessSpawner,
-    Reaper,
-    SessionContainment,
-    proc,
-)
+from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner, Reaper, SessionContainment
 from instance_manager.app.containment import Containment
 from instance_manager.app.interfaces import Child, SpawnRequest
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.core.process import ExitStatus
+from instance_manager.platform import proc
 from tests.support.daemon import MARKER, marked
 from tests.support.patience import patience
 

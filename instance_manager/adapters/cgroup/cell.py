@@ -9,13 +9,13 @@ from contextlib import suppress
 
 import structlog
 
-from instance_manager.adapters.cgroup import stat
 from instance_manager.adapters.cgroup.events import EventWatcher, populated
+from instance_manager.adapters.cgroup.folder import folders_in, open_file, open_folder, read, write
+from instance_manager.adapters.cgroup.memory import killed_for_memory
 from instance_manager.adapters.cgroup.xattrs import get_attribute, set_attribute
 from instance_manager.app.containment import CellMetadata
 from instance_manager.core.process import Identity
-from instance_manager.core.usage import Usage
-from instance_manager.platform.usage import usage_of
+from instance_manager.platform import proc
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +50,7 @@ class CgroupCell:
         self._leaders = leaders
         self._leader: int | None = None
         self._entrance = -1
-        self.folder = os.open(uuid, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        self._since = os.fstat(self.folder).st_ctime
+        self.folder = open_folder(uuid, parent)
 
     @property
     def entrance(self) -> int:
@@ -70,7 +69,7 @@ class CgroupCell:
             set_attribute(self.folder, "command", b"\0".join(word.encode() for word in metadata.command))
         # Last: without it, nothing of the rest is believed.
         set_attribute(self.folder, "version", VERSION)
-        self._entrance = self._open("cgroup.procs", os.O_WRONLY)
+        self._entrance = open_file(self.folder, "cgroup.procs", os.O_WRONLY)
 
     def led_by(self, identity: Identity, pidfd: int) -> None:  # noqa: ARG002 - the kernel keeps count
         """Get to know the leader, and close the entrance: it has a descriptor of its own."""
@@ -82,10 +81,10 @@ class CgroupCell:
         except OSError as error:
             log.warning("the leader is not written on its cell", uuid=self._uuid, reason=error.strerror)
 
-    def leader(self) -> tuple[int, int] | None:
-        """Return PID and start time of the leader, as written on the cell; None if they are not."""
-        written = (get_attribute(self.folder, "leader") or b"").split()
-        return (int(written[0]), int(written[1])) if len(written) == 2 else None  # noqa: PLR2004 - both
+    def leader(self) -> Identity | None:
+        """Return the leader that is written on the cell; None if none is."""
+        written = get_attribute(self.folder, "leader")
+        return Identity(*map(int, written.split())) if written else None
 
     def prepare_end(self) -> None:
         """Do nothing: what the leader has started is in the cell."""
@@ -113,7 +112,7 @@ class CgroupCell:
             OSError: if that is impossible.
         """
         with suppress(ProcessLookupError):
-            self._write("cgroup.procs", str(pid))
+            write(self.folder, "cgroup.procs", str(pid))
 
     def discard(self) -> None:
         """Remove the cell, into which nothing has gone."""
@@ -126,7 +125,7 @@ class CgroupCell:
     async def end(self) -> str | None:
         """Kill all members until none is left, or until the timeout; then remove the cell."""
         try:
-            events = self._open("cgroup.events", os.O_RDONLY)
+            events = open_file(self.folder, "cgroup.events", os.O_RDONLY)
         except OSError as error:
             return self._told(error)
         try:
@@ -154,7 +153,7 @@ class CgroupCell:
     def _kill(self) -> None:
         """Kill all members at once; one by one where the kernel cannot, or the hierarchy is read-only."""
         try:
-            self._write("cgroup.kill", "1")
+            write(self.folder, "cgroup.kill", "1")
             log.debug("cell killed", uuid=self._uuid)
         except OSError as error:
             if error.errno == errno.ENODEV:
@@ -189,18 +188,14 @@ class CgroupCell:
             left = list(self.members())
         except OSError as error:
             return f"its cgroup cannot be looked at: {error.strerror}"
-        words = [_described(pid) for pid in left[:_DESCRIBED]]
+        words = [proc.describe(pid) for pid in left[:_DESCRIBED]]
         if len(left) > _DESCRIBED:
             words.append(f"{len(left) - _DESCRIBED} more")
         return "; ".join(words) or "its cgroup is not empty, though it shows no process"
 
-    def usage(self) -> Usage:
-        """Return what the members use, as far as the kernel keeps count, else as they tell now."""
-        return stat.usage(self.folder, usage_of(self.members(), self._since))
-
     def killed_for_memory(self) -> str:
         """Return in words for which limit the kernel has killed a member; empty if it has not."""
-        return stat.killed_for_memory(self.folder)
+        return killed_for_memory(self.folder)
 
     def close(self) -> None:
         """Let go of the cell."""
@@ -215,16 +210,6 @@ class CgroupCell:
         if self._entrance >= 0:
             os.close(self._entrance)
             self._entrance = -1
-
-    def _open(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.folder)
-
-    def _write(self, name: str, text: str) -> None:
-        fd = self._open(name, os.O_WRONLY)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
 
 
 def remove_if_empty(parent: int, uuid: str) -> bool:
@@ -244,10 +229,10 @@ def remove_if_empty(parent: int, uuid: str) -> bool:
 
 
 def _members(folder: int) -> Iterator[int]:
-    yield from map(int, stat.read(folder, "cgroup.procs").split())
-    for name in _below(folder):
+    yield from map(int, read(folder, "cgroup.procs").split())
+    for name in folders_in(folder):
         with suppress(FileNotFoundError):
-            nested = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            nested = open_folder(name, folder)
             try:
                 yield from tuple(_members(nested))
             finally:
@@ -261,9 +246,9 @@ def _remove(parent: int, name: str) -> None:
     except OSError as error:
         if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
             raise
-        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        folder = open_folder(name, parent)
         try:
-            below = _below(folder)
+            below = folders_in(folder)
             for nested in below:
                 _remove(folder, nested)
         finally:
@@ -271,18 +256,3 @@ def _remove(parent: int, name: str) -> None:
         if not below:
             raise
         os.rmdir(name, dir_fd=parent)
-
-
-def _below(folder: int) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def _described(pid: int) -> str:
-    """Return a process in words, its state included."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - one line
-            command, _, rest = file.read().partition(" (")[2].rpartition(") ")
-    except OSError:
-        return f"pid {pid}"
-    return f"pid {pid} ({command}) in state {rest[:1]}"

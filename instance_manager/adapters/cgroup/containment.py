@@ -3,8 +3,8 @@
 import errno
 import hashlib
 import os
-import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,15 +12,16 @@ import structlog
 
 from instance_manager.adapters.cgroup.cell import VERSION, CgroupCell, remove_if_empty
 from instance_manager.adapters.cgroup.events import EventWatcher
+from instance_manager.adapters.cgroup.folder import folders_in, open_folder
 from instance_manager.adapters.cgroup.xattrs import get_attribute
 from instance_manager.app.containment import Cell, CellMetadata, Containment, Kind
 from instance_manager.app.interfaces import Adoptable, Findings, Unclear
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import Identity
+from instance_manager.platform import proc
 
 log = structlog.get_logger(__name__)
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _WHAT_TO_DO = {
     errno.EROFS: "mount it writable again",
     errno.EAGAIN: "raise cgroup.max.descendants there and above, or delete instances",
@@ -67,7 +68,7 @@ class CgroupContainment:
         """What was found without a cell, by UUID."""
         self.folder = str(self._path)
         self._path.mkdir(exist_ok=True)
-        self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._folder = open_folder(self._path)
 
     def create(self, metadata: CellMetadata) -> CgroupCell:
         """Make the cell of a new instance."""
@@ -131,7 +132,7 @@ class CgroupContainment:
         unclear: list[Unclear] = []
         contained: set[int] = set()
         try:
-            names = _directories(self._folder)
+            names = folders_in(self._folder)
         except OSError as error:
             return Findings((), (Unclear(None, f"{self._path} cannot be listed: {error.strerror}"),))
         for uuid in names:
@@ -140,8 +141,8 @@ class CgroupContainment:
                     log.info("empty cell removed", uuid=uuid)
                     continue
                 found = self._look_at(uuid, contained)
-            except OSError as error:
-                unclear.append(Unclear(None, f"its cgroup cannot be looked at: {error.strerror}", uuid))
+            except (OSError, proc.UnreadableError) as error:
+                unclear.append(Unclear(None, f"its cgroup cannot be looked at: {error}", uuid))
                 continue
             if isinstance(found, Unclear):
                 unclear.append(found)
@@ -189,37 +190,33 @@ class CgroupContainment:
 
         Raises:
             OSError: if it cannot be looked at.
+            proc.UnreadableError: if its members cannot be.
         """
         cell = self._opened(uuid)
         try:
             pids = list(cell.members())
             contained.update(pids)
-            leaders = [key for key in map(_session_leader, pids) if key]
-            written = cell.leader()
-            as_written = written is not None and (written[1], written[0]) in leaders
+            leaders = dict(_session_leaders(pids))
             if not leaders:
                 return Unclear(None, "its cgroup has no leader any more", uuid) if pids else None
+            written = cell.leader()
+            as_written = written in leaders
             # Of several, the oldest: the others descend from it, or from one that has ended.
-            start, pid = (written[1], written[0]) if written and as_written else min(leaders)
+            leader = written if written in leaders else min(leaders, key=lambda each: each.start_time)
             if get_attribute(cell.folder, "version") != VERSION:
-                return Unclear(Identity(pid, start), "nothing is written on its cgroup", uuid)
-            log.debug("adoptable", pid=pid, uuid=uuid, as_written=as_written)
+                return Unclear(leader, "nothing is written on its cgroup", uuid)
+            log.debug("adoptable", pid=leader.pid, uuid=uuid, as_written=as_written)
             command = (get_attribute(cell.folder, "command") or b"").split(b"\0") if as_written else ()
             return Adoptable(
                 name=(get_attribute(cell.folder, "name") or b"").decode(),
                 uuid=uuid,
                 recovery_metadata=(get_attribute(cell.folder, "recovery") or b"").decode(),
                 command=tuple(word.decode() for word in command),
-                identity=Identity(pid, start),
-                age=time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS,
+                identity=leader,
+                age=leaders[leader].age,
             )
         finally:
             cell.close()
-
-
-def _directories(folder: int) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
 def _move(former: Cell, cell: CgroupCell) -> None:
@@ -235,21 +232,21 @@ def _move(former: Cell, cell: CgroupCell) -> None:
         moved |= fresh
 
 
-def _session_leader(pid: int) -> tuple[int, int] | None:
-    """Return start time and PID of a process that leads a session; None if it does not."""
-    fields = _stat(pid)
-    return (int(fields[19]), pid) if fields and int(fields[3]) == pid else None
+def _session_leaders(pids: Iterable[int]) -> Iterator[tuple[Identity, proc.Stat]]:
+    """Yield those of processes that lead sessions.
+
+    Raises:
+        proc.UnreadableError: if that cannot be read.
+    """
+    for pid in pids:
+        stat = proc.read_stat(pid)
+        if stat is not None and stat.session == pid:
+            yield Identity(pid, stat.start_time), stat
 
 
 def _lives(identity: Identity) -> bool:
-    fields = _stat(identity.pid)
-    return bool(fields) and int(fields[19]) == identity.start_time and fields[0] not in "ZX"
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on; none if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - one line
-            return file.read().rpartition(") ")[2].split()
-    except OSError:
-        return []
+    """Return whether a process lives, as far as that can be told."""
+    with suppress(proc.UnreadableError):
+        stat = proc.read_stat(identity.pid)
+        return stat is not None and stat.start_time == identity.start_time and not stat.ended
+    return False

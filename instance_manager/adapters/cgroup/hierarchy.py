@@ -7,14 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from instance_manager.adapters.cgroup.folder import open_file, open_folder
 from instance_manager.adapters.cgroup.xattrs import set_attribute
+from instance_manager.core.mountinfo import unescaped
+from instance_manager.platform.commands import SHELL
 
-SHELL = "/bin/sh"
-"""Enters a cell, and becomes what was to be started."""
+_NO_PERMISSION = "this user may not write it; run as root, or have it delegated (systemd: Delegate=yes)"
 _WHY_NOT = {
     errno.EROFS: "it is mounted read-only; mount it writable, as in a privileged container",
-    errno.EACCES: "this user may not write it; run as root, or have it delegated (systemd: Delegate=yes)",
-    errno.EPERM: "this user may not write it; run as root, or have it delegated (systemd: Delegate=yes)",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
     errno.EAGAIN: "it may have no more cgroups; raise cgroup.max.descendants or cgroup.max.depth",
     errno.EOPNOTSUPP: "it has no cgroups of processes there, or no extended attributes; that needs Linux 5.7",
 }
@@ -38,7 +40,7 @@ def read_mounts(mountinfo: str) -> Iterator[Mount]:
     for line in mountinfo.splitlines():
         fields = line.split()
         if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
-            yield Mount(_unescaped(fields[4]), _unescaped(fields[3]))
+            yield Mount(unescaped(fields[4]), unescaped(fields[3]))
 
 
 def read_own(cgroup: str) -> str | None:
@@ -101,12 +103,12 @@ def _try(root: Path) -> None:
     trial = root / f"instance-manager-trial-{os.getpid()}"
     trial.mkdir()
     try:
-        folder = os.open(trial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = open_folder(trial)
         try:
             set_attribute(folder, "version", b"1")
+            entrance = open_file(folder, "cgroup.procs", os.O_WRONLY)
         finally:
             os.close(folder)
-        entrance = os.open(trial / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             words = (SHELL, "-c", "echo 0 >&3")
             quiet = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)
@@ -118,10 +120,3 @@ def _try(root: Path) -> None:
             os.close(entrance)
     finally:
         trial.rmdir()
-
-
-def _unescaped(field: str) -> str:
-    """Return a field of mountinfo without escapes, as of spaces."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(escape, character)
-    return field

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.process import handles, proc
+from instance_manager.adapters.process import handles
 from instance_manager.adapters.process.child import PidfdProcess
 from instance_manager.adapters.process.unsure import UnsureProcess
 from instance_manager.app.containment import Cell, Containment
@@ -21,7 +21,7 @@ from instance_manager.app.interfaces import Child
 from instance_manager.core.adoption import UNKNOWN_EXIT
 from instance_manager.core.attribution import Liveness, Verdict, judge
 from instance_manager.core.process import ExitStatus, Identity
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
 
 log = structlog.get_logger(__name__)
 

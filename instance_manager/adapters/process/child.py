@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import structlog
 
-from instance_manager.adapters.process import handles, proc
+from instance_manager.adapters.process import handles
 from instance_manager.adapters.process.launcher import Launch
 from instance_manager.app.containment import Cell
 from instance_manager.core.process import ExitStatus, Identity
+from instance_manager.platform import proc
 
 log = structlog.get_logger(__name__)
 

@@ -6,9 +6,9 @@ import select
 import signal
 from contextlib import suppress
 
-from instance_manager.adapters.process import proc
 from instance_manager.core.attribution import Evidence, Unread
 from instance_manager.core.process import Identity
+from instance_manager.platform import proc
 
 _SIGNAL_PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 

@@ -17,7 +17,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-SHELL = "/bin/sh"
+from instance_manager.platform.commands import SHELL
+
 _ENTRANCE, _REPORT = 3, 4
 """Descriptors in the launcher: the way into the cell, and a pipe that says how it went."""
 _HIGH = 10

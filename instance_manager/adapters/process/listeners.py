@@ -9,9 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.process.proc import UnreadableError, all_processes, read_stat
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.app.containment import Cell
+from instance_manager.platform.proc import UnreadableError, all_processes, read_stat
 
 log = structlog.get_logger(__name__)
 

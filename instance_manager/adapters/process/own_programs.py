@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import structlog
 
-from instance_manager.adapters.process import handles, proc
-from instance_manager.adapters.process.proc import exists
+from instance_manager.adapters.process import handles
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.slices import Slices
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
+from instance_manager.platform.proc import exists
 
 log = structlog.get_logger(__name__)
 

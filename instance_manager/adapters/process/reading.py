@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from instance_manager.adapters.process.proc import UnreadableError
+from instance_manager.platform.proc import UnreadableError
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import structlog
 
-from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.slices import Slices
+from instance_manager.platform import proc
 from instance_manager.platform.linux import become_subreaper
 
 log = structlog.get_logger(__name__)

@@ -24,16 +24,16 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.allowlist import BinaryAllowlist
 from instance_manager.adapters.process.child import OsChild
-from instance_manager.adapters.process.launcher import SHELL, Launch, check_executable, launch_command
+from instance_manager.adapters.process.launcher import Launch, check_executable, launch_command
 from instance_manager.adapters.process.reaper import Reaper
 from instance_manager.app.containment import Cell, CellMetadata, Containment
 from instance_manager.app.interfaces import CannotExecuteError, SpawnRequest
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
+from instance_manager.platform.commands import SHELL
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.proc import Key, exists
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.session.leaders import Leader
 from instance_manager.adapters.process.slices import Slices
@@ -21,6 +19,8 @@ from instance_manager.core.attribution import (
     Unread,
     attribute,
 )
+from instance_manager.platform import proc
+from instance_manager.platform.proc import Key, exists
 
 log = structlog.get_logger(__name__)
 

@@ -5,12 +5,10 @@ import itertools
 import os
 import select
 import signal
-import time
 from collections.abc import Iterable, Iterator
 
 import structlog
 
-from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.reaper import Reaper
 from instance_manager.adapters.process.session.descendants import DescendantReaper
@@ -19,8 +17,7 @@ from instance_manager.adapters.process.session.search import find_marked
 from instance_manager.app.containment import CellMetadata, Kind
 from instance_manager.app.interfaces import Findings
 from instance_manager.core.process import Identity
-from instance_manager.core.usage import Usage
-from instance_manager.platform.usage import usage_of
+from instance_manager.platform import proc
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +151,6 @@ class SessionCell:
         self._descendants = descendants
         self._uuid = uuid
         self._leader = leader
-        self._since = time.time()
 
     def led_by(self, identity: Identity, pidfd: int) -> None:
         """Get to know the leader."""
@@ -196,10 +192,6 @@ class SessionCell:
     async def end(self) -> str | None:
         """Kill the descendants of the leader, which has ended, until none is left or until a timeout."""
         return None if self._leader is None else await self._descendants.end(self._leader)
-
-    def usage(self) -> Usage:
-        """Return what the living members use."""
-        return usage_of(self.members(), self._since)
 
     def killed_for_memory(self) -> str:
         """Return nothing: it cannot be told who has killed a member."""

@@ -4,9 +4,9 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from instance_manager.adapters.process import proc
-from instance_manager.adapters.process.proc import Key, exists
 from instance_manager.core.process import Identity
+from instance_manager.platform import proc
+from instance_manager.platform.proc import Key, exists
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -2,22 +2,19 @@
 
 import asyncio
 import os
-import time
 
 import structlog
 
-from instance_manager.adapters.process import proc
 from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.app.interfaces import Adoptable, Findings, Unclear
 from instance_manager.core.process import Identity
-from instance_manager.platform import contract
+from instance_manager.platform import contract, proc
 
 log = structlog.get_logger(__name__)
 
 _SETTLE_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds between looks at processes that are in the middle of an execve and show no environment."""
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def find_marked(owner: str, guard: int | None = None, reader: BoundedReader | None = None) -> Findings:
@@ -95,5 +92,5 @@ def _look_at(pid: int, owner: str) -> Adoptable | None:
         recovery_metadata=environment.get(contract.RECOVERY_METADATA_VARIABLE, ""),
         command=command,
         identity=Identity(pid, stat.start_time),
-        age=time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_time / _TICKS,
+        age=stat.age,
     )

@@ -3,18 +3,20 @@
 "There is no such process" and "this cannot be read" are different answers everywhere: the second one is an
 `UnreadableError` and says nothing about the process. Reading `stat`, `status` and `wchan` never blocks.
 Reading `environ` and `cmdline` takes the memory lock of that process and can hang as long as the process
-does, so the functions for those are run by `reading.BoundedReader` only.
+does, so the functions for those are run by `adapters.process.reading.BoundedReader` only.
 """
 
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instance_manager.platform.contract import UUID_VARIABLE
 
 _CHUNK = 1 << 16
+_TICKS = os.sysconf("SC_CLK_TCK")
 _KERNEL_THREAD = 0x200000  # PF_KTHREAD
 _NO_SUCH_PROCESS = {errno.ENOENT, errno.ESRCH}
 _STATES = {
@@ -59,6 +61,11 @@ class Stat:
     def ended(self) -> bool:
         """Whether all of it has ended; a zombie may be just the first of several threads."""
         return self.state in "ZX" and self.threads <= 1
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_time / _TICKS
 
 
 def read_stat(pid: int) -> Stat | None:
