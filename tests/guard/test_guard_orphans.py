@@ -192,10 +192,8 @@ async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk_loses_records_and_nothing_else(tmp_path: Path) -> None:
-    def full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-
-    async with guarding(tmp_path, *STUB, "--helpers", "2", setup=full) as guard:
+    full = ("prlimit", "--fsize=0:unlimited")
+    async with guarding(tmp_path, *STUB, "--helpers", "2", through=full) as guard:
         pids = helpers(await guard.printed("helper", 2))
         os.kill(pids[0], signal.SIGKILL)
         await all_reaped(guard, besides=[await guard.started(), pids[1]])

@@ -1,10 +1,8 @@
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import signal
-import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from tests.support.daemon import BIN
 from tests.support.guard import PROGRAM, STUB, children_of, guarding, status, strings
 
 FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT]
+TAKING_THE_TERMINAL = ("sh", "-c", 'exec setsid --ctty "$@" <&2', "sh")
+"""Makes the terminal on stderr the controlling one of a session of its own."""
 
 
 async def test_each_signal_is_forwarded_once(tmp_path: Path) -> None:
@@ -32,12 +32,8 @@ async def test_each_signal_is_forwarded_once(tmp_path: Path) -> None:
 async def test_ctrl_c_on_a_terminal_arrives_once_and_the_log_is_text(tmp_path: Path) -> None:
     master, slave = os.openpty()
 
-    def take_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
     async with guarding(
-        tmp_path, "count-signals", program=PROGRAM, stderr=slave, setup=take_terminal
+        tmp_path, "count-signals", program=PROGRAM, stderr=slave, through=TAKING_THE_TERMINAL
     ) as guard:
         os.close(slave)
         await guard.printed("counting")
@@ -110,12 +106,8 @@ async def test_a_stop_signal_during_the_back_off_ends_it_at_once(
 
 
 async def test_what_it_guards_starts_with_clean_signals_in_its_own_group(tmp_path: Path) -> None:
-    def spoil() -> None:
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
-
-    async with guarding(tmp_path, *STUB, "--never-ready", setup=spoil) as guard:
+    spoiling = ("env", "--ignore-signal=INT,USR1,CHLD", "--block-signal=ALRM")
+    async with guarding(tmp_path, *STUB, "--never-ready", through=spoiling) as guard:
         pid = await guard.started()
         await guard.printed("never listens")
         assert os.getpgid(pid) == pid
@@ -127,10 +119,8 @@ async def test_what_it_guards_starts_with_clean_signals_in_its_own_group(tmp_pat
 
 
 async def test_under_nohup_a_hangup_is_nobodys_concern(tmp_path: Path) -> None:
-    def nohup() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    async with guarding(tmp_path, "count-signals", program=PROGRAM, setup=nohup) as guard:
+    nohup = ("env", "--ignore-signal=HUP")
+    async with guarding(tmp_path, "count-signals", program=PROGRAM, through=nohup) as guard:
         await guard.printed("counting")
         guard.send(signal.SIGHUP)
         guard.send(signal.SIGUSR1)

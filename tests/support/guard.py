@@ -18,6 +18,8 @@ from tests.support.patience import patience
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("guard_program.py")))
 STUB = ("stub", "replica", "--listen", "127.0.0.1:0")
+PLAIN = ("env", "--default-signal=HUP")
+"""What a guard is executed by: the tests themselves may run under nohup."""
 WITHIN = patience(20.0)
 """Seconds that anything may take."""
 
@@ -42,22 +44,26 @@ class Guard:
         *,
         environment: dict[str, str] | None = None,
         stderr: int | None = None,
-        setup: Callable[[], None] | None = None,
+        through: Sequence[str] = PLAIN,
     ) -> None:
-        """Start it, with pipes that its end does not depend on: orphans may hold them open."""
+        """Start it, with pipes that its end does not depend on: orphans may hold them open.
 
+        Args:
+            command: what to start.
+            environment: variables besides those of the tests.
+            stderr: where its log goes; to `lines` if None.
+            through: a program that executes the command in another state than this one's: what is done
+                between a fork and an exec stumbles over the threads of gRPC now and then.
+        """
         stdout = await self._pipe(self.stdout.append)
         own_stderr = await self._pipe(self._take_stderr) if stderr is None else -1
         self.process = await asyncio.create_subprocess_exec(
-            # The tests themselves may run under nohup.
-            *(() if setup else ("env", "--default-signal=HUP")),
+            *through,
             *command,
             env=os.environ | {MARKER: self.marker} | (environment or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=own_stderr if stderr is None else stderr,
-            # A fork stumbles over the threads of gRPC now and then; without this there is none.
-            preexec_fn=setup,
         )
         for writer in {stdout, own_stderr} - {-1}:
             os.close(writer)
@@ -174,13 +180,13 @@ async def guarding(
     program: Sequence[str] = (str(BIN),),
     environment: dict[str, str] | None = None,
     stderr: int | None = None,
-    setup: Callable[[], None] | None = None,
+    through: Sequence[str] = PLAIN,
 ) -> AsyncIterator[Guard]:
     """Guard a command for the time of the block; the block has to see to it that nothing is left."""
     guard = Guard(state_dir)
     whole = (*program, "guard", "--state-dir", str(state_dir), *options, "--", *command)
     try:
-        await guard.start(whole, environment=environment, stderr=stderr, setup=setup)
+        await guard.start(whole, environment=environment, stderr=stderr, through=through)
         yield guard
         assert guard.process.returncode is not None, "the guard was not ended"
     finally:
