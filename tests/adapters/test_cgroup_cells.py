@@ -20,13 +20,7 @@ from tests.support.cells import by_cgroup, own_root
 from tests.support.patience import patience
 from tests.support.processes import Started, Workshop, by_session, lives, open_workshop, ticks
 
-FORKS = """
-import os, sys, time
-for _ in range(3):
-    if not os.fork(): time.sleep(1000)
-print("forked", flush=True)
-time.sleep(1000)
-"""
+FORKS = "for _ in 1 2 3; do sleep 1000 & done; echo forked; wait"
 LISTEN = (
     "import socket, time; server = socket.create_server(('127.0.0.1', 0)); "
     "print(server.getsockname()[1], flush=True); time.sleep(1000)"
@@ -69,7 +63,7 @@ async def ended(started: Started) -> None:
 
 
 async def test_programs_that_fork_at_once_leave_nobody_outside(workshop: Workshop) -> None:
-    started = [workshop.spawn(sys.executable, "-I", "-S", "-c", FORKS) for _ in range(25)]
+    started = [workshop.shell(FORKS) for _ in range(100)]
     for _ in started:
         assert await workshop.output.line() == "forked"
     assert members(workshop) == set(workshop.marked())
@@ -214,7 +208,8 @@ async def test_the_next_daemon_finds_what_lives_and_removes_what_is_empty(
 
 
 async def test_cells_of_others_are_neither_read_nor_touched(workshop: Workshop, root: Path) -> None:
-    started = workshop.shell("sleep 1000")
+    started = workshop.spawn("/bin/sleep", "1000")
+    assert await started.child.launched() is None
     other = CgroupContainment(root, "another", by_session(Reaper()))
     assert (await other.find(thorough=False)).adoptable == ()
     (foreign,) = cells_of_others(root, "another")

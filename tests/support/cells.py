@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -57,10 +58,10 @@ def own_root() -> Iterator[Path]:
         yield root
     finally:
         left = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir()]
-        for path, _, _ in os.walk(root, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(path, "cgroup.kill").write_text("1")
-                Path(path).rmdir()
+        (root / "cgroup.kill").write_text("1")
+        deadline = time.monotonic() + patience(5)
+        while not _removed(root) and time.monotonic() < deadline:
+            time.sleep(0.005)
     assert left == [], "cgroups outlived the test"
 
 
