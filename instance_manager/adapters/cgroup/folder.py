@@ -114,8 +114,8 @@ class Folder:
 
     def set_attribute(self, name: str, value: bytes) -> None:
         """Write an extended attribute, ENOSPC if there is no room for it."""
-        # The first piece last: without it, what was written before is not found.
-        for number in reversed(range(len(value) // _PIECE + 1)):
+        # The last piece is shorter than the others: a value without it was not written to its end.
+        for number in range(len(value) // _PIECE + 1):
             piece = value[number * _PIECE : (number + 1) * _PIECE]
             try:
                 os.setxattr(self._path, _attribute(_NAMESPACES[0], name, number), piece)
