@@ -50,9 +50,13 @@ def hierarchy() -> Path:
 
 
 @contextlib.contextmanager
-def own_root() -> Iterator[Path]:
-    """Make a cgroup for a test; fails if a process or a cgroup of the test is left in it."""
-    root = hierarchy() / f"instance-manager-test-{uuid.uuid4().hex}"
+def own_root(below: Path | None = None) -> Iterator[Path]:
+    """Make a cgroup for a test; fails if a process or a cgroup of the test is left in it.
+
+    Args:
+        below: the cgroup in which it is made; None for that of this process.
+    """
+    root = (below or hierarchy()) / f"instance-manager-test-{uuid.uuid4().hex}"
     root.mkdir()
     try:
         yield root

@@ -76,6 +76,8 @@ async def gone(pids: Iterable[int]) -> None:
 
 
 def read_only(folder: Path, program: str, *arguments: str) -> list[str]:
-    """Return the command that runs a Python program for which a mounted hierarchy is read-only."""
+    """Return the command that runs a Python program for which the hierarchy with a cgroup is read-only."""
+    while not folder.is_mount():
+        folder = folder.parent
     remount = f'mount -o remount,bind,ro {folder} && exec "$@"'
     return ["unshare", "-m", "/bin/sh", "-c", remount, "sh", sys.executable, "-m", program, *arguments]

@@ -20,7 +20,7 @@ from instance_manager.adapters.cgroup.limits import limit, settings_of
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.process import Reaper
 from tests.support.cell_program import METADATA, UUID
-from tests.support.cells import hierarchy
+from tests.support.cells import hierarchy, own_root
 from tests.support.processes import by_session
 
 GUARD, DAEMON, OTHER = 1, 7, 9
@@ -75,12 +75,26 @@ def test_only_what_is_ours_is_moved_and_only_what_is_possible_enabled(
 
 
 @pytest.fixture
-def controller() -> str:
-    """A controller that can be handed on here; a machine with those that are wanted has others, too."""
-    there = (hierarchy() / "cgroup.subtree_control").read_text().split()
-    if not there:
-        pytest.skip("needs a controller of cgroups of version 2")
-    return there[0]
+def above() -> Path:
+    """The nearest cgroup above this process that hands a controller on."""
+    for folder in (hierarchy(), *hierarchy().parents):
+        with suppress(FileNotFoundError):
+            if (folder / "cgroup.subtree_control").read_text().split():
+                return folder
+    pytest.skip("needs a controller of cgroups of version 2")
+
+
+@pytest.fixture
+def controller(above: Path) -> str:
+    """A controller that can be handed on there, whichever it is."""
+    return (above / "cgroup.subtree_control").read_text().split()[0]
+
+
+@pytest.fixture
+def root(above: Path) -> Iterator[Path]:
+    """A cgroup of the test's own, which controllers reach."""
+    with own_root(above) as made:
+        yield made
 
 
 @pytest.fixture
