@@ -69,7 +69,7 @@ def behaving(cell: Cell, behaviour: str) -> Inmate:
 
 
 async def gone(pids: Iterable[int]) -> None:
-    """Wait until processes that were killed have ended."""
+    """Wait until processes that were killed have ended: they leave their cgroup a moment before."""
     async with asyncio.timeout(patience(20)):
         while any(map(lives, pids)):  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.005)

@@ -14,8 +14,8 @@ from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.process import Reaper
 from tests.support.cell_program import METADATA
 from tests.support.cells import own_root
-from tests.support.inmates import LAST, Inmate
-from tests.support.processes import by_session, lives
+from tests.support.inmates import LAST, Inmate, gone
+from tests.support.processes import by_session
 
 pytestmark = [
     pytest.mark.vm,
@@ -97,7 +97,7 @@ async def test_out_of_memory_ends_all_of_it_and_is_told(containment: CgroupConta
     inmate.reap()
     assert cell.killed_for_memory() == "out of memory: limit 64 MiB of this instance"
     assert await cell.end() is None
-    assert not any(map(lives, inmate.pids))
+    await gone(inmate.pids)
 
 
 async def test_use_is_counted_by_the_kernel(containment: CgroupContainment) -> None:

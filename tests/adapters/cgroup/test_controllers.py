@@ -224,9 +224,7 @@ def test_a_limit_without_its_controller_is_told(root: Path) -> None:
 async def test_an_instance_goes_without_a_limit_that_cannot_be_set_and_that_is_told_once(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    containment = CgroupContainment(
-        root, "the test", by_session(Reaper()), limits=Limits(pids_max=5), ours=[os.getpid()]
-    )
+    containment = CgroupContainment(root, "the test", by_session(Reaper()), limits=Limits(pids_max=5))
     for _ in range(2):
         containment.create(METADATA).discard()
     assert containment.limits_refused == {"pids.max": "the controller pids is not enabled"}

@@ -15,7 +15,7 @@ from instance_manager.core.process import Identity
 from tests.support.cell_program import cells, opened
 from tests.support.cells import own_root
 from tests.support.inmates import BEHAVIOURS, Inmate, behaving, gone
-from tests.support.processes import lives, ticks
+from tests.support.processes import ticks
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Containers(RuleBasedStateMachine):
         pids = [*instance.inmate.pids]
         assert self.loop.run_until_complete(self.cells.pop(instance.uuid).end()) is None
         instance.inmate.reap()
-        assert not any(map(lives, pids))
+        self.loop.run_until_complete(gone(pids))
         self.living.remove(instance)
 
     @invariant()
