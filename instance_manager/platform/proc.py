@@ -167,7 +167,9 @@ def read_command(pid: int) -> tuple[str, ...]:
 
 
 def describe(pid: int) -> str:
-    """Return in words what a process is doing."""
+    """Return in words what a process is doing; 0 stands for one that cannot be seen from here."""
+    if pid == 0:
+        return "a process of another PID namespace, which cannot be seen here"
     try:
         stat = read_stat(pid)
     except UnreadableError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -49,18 +50,22 @@ def hierarchy() -> Path:
 
 
 @contextlib.contextmanager
-def own_root() -> Iterator[Path]:
-    """Make a cgroup for a test; fails if a process or a cgroup of the test is left in it."""
-    root = hierarchy() / f"instance-manager-test-{uuid.uuid4().hex}"
+def own_root(below: Path | None = None) -> Iterator[Path]:
+    """Make a cgroup for a test; fails if a process or a cgroup of the test is left in it.
+
+    Args:
+        below: the cgroup in which it is made; None for that of this process.
+    """
+    root = (below or hierarchy()) / f"instance-manager-test-{uuid.uuid4().hex}"
     root.mkdir()
     try:
         yield root
     finally:
         left = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir()]
-        for path, _, _ in os.walk(root, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(path, "cgroup.kill").write_text("1")
-                Path(path).rmdir()
+        (root / "cgroup.kill").write_text("1")
+        deadline = time.monotonic() + patience(5)
+        while not _removed(root) and time.monotonic() < deadline:
+            time.sleep(0.005)
     assert left == [], "cgroups outlived the test"
 
 

@@ -1,75 +1,87 @@
 """One cell: a cgroup with the processes of one instance."""
 
 import asyncio
-import errno
 import os
-import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import structlog
 
+from instance_manager.adapters.cgroup import counters
 from instance_manager.adapters.cgroup.events import EventWatcher, populated
-from instance_manager.adapters.cgroup.folder import folders_in, open_file, open_folder, read, write
-from instance_manager.adapters.cgroup.memory import killed_for_memory
-from instance_manager.adapters.cgroup.xattrs import get_attribute, set_attribute
+from instance_manager.adapters.cgroup.folder import is_gone
+from instance_manager.adapters.cgroup.killing import kill
+from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.app.containment import CellMetadata
 from instance_manager.core.process import Identity
+from instance_manager.core.usage import Usage
 from instance_manager.platform import proc
+from instance_manager.platform.usage import usage_of
 
 log = structlog.get_logger(__name__)
 
 TIMEOUT = 5.0
 """Seconds that killed members have to end before they are reported as remaining."""
-_GONE = {errno.ENOENT, errno.ENODEV}
+_AGAIN = 0.01
+"""Seconds until another look at an empty cell that cannot be removed yet."""
 _DESCRIBED = 8
 """Members that are told of, of more."""
+_LONGEST_COMMAND = 16_000
+"""Bytes; a longer one is left out, so that there is room for the recovery metadata."""
 VERSION = b"1"
+"""Format of what is written on a cell."""
 
 
 class CgroupCell:
-    """Implements `app.containment.Cell`. Its directory is found by its name, in one that is kept open."""
+    """Implements `app.containment.Cell`."""
 
     def __init__(
-        self, parent: int, uuid: str, watcher: EventWatcher, leaders: "dict[int, CgroupCell]"
+        self, owner: Owner, uuid: str, watcher: EventWatcher, leaders: "dict[int, CgroupCell]"
     ) -> None:
         """Take a cell that there is.
 
         Args:
-            parent: descriptor of the directory that it is in.
+            owner: the directory that it is in.
             uuid: its name.
             watcher: tells when it is empty.
             leaders: cells by the PIDs of their leaders, kept by it.
-
-        Raises:
-            OSError: if it cannot be opened.
         """
-        self._parent = parent
-        self._uuid = uuid
+        self.uuid = uuid
+        """The UUID of its instance."""
+        self._owner = owner
+        self._folder = owner.cell(uuid)
         self._watcher = watcher
         self._leaders = leaders
         self._leader: int | None = None
         self._entrance = -1
-        self.folder = open_folder(uuid, parent)
 
     @property
     def entrance(self) -> int:
         """The descriptor by which a process enters, see `app.containment.Cell`."""
         return self._entrance
 
-    def prepare(self, metadata: CellMetadata) -> None:
+    def prepare(self, metadata: CellMetadata, *, moving: bool = False) -> None:
         """Write on the cell what it is for, and open it.
+
+        Args:
+            metadata: what it is for.
+            moving: its processes live elsewhere yet, see `moved`.
 
         Raises:
             OSError: if that is impossible.
         """
-        set_attribute(self.folder, "name", metadata.name.encode())
-        set_attribute(self.folder, "recovery", metadata.recovery_metadata.encode())
-        with suppress(OSError):  # too long; then the process tells its command line itself
-            set_attribute(self.folder, "command", b"\0".join(word.encode() for word in metadata.command))
+        if moving:
+            self._folder.set_attribute("moving", b"1")
+        self._folder.set_attribute("since", str(time.time()).encode())
+        self._folder.set_attribute("name", metadata.name.encode())
+        self._folder.set_attribute("recovery", metadata.recovery_metadata.encode())
+        command = b"\0".join(word.encode() for word in metadata.command)
+        if len(command) <= _LONGEST_COMMAND:
+            self._folder.set_attribute("command", command)
         # Last: without it, nothing of the rest is believed.
-        set_attribute(self.folder, "version", VERSION)
-        self._entrance = open_file(self.folder, "cgroup.procs", os.O_WRONLY)
+        self._folder.set_attribute("version", VERSION)
+        self._entrance = self._folder.open("cgroup.procs", os.O_WRONLY)
 
     def led_by(self, identity: Identity, pidfd: int) -> None:  # noqa: ARG002 - the kernel keeps count
         """Get to know the leader, and close the entrance: it has a descriptor of its own."""
@@ -77,14 +89,22 @@ class CgroupCell:
         self._leaders[identity.pid] = self
         self._close_entrance()
         try:
-            set_attribute(self.folder, "leader", f"{identity.pid} {identity.start_time}".encode())
+            self._folder.set_attribute("leader", f"{identity.pid} {identity.start_time}".encode())
         except OSError as error:
-            log.warning("the leader is not written on its cell", uuid=self._uuid, reason=error.strerror)
+            log.warning("the leader is not written on its cell", uuid=self.uuid, reason=error.strerror)
 
-    def leader(self) -> Identity | None:
-        """Return the leader that is written on the cell; None if none is."""
-        written = get_attribute(self.folder, "leader")
-        return Identity(*map(int, written.split())) if written else None
+    @property
+    def moving(self) -> bool:
+        """Whether some of its processes may live elsewhere yet."""
+        return self._folder.attribute("moving") == b"1"
+
+    def moved(self) -> None:
+        """Note that all of its processes are in it now.
+
+        Raises:
+            OSError: if that cannot be written.
+        """
+        self._folder.set_attribute("moving", b"0")
 
     def prepare_end(self) -> None:
         """Do nothing: what the leader has started is in the cell."""
@@ -95,7 +115,7 @@ class CgroupCell:
         Raises:
             OSError: if they cannot be told.
         """
-        yield from _members(self.folder)
+        yield from self._folder.members()
 
     def excludes(self, pid: int) -> bool:
         """Return whether a process is no member.
@@ -112,36 +132,39 @@ class CgroupCell:
             OSError: if that is impossible.
         """
         with suppress(ProcessLookupError):
-            write(self.folder, "cgroup.procs", str(pid))
+            self._folder.write("cgroup.procs", str(pid))
 
     def discard(self) -> None:
         """Remove the cell, into which nothing has gone."""
         try:
-            _remove(self._parent, self._uuid)
+            if not self._folder.remove():
+                log.warning("cell not removed", uuid=self.uuid, reason="a process has entered it")
         except OSError as error:
-            log.warning("cell not removed", uuid=self._uuid, reason=error.strerror)
+            log.warning("cell not removed", uuid=self.uuid, reason=error.strerror)
         self.close()
 
     async def end(self) -> str | None:
         """Kill all members until none is left, or until the timeout; then remove the cell."""
         try:
-            events = open_file(self.folder, "cgroup.events", os.O_RDONLY)
+            events = self._folder.open("cgroup.events", os.O_RDONLY)
         except OSError as error:
             return self._told(error)
         try:
             async with asyncio.timeout(TIMEOUT):
-                while populated(events):
-                    self._kill()
-                    await self._emptied(events)
-            _remove(self._parent, self._uuid)
+                while True:
+                    if populated(events):
+                        await kill(self._folder)
+                        await self._emptied(events)
+                    elif self._removed():
+                        return None
+                    else:
+                        await asyncio.sleep(_AGAIN)
         except TimeoutError:
             return self._remains()
         except OSError as error:
             return self._told(error)
         finally:
             os.close(events)
-        log.debug("cell removed", uuid=self._uuid)
-        return None
 
     async def _emptied(self, events: int) -> None:
         """Wait until the cell is empty, or until some may have been missed."""
@@ -150,35 +173,27 @@ class CgroupCell:
                 while populated(events):
                     await self._watcher.change(events)
 
-    def _kill(self) -> None:
-        """Kill all members at once; one by one where the kernel cannot, or the hierarchy is read-only."""
+    def _removed(self) -> bool:
+        """Remove the cell, which is empty; return whether nobody has entered it meanwhile."""
         try:
-            write(self.folder, "cgroup.kill", "1")
-            log.debug("cell killed", uuid=self._uuid)
+            removed = self._folder.remove()
         except OSError as error:
-            if error.errno == errno.ENODEV:
-                return
-            log.debug("members are killed one by one", uuid=self._uuid, reason=error.strerror)
-            for pid in tuple(self.members()):
-                self._kill_one(pid)
-
-    def _kill_one(self, pid: int) -> None:
-        with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
-            try:
-                # Looked at after the pidfd was opened: from now on the PID cannot become another's.
-                if not self.excludes(pid):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            finally:
-                os.close(pidfd)
+            # Nobody lives in it: that is what counts. The next daemon that can will remove it.
+            log.warning("empty cell not removed", uuid=self.uuid, reason=error.strerror)
+            return True
+        if removed:
+            log.debug("cell removed", uuid=self.uuid)
+        return removed
 
     def _told(self, error: OSError) -> str | None:
-        """Return what is known of a cell that cannot be looked at: nothing of it is left if it is gone."""
-        if error.errno in _GONE:
+        """Return what is known of a cell that cannot be looked at: nothing of it is left if it is gone.
+
+        The kernel does not let a cgroup be removed while a process lives in it.
+        """
+        if is_gone(error):
             try:
-                os.stat(self._uuid, dir_fd=self._parent)
-            except FileNotFoundError:
-                return None
+                if self._owner.is_there() and not self._folder.exists():
+                    return None
             except OSError as unreadable:
                 error = unreadable
         return f"its cgroup cannot be looked at: {error.strerror}"
@@ -193,66 +208,30 @@ class CgroupCell:
             words.append(f"{len(left) - _DESCRIBED} more")
         return "; ".join(words) or "its cgroup is not empty, though it shows no process"
 
+    def usage(self) -> Usage:
+        """Return what the members use, as far as the kernel keeps count, else as they tell now."""
+        try:
+            since = self._since()
+            return counters.usage(self._folder, usage_of(self.members(), since))
+        except OSError:
+            return Usage(time.time())
+
+    def _since(self) -> float:
+        with suppress(TypeError, ValueError):
+            return float(self._folder.attribute("since") or "")
+        return self._folder.made_at()
+
     def killed_for_memory(self) -> str:
         """Return in words for which limit the kernel has killed a member; empty if it has not."""
-        return killed_for_memory(self.folder)
+        return counters.killed_for_memory(self._folder)
 
     def close(self) -> None:
         """Let go of the cell."""
         self._close_entrance()
         if self._leader is not None and self._leaders.get(self._leader) is self:
             del self._leaders[self._leader]
-        if self.folder >= 0:
-            os.close(self.folder)
-            self.folder = -1
 
     def _close_entrance(self) -> None:
         if self._entrance >= 0:
             os.close(self._entrance)
             self._entrance = -1
-
-
-def remove_if_empty(parent: int, uuid: str) -> bool:
-    """Remove a cell if no process is in it or below; return whether it is gone.
-
-    Raises:
-        OSError: if that cannot be told.
-    """
-    try:
-        _remove(parent, uuid)
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return False
-        if error.errno not in _GONE:
-            raise
-    return True
-
-
-def _members(folder: int) -> Iterator[int]:
-    yield from map(int, read(folder, "cgroup.procs").split())
-    for name in folders_in(folder):
-        with suppress(FileNotFoundError):
-            nested = open_folder(name, folder)
-            try:
-                yield from tuple(_members(nested))
-            finally:
-                os.close(nested)
-
-
-def _remove(parent: int, name: str) -> None:
-    """Remove a cgroup, and those that its members have made below it."""
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except OSError as error:
-        if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
-            raise
-        folder = open_folder(name, parent)
-        try:
-            below = folders_in(folder)
-            for nested in below:
-                _remove(folder, nested)
-        finally:
-            os.close(folder)
-        if not below:
-            raise
-        os.rmdir(name, dir_fd=parent)

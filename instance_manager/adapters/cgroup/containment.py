@@ -1,24 +1,25 @@
 """All cells of the daemons with one state directory: made, found again, and taken over."""
 
+import asyncio
 import errno
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.cgroup.cell import VERSION, CgroupCell, remove_if_empty
+from instance_manager.adapters.cgroup.cell import CgroupCell
+from instance_manager.adapters.cgroup.controllers import Controllers
 from instance_manager.adapters.cgroup.events import EventWatcher
-from instance_manager.adapters.cgroup.folder import folders_in, open_folder
-from instance_manager.adapters.cgroup.xattrs import get_attribute
+from instance_manager.adapters.cgroup.finding import lives, look_at
+from instance_manager.adapters.cgroup.hierarchy import UnusableError
+from instance_manager.adapters.cgroup.limits import Limits, limit
+from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.app.containment import Cell, CellMetadata, Containment, Kind
 from instance_manager.app.interfaces import Adoptable, Findings, Unclear
 from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import Identity
-from instance_manager.platform import proc
 
 log = structlog.get_logger(__name__)
 
@@ -28,13 +29,9 @@ _WHAT_TO_DO = {
     errno.ENOSPC: "free memory of the machine, or delete instances",
     errno.ENOMEM: "free memory of the machine, or delete instances",
     errno.EMFILE: "raise the limit of open files, or delete instances",
+    errno.ENFILE: "raise the limit of open files of the machine, or delete instances",
 }
 _RESTART = "look at it, and restart the instance manager when it is there again"
-
-
-def owner_mark(owner: str) -> str:
-    """Return the name of the directory of those cells, from the state directory's mark of processes."""
-    return hashlib.sha256(owner.encode()).hexdigest()[:16]
 
 
 class CgroupContainment:
@@ -45,82 +42,133 @@ class CgroupContainment:
 
     kind = Kind.CGROUP
 
-    def __init__(self, root: Path, owner: str, without: Containment) -> None:
+    def __init__(
+        self,
+        root: Path,
+        owner: str,
+        without: Containment,
+        *,
+        limits: Limits | None = None,
+        ours: Collection[int] = (),
+    ) -> None:
         """Open the directory of this owner.
 
         Args:
             root: below which it is made.
             owner: the state directory's value of `contract.OWNER_VARIABLE`.
             without: finds and ends what daemons without cells have started.
+            limits: of each instance that is created.
+            ours: PIDs of this daemon and of its guard, which may be moved out of the root so that
+                controllers can be enabled; none if controllers are to be left as they are.
 
         Raises:
-            OSError: if it cannot be made.
+            UnusableError: if it cannot be made.
         """
         self.why = f"cells can be made in {root}"
         self.failures: Counter[str] = Counter()
         """How often a cell could not be made, by reason."""
-        self._path = root / owner_mark(owner)
+        self._failing = ""
+        """Why the last one could not be made; empty if it could."""
+        self.limits_refused: dict[str, str] = {}
+        """Why the last cell goes without some limits, by file."""
+        self._limits = limits or Limits()
         self._without = without
         self._watcher = EventWatcher()
         self._leaders: dict[int, CgroupCell] = {}
         """Cells by the PIDs of their leaders."""
         self._known: dict[str, Adoptable] = {}
         """What was found without a cell, by UUID."""
-        self.folder = str(self._path)
-        self._path.mkdir(exist_ok=True)
-        self._folder = open_folder(self._path)
+        try:
+            self._owner = Owner(root, owner)
+            self._controllers = Controllers(root, ours) if ours else None
+        except OSError as error:
+            raise UnusableError(
+                f"no cell can be made in {root}: {error.strerror}; {_advice(error)}"
+            ) from error
+        self.folder = str(self._owner.path)
 
     def create(self, metadata: CellMetadata) -> CgroupCell:
         """Make the cell of a new instance."""
+        return self._create(metadata, moving=False)
+
+    def _create(self, metadata: CellMetadata, *, moving: bool) -> CgroupCell:
         try:
-            os.mkdir(metadata.uuid, dir_fd=self._folder)
+            self._owner.make(metadata.uuid)
+            cell = self._cell(metadata.uuid)
             try:
-                cell = self._opened(metadata.uuid)
-                cell.prepare(metadata)
+                self._limit(metadata.uuid)
+                cell.prepare(metadata, moving=moving)
             except OSError:
-                os.rmdir(metadata.uuid, dir_fd=self._folder)
+                cell.discard()
                 raise
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             self.failures[reason] += 1
-            if self.failures[reason] == 1:
-                log.warning("no cell can be made", folder=str(self._path), reason=reason)
+            if reason != self._failing:
+                log.warning("no cell can be made", folder=self.folder, reason=reason)
+            self._failing = reason
             raise ResourceExhaustedError(
-                f"cannot start {metadata.name}: no cgroup can be made for it in {self._path}: {reason}; "
-                f"{_WHAT_TO_DO.get(error.errno or 0, _RESTART)}"
+                f"cannot start {metadata.name}: no cgroup can be made for it in {self.folder}: {reason}; "
+                f"{_advice(error)}"
             ) from error
+        self._failing = ""
         return cell
+
+    def _limit(self, uuid: str) -> None:
+        """Set the limits of a cell. An instance without them is better than none, but that is told."""
+        if self._controllers is not None:
+            self._controllers.ensure(self._owner.folder)
+        refused = limit(self._owner.cell(uuid), self._limits)
+        if refused and refused != self.limits_refused:
+            log.warning("instances go without some limits", folder=self.folder, refused=refused)
+        self.limits_refused = refused
 
     def take_over(self, uuid: str, identity: Identity) -> Cell:
         """Return the cell of an instance of an earlier daemon; without one, it is moved to one."""
         try:
-            return self._opened(uuid)
+            known = self._owner.cell(uuid).exists()
         except OSError as error:
-            if error.errno != errno.ENOENT:
-                log.warning("cell not opened", uuid=uuid, reason=error.strerror)
+            log.warning("cell not looked at", uuid=uuid, reason=error.strerror)
+            known = error.errno != errno.EINVAL
+        if known:
+            cell = self._cell(uuid)
+            if cell.moving:
+                self._move(self._without.take_over(uuid, identity), cell)
+            return cell
         former = self._without.take_over(uuid, identity)
-        if not _lives(identity):
+        if not lives(identity):
             return former
-        known = self._known.pop(uuid, None)
-        metadata = CellMetadata(
-            known.name if known else "",
-            uuid,
-            known.recovery_metadata if known else "",
-            known.command if known else (),
+        found = self._known.pop(uuid, None)
+        name, recovery, command = (
+            (found.name, found.recovery_metadata, found.command) if found else ("", "", ())
         )
         try:
-            cell = self.create(metadata)
+            cell = self._create(CellMetadata(name, uuid, recovery, command), moving=True)
         except ResourceExhaustedError as error:
             log.warning("an instance goes on without a cell", uuid=uuid, reason=str(error))
             return former
+        if self._move(former, cell):
+            return cell
+        cell.discard()
+        return former
+
+    def _move(self, former: Cell, cell: CgroupCell) -> bool:
+        """Move the members of a cell to another one, until none is left that was started meanwhile.
+
+        The other one says so as long as that is not done: a daemon that ends meanwhile leaves it to the next.
+        """
+        moved: set[int] = set()
         try:
-            _move(former, cell)
+            while fresh := [pid for pid in former.members() if pid not in moved]:
+                for pid in fresh:
+                    cell.admit(pid)
+                moved.update(fresh)
+            cell.moved()
         except OSError as error:
-            log.warning("an instance goes on without a cell", uuid=uuid, reason=error.strerror)
-            cell.discard()
-            return former
-        log.info("moved to a cell", uuid=uuid, pid=identity.pid)
-        return cell
+            log.warning("an instance is not moved to a cell", uuid=cell.uuid, reason=error.strerror)
+            return False
+        log.info("moved to a cell", uuid=cell.uuid, pids=len(moved))
+        return True
 
     def around(self, leader: int) -> Cell | None:
         """Return the cell of a leader."""
@@ -132,18 +180,16 @@ class CgroupContainment:
         unclear: list[Unclear] = []
         contained: set[int] = set()
         try:
-            names = folders_in(self._folder)
+            names = self._owner.folder.names() if self._owner.is_there() else None
         except OSError as error:
-            return Findings((), (Unclear(None, f"{self._path} cannot be listed: {error.strerror}"),))
+            names, reason = None, error.strerror
+        else:
+            reason = "it is gone"
+        if names is None:
+            return Findings((), (Unclear(None, f"{self.folder} cannot be listed: {reason}"),))
         for uuid in names:
-            try:
-                if remove_if_empty(self._folder, uuid):
-                    log.info("empty cell removed", uuid=uuid)
-                    continue
-                found = self._look_at(uuid, contained)
-            except (OSError, proc.UnreadableError) as error:
-                unclear.append(Unclear(None, f"its cgroup cannot be looked at: {error}", uuid))
-                continue
+            await asyncio.sleep(0)
+            found = self._look_at(uuid, contained)
             if isinstance(found, Unclear):
                 unclear.append(found)
             elif found is not None:
@@ -157,14 +203,24 @@ class CgroupContainment:
             ]
         return Findings(tuple(adoptable.values()), tuple(unclear))
 
-    def others(self) -> list[tuple[str, str]]:
-        """Return owner and UUID of each cell beside ours that has the form of one."""
-        found = []
-        with suppress(OSError):
-            for folder in self._path.parent.iterdir():
-                if folder != self._path and folder.is_dir() and len(folder.name) == len(self._path.name):
-                    found += [(folder.name, cell.name) for cell in folder.iterdir() if cell.is_dir()]
-        return found
+    def _look_at(self, uuid: str, contained: set[int]) -> Adoptable | Unclear | None:
+        """Return the leader in a cell; None if it was empty, and is removed.
+
+        Args:
+            uuid: its name.
+            contained: is given its members.
+        """
+        try:
+            cell = self._owner.cell(uuid)
+            # Looked first: a hierarchy that is read-only refuses the removal, whoever lives there.
+            if not cell.is_populated() and cell.remove():
+                log.info("empty cell removed", uuid=uuid)
+                return None
+            pids = list(cell.members())
+        except OSError as error:
+            return Unclear(None, f"its cgroup cannot be looked at: {error.strerror}", uuid)
+        contained.update(pids)
+        return look_at(cell, pids)
 
     def drain(self) -> None:
         """Prepare for the end."""
@@ -178,75 +234,13 @@ class CgroupContainment:
         """Let go of everything that is open, and remove the directory if no cell is in it."""
         self._watcher.close()
         self._without.close()
-        os.close(self._folder)
-        with suppress(OSError):
-            self._path.rmdir()
+        if self._controllers is not None:
+            self._controllers.close()
+        self._owner.close()
 
-    def _opened(self, uuid: str) -> CgroupCell:
-        return CgroupCell(self._folder, uuid, self._watcher, self._leaders)
-
-    def _look_at(self, uuid: str, contained: set[int]) -> Adoptable | Unclear | None:
-        """Return the leader in a cell; None if it has become empty.
-
-        Raises:
-            OSError: if it cannot be looked at.
-            proc.UnreadableError: if its members cannot be.
-        """
-        cell = self._opened(uuid)
-        try:
-            pids = list(cell.members())
-            contained.update(pids)
-            leaders = dict(_session_leaders(pids))
-            if not leaders:
-                return Unclear(None, "its cgroup has no leader any more", uuid) if pids else None
-            written = cell.leader()
-            as_written = written in leaders
-            # Of several, the oldest: the others descend from it, or from one that has ended.
-            leader = written if written in leaders else min(leaders, key=lambda each: each.start_time)
-            if get_attribute(cell.folder, "version") != VERSION:
-                return Unclear(leader, "nothing is written on its cgroup", uuid)
-            log.debug("adoptable", pid=leader.pid, uuid=uuid, as_written=as_written)
-            command = (get_attribute(cell.folder, "command") or b"").split(b"\0") if as_written else ()
-            return Adoptable(
-                name=(get_attribute(cell.folder, "name") or b"").decode(),
-                uuid=uuid,
-                recovery_metadata=(get_attribute(cell.folder, "recovery") or b"").decode(),
-                command=tuple(word.decode() for word in command),
-                identity=leader,
-                age=leaders[leader].age,
-            )
-        finally:
-            cell.close()
+    def _cell(self, uuid: str) -> CgroupCell:
+        return CgroupCell(self._owner, uuid, self._watcher, self._leaders)
 
 
-def _move(former: Cell, cell: CgroupCell) -> None:
-    """Move the members of a cell to another one, until none is left that was started meanwhile.
-
-    Raises:
-        OSError: if that is impossible.
-    """
-    moved: set[int] = set()
-    while fresh := set(former.members()) - moved:
-        for pid in fresh:
-            cell.admit(pid)
-        moved |= fresh
-
-
-def _session_leaders(pids: Iterable[int]) -> Iterator[tuple[Identity, proc.Stat]]:
-    """Yield those of processes that lead sessions.
-
-    Raises:
-        proc.UnreadableError: if that cannot be read.
-    """
-    for pid in pids:
-        stat = proc.read_stat(pid)
-        if stat is not None and stat.session == pid:
-            yield Identity(pid, stat.start_time), stat
-
-
-def _lives(identity: Identity) -> bool:
-    """Return whether a process lives, as far as that can be told."""
-    with suppress(proc.UnreadableError):
-        stat = proc.read_stat(identity.pid)
-        return stat is not None and stat.start_time == identity.start_time and not stat.ended
-    return False
+def _advice(error: OSError) -> str:
+    return _WHAT_TO_DO.get(error.errno or 0, _RESTART)

@@ -1,0 +1,1 @@
+"""Containment by cgroups, against the real hierarchy of this machine."""
