@@ -39,8 +39,14 @@ def machine(tmp_path: Path, stand_in: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path / "machine")
     machine.start(tmp_path)
     yield machine
+    processes = [
+        each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(tmp_path / "machine")
+    ]
+    assert len(processes) == 2
     machine.stop()
     assert not machine.running
+    psutil.wait_procs(processes, timeout=LIMIT)
+    assert not any(process.is_running() for process in processes)
 
 
 def test_a_command_tells_its_output_as_it_comes_and_its_status(machine: Machine, tmp_path: Path) -> None:

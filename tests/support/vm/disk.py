@@ -74,6 +74,7 @@ def _make(work: Path) -> None:
     shutil.copy(_AGENT, root / "opt" / "agent.py")
     (root / "etc" / "fstab").write_text("/dev/vda / ext4 rw 0 0\n")
     (root / "etc" / "hostname").write_text("machine\n")
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     for name, pattern in (("kernel", "vmlinuz-*-cloud-*"), ("initrd", "initrd.img-*-cloud-*")):
         (found,) = (root / "boot").glob(pattern)
         shutil.copy(found, made / name)

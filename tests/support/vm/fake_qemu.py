@@ -4,7 +4,9 @@
 import os
 import pty
 import select
+import signal
 import socket
+import subprocess
 import sys
 import tty
 from pathlib import Path
@@ -18,8 +20,15 @@ def main() -> None:
         sys.exit(complaint)
     outside, inside = pty.openpty()
     tty.setraw(inside)
-    if os.fork() == 0:
-        os.execv(sys.executable, [sys.executable, str(AGENT), os.ttyname(inside)])
+    with subprocess.Popen([sys.executable, AGENT, os.ttyname(inside)]) as agent:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        try:
+            serve(outside)
+        finally:
+            agent.kill()
+
+
+def serve(outside: int) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("agent.sock")
     listener.listen()
