@@ -39,6 +39,13 @@ _PURE = frozenset({"core", "app", "orphans"})
 """Folders whose tests take long only because Hypothesis tries many examples."""
 _FULL_TIMEOUT = 1800
 """Seconds that one of them may take with --full."""
+_IN_MACHINE = "INSTANCE_MANAGER_TEST_MACHINE"
+"""Set in the machine that `scripts/vm test` runs tests in."""
+_ELSEWHERE = {
+    "full": "full-size check: run with --full",
+    "vm": "needs a machine of its own: run with scripts/vm test",
+}
+"""Markers of tests that are run in another way, with the reason why they are skipped."""
 _OF_V1 = "control group (version 1)"
 """What the reason of a skip names that nothing can install: a kernel may have version 2 only."""
 
@@ -59,12 +66,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(patience(seconds)), append=False)
-    if config.getoption("--full"):
-        return
-    skip = pytest.mark.skip(reason="full-size check: run with --full")
-    for item in items:
-        if item.get_closest_marker("full"):
-            item.add_marker(skip)
+        if reason := _run_elsewhere(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _run_elsewhere(item: pytest.Item) -> str | None:
+    """Return the reason if a test is not for this run."""
+    here = {"full": item.config.getoption("--full"), "vm": _IN_MACHINE in os.environ}
+    reasons = [
+        reason
+        for marker, reason in _ELSEWHERE.items()
+        if item.get_closest_marker(marker) and not here[marker]
+    ]
+    return reasons[0] if reasons else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -95,7 +109,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where everything is installed (INSTANCE_MANAGER_TEST_NO_SKIP), a skip is a failure."""
     report = yield
-    strict = os.environ.get("INSTANCE_MANAGER_TEST_NO_SKIP") and not item.get_closest_marker("full")
+    strict = os.environ.get("INSTANCE_MANAGER_TEST_NO_SKIP") and not _run_elsewhere(item)
     if strict and report.skipped and not hasattr(report, "wasxfail") and _OF_V1 not in str(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"

@@ -17,13 +17,6 @@ from tests.support.cells import own_root
 from tests.support.inmates import LAST, Inmate, gone
 from tests.support.processes import by_session
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(
-        "INSTANCE_MANAGER_TEST_MACHINE" not in os.environ, reason="needs a machine of its own"
-    ),
-]
-
 TOP = Path("/sys/fs/cgroup")
 MIB = 1 << 20
 EATER = """
