@@ -5,13 +5,15 @@ it, whatever it does to itself. `adapters.process.session` looks from outside: a
 environments.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Protocol
 
 from instance_manager.app.interfaces import Findings
+from instance_manager.core.limits import InstanceLimits
 from instance_manager.core.process import Identity
+from instance_manager.core.usage import Usage
 
 
 class Kind(StrEnum):
@@ -19,6 +21,27 @@ class Kind(StrEnum):
 
     CGROUP = auto()
     SESSION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentStatus:
+    """Which way is used, and what it cannot do here."""
+
+    kind: Kind
+    why: str
+    """Why it is this one, in words."""
+    folder: str = ""
+    """The directory of the cells; empty if there is none."""
+    controllers: tuple[str, ...] = ()
+    """Those of the kernel that reach the cells."""
+    controllers_missing: str = ""
+    """Why others that the machine has do not; empty if all do."""
+    limits: InstanceLimits = field(default_factory=InstanceLimits)
+    """Of each instance that is created."""
+    limits_refused: Mapping[str, str] = field(default_factory=dict)
+    """Why the last instance goes without some of them, by the kernel's name."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """How often a cell could not be made, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +112,8 @@ class Cell(Protocol):
 class Containment(Protocol):
     """Makes cells, and finds those of earlier daemons."""
 
-    @property
-    def kind(self) -> Kind:
-        """Which of the two it is."""
-
-    @property
-    def why(self) -> str:
-        """Why it is this one, in words."""
-
-    @property
-    def folder(self) -> str:
-        """The directory of its cells; empty if there is none."""
+    def status(self) -> ContainmentStatus:
+        """Return which of the two it is, and how it fares."""
 
     def create(self, metadata: CellMetadata) -> Cell:
         """Make the cell of a new instance, before its process is started.
@@ -126,6 +140,14 @@ class Containment(Protocol):
 
         Args:
             thorough: look for processes without a cell, too, as daemons without containment have left them.
+        """
+
+    async def usage(self, leaders: Collection[int]) -> Mapping[int, Usage]:
+        """Look at what instances use now; nothing is sampled at other times.
+
+        Args:
+            leaders: the PIDs of their leaders, by which the answer has them; those that are not known, or of
+                which nothing can be read, are left out.
         """
 
     def drain(self) -> None:

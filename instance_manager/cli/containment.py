@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from instance_manager.cli.units import parse_size
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -22,10 +24,31 @@ def containment_options(command: Command) -> Command:
         click.option(
             "--containment",
             type=click.Choice(["auto", "cgroup", "session"]),
-            default="session",
+            default="auto",
             show_default=True,
             help="How to tell what belongs to an instance: by a cgroup (version 2) each, or by session and "
             "environment; auto takes cgroups where they can be made.",
+        ),
+        click.option(
+            "--instance-cpu-weight",
+            type=click.IntRange(1, 10_000),
+            metavar="WEIGHT",
+            show_default="100",
+            help="Share of the CPU of each instance when it is scarce; needs cgroups.",
+        ),
+        click.option(
+            "--instance-pids-max",
+            type=click.IntRange(1),
+            metavar="COUNT",
+            show_default="no limit",
+            help="Largest number of processes and threads of each instance; needs cgroups.",
+        ),
+        click.option(
+            "--instance-memory-max",
+            type=parse_size,
+            metavar="SIZE",
+            show_default="no limit",
+            help="Memory of each instance, such as 2Gi; at the limit, the kernel ends it; needs cgroups.",
         ),
     ):
         command = option(command)

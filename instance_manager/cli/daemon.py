@@ -160,6 +160,12 @@ Examples:
     metavar="ADDRESS",
     help="HOST:PORT of /metrics, /healthz and /readyz over HTTP; empty for none.",
 )
+@click.option(
+    "--metrics-by-instance/--no-metrics-by-instance",
+    default=False,
+    show_default=True,
+    help="Tell in metrics what each instance uses: a time series for each, under its name.",
+)
 @spdk_options
 @tls_options(peer_name=None)
 @click.option(
@@ -187,9 +193,13 @@ def cli(
     binary_roots: tuple[Path, ...],
     containment: str,
     cgroup_root: Path | None,
+    instance_memory_max: int | None,
+    instance_pids_max: int | None,
+    instance_cpu_weight: int | None,
     max_processes: int,
     max_streams: int,
     metrics_listen: str,
+    metrics_by_instance: bool,
     spdk_enabled: bool,
     spdk_service_address: str | None,
     spdk_port_range: str,
@@ -215,6 +225,7 @@ def cli(
     from instance_manager.api.listeners import listen_address, ports
     from instance_manager.app.supervisor import Settings
     from instance_manager.core.certificates import CertificateError
+    from instance_manager.core.limits import InstanceLimits
     from instance_manager.core.log_retention import LogLimits
     from instance_manager.core.ports import parse_port_range
     from instance_manager.platform import logging
@@ -243,6 +254,8 @@ def cli(
             binary_roots=binary_roots,
             containment=daemon.ContainmentChoice(containment),
             cgroup_root=cgroup_root,
+            limits=InstanceLimits(instance_memory_max, instance_pids_max, instance_cpu_weight),
+            metrics_by_instance=metrics_by_instance,
             max_streams=max_streams,
             metrics_listen=metrics,
             spdk=spdk_target(address.port, spdk_service_address, spdk_port_range, enabled=spdk_enabled),

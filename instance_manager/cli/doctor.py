@@ -1,6 +1,8 @@
 """`instance-manager doctor`: check a node for common problems."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from instance_manager.cli.root import Globals
 from instance_manager.platform import contract
 
 if TYPE_CHECKING:
+    from instance_manager.app.containment import ContainmentStatus
     from instance_manager.client import Client
     from instance_manager.doctor import Finding
 
@@ -77,16 +80,17 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
     except InvalidArgumentError as error:
         raise click.UsageError(str(error)) from error
     tls = options.tls
-    listed, failing, parts, reason = _ask()
+    answers, reason = _ask()
     findings = examine(
         gather(
             state_dir,
             logs_dir,
             span,
-            listed=listed,
-            failing=failing,
-            metrics=parts.get(contract.METRICS_HEALTH, True),
-            spdk=parts.get(contract.SPDK_HEALTH),
+            listed=answers.listed,
+            failing=answers.failing,
+            metrics=answers.parts.get(contract.METRICS_HEALTH, True),
+            spdk=answers.parts.get(contract.SPDK_HEALTH),
+            containment=answers.containment,
             daemon=reason,
             tls_dir=None if tls.absent else tls.folder,
             peer_name=tls.peer_name,
@@ -97,15 +101,24 @@ def cli(options: Globals, state_dir: Path, logs_dir: Path, port_range: str, outp
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _ask() -> tuple[dict[str, tuple[int, int]] | None, list[str], dict[str, bool], str]:
-    """Ask the daemon.
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the daemon has answered."""
 
-    Returns:
-        The ports of each listed process by UUID, None if it did not answer; the names of its background work
-        that fails; whether each other part of it is healthy, by name; why it did not answer.
-    """
+    listed: dict[str, tuple[int, int]] | None = None
+    """The ports of each listed process by UUID; None without an answer."""
+    failing: Sequence[str] = ()
+    """The names of its background work that fails."""
+    parts: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each other part of it is healthy, by name."""
+    containment: "ContainmentStatus | None" = None
+    """None if it is of an earlier version, which does not tell."""
 
-    async def ask(client: "Client") -> tuple[dict[str, tuple[int, int]], list[str], dict[str, bool]]:
+
+def _ask() -> tuple[_Answers, str]:
+    """Return what the daemon answers, and why it does not."""
+
+    async def ask(client: "Client") -> _Answers:
         statuses = [process.status for process in (await client.process_list()).values()]
         listed = {status.uuid: (status.port_start, status.port_end) for status in statuses}
         works = [
@@ -116,12 +129,37 @@ def _ask() -> tuple[dict[str, tuple[int, int]] | None, list[str], dict[str, bool
         parts = {
             name: await _healthy(client, name) for name in (contract.METRICS_HEALTH, contract.SPDK_HEALTH)
         }
-        return listed, works, {name: each for name, each in parts.items() if each is not None}
+        known = {name: each for name, each in parts.items() if each is not None}
+        return _Answers(listed, works, known, await _containment(client))
 
     try:
-        return *call(ask), ""
+        return call(ask), ""
     except Failure as failure:
-        return None, [], {}, str(failure)
+        return _Answers(), str(failure)
+
+
+async def _containment(client: "Client") -> "ContainmentStatus | None":
+    """Return the daemon's containment; None if it is of an earlier version, which does not tell."""
+    import grpc
+    import grpc.aio
+
+    from instance_manager.app.containment import ContainmentStatus, Kind
+
+    try:
+        found = (await client.status()).containment
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return None
+        raise
+    return ContainmentStatus(
+        Kind(found.kind),
+        found.reason,
+        found.folder,
+        tuple(found.controllers),
+        found.controllers_missing,
+        limits_refused=dict(found.limits_refused),
+        failures=dict(found.failures),
+    )
 
 
 async def _healthy(client: "Client", part: str) -> bool | None:

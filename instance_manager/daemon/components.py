@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import structlog
 
 from instance_manager.adapters.backup_store import BackupInspection
-from instance_manager.adapters.cgroup import CgroupContainment, UnusableError, usable_root
 from instance_manager.adapters.engine import Channels, engines_over, spdk_engines_over
 from instance_manager.adapters.engine.channels import WORK as ENGINE_CONNECTIONS
 from instance_manager.adapters.host_mounts import HostMounts
@@ -25,7 +24,6 @@ from instance_manager.adapters.process import (
     OsProcessAdopter,
     ProcessSpawner,
     Reaper,
-    SessionContainment,
 )
 from instance_manager.adapters.readiness import HealthProbe
 from instance_manager.adapters.spdk import SpdkConnection
@@ -44,6 +42,7 @@ from instance_manager.api.listeners import Listener, Offset
 from instance_manager.api.process_service import ProcessService
 from instance_manager.api.proxy import ProxyService, ProxyV2
 from instance_manager.api.server import GrpcServer
+from instance_manager.api.status_service import StatusService
 from instance_manager.app.adoption import Adoption
 from instance_manager.app.audit import AuditTrail
 from instance_manager.app.broadcast import Pings
@@ -52,8 +51,10 @@ from instance_manager.app.engine import Completion
 from instance_manager.app.events import EventLog
 from instance_manager.app.replace import Replacer
 from instance_manager.app.supervisor import Supervisor
+from instance_manager.app.usage import UsageReader
 from instance_manager.core.spdk import port_elsewhere
-from instance_manager.daemon.settings import ContainmentChoice, DaemonSettings
+from instance_manager.daemon.containment import open_containment
+from instance_manager.daemon.settings import DaemonSettings
 from instance_manager.platform.background import EVENT_LOOP, Background
 from instance_manager.platform.clock import LoopClock
 from instance_manager.platform.listening import port_is_free
@@ -108,7 +109,7 @@ def build(
     clock = LoopClock()
     background = Background(*_works(settings))
     reaper = Reaper()
-    containment = _containment(settings, reaper, state_dir.owner, link.pid)
+    containment = open_containment(settings, reaper, state_dir.owner, link.pid)
     readiness = HealthProbe(ListenerCheck(containment.around).stranger)
     spawner = ProcessSpawner(
         os.environ, state_dir.owner, settings.binary_roots, containment=containment, reaper=reaper
@@ -136,6 +137,7 @@ def build(
         port_is_free=port_is_free,
     )
     replacer = Replacer(supervisor)
+    usages = UsageReader(supervisor, containment)
     trail = AuditTrail(clock.now)
     pings = Pings()
     supervisor.changed.observe(lambda _: pings.ping())
@@ -163,6 +165,7 @@ def build(
         InstanceService(supervisor, replacer, pings, instance_v2, log_control),
         EventService(supervisor),
         AuditService(trail),
+        StatusService(containment, usages),
     )
     listeners = (
         Listener(Offset.PROCESS, manager),
@@ -204,33 +207,14 @@ def build(
                 works=background.works,
                 pings_merged=lambda: pings.overflows,
                 engine_changes=lambda: len(proxied),
+                containment=containment.status,
+                usages=usages.read if settings.metrics_by_instance else None,
             ),
             rpc=rpc_metrics,
             lifecycles=lifecycles,
             lag=lag,
         ),
     )
-
-
-def _containment(
-    settings: DaemonSettings, reaper: Reaper, owner: str, guard: int | None
-) -> CgroupContainment | SessionContainment:
-    """Return the way to tell what belongs to an instance, and log which it is.
-
-    Raises:
-        UnusableError: if only cgroups are wanted, and cannot be used.
-    """
-    by_session = SessionContainment(reaper, owner, guard, f"--containment {settings.containment}")
-    containment: CgroupContainment | SessionContainment = by_session
-    if settings.containment is not ContainmentChoice.SESSION:
-        try:
-            containment = CgroupContainment(usable_root(settings.cgroup_root), owner, by_session)
-        except UnusableError as error:
-            if settings.containment is ContainmentChoice.CGROUP:
-                raise
-            by_session.why = str(error)
-    log.info("containment", kind=containment.kind, why=containment.why, folder=containment.folder)
-    return containment
 
 
 def _works(settings: DaemonSettings) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from instance_manager.app.supervisor import Settings
 from instance_manager.core.addresses import Address
+from instance_manager.core.limits import InstanceLimits
 from instance_manager.core.log_retention import LogLimits
 
 
@@ -61,6 +62,10 @@ class DaemonSettings:
     containment: ContainmentChoice
     cgroup_root: Path | None
     """Directory below which cgroups are made; None for that of this process."""
+    limits: InstanceLimits
+    """Of each instance."""
+    metrics_by_instance: bool
+    """Whether metrics tell what each instance uses."""
     max_streams: int
     """Largest number of watches and logs streamed at once."""
     metrics_listen: Address | None

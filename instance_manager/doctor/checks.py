@@ -1,8 +1,6 @@
 """The checks. Each words what an adapter's `inspect` has found; none changes anything."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum, auto
 from pathlib import Path
 
 from instance_manager.adapters import journal
@@ -11,28 +9,12 @@ from instance_manager.adapters.logs import inspection as logs
 from instance_manager.core.certificates import DAY, Urgency, format_utc, urgency
 from instance_manager.core.ports import join_ports
 from instance_manager.doctor import host
+from instance_manager.doctor.containment import check_containment
 from instance_manager.doctor.facts import Facts
+from instance_manager.doctor.finding import Finding, Severity
 
 _LITTLE_SPACE = 512 << 20
 _FEW = 1024
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    OK = auto()
-    WARNING = auto()
-    ERROR = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of a check."""
-
-    check: str
-    severity: Severity
-    message: str
-    hint: str = ""
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -51,6 +33,7 @@ def examine(facts: Facts) -> list[Finding]:
         _listeners,
         _limits,
         _pidfds,
+        check_containment,
         _strangers,
     )
     return [finding for check in checks for finding in check(facts)]

@@ -3,7 +3,7 @@
 "There is no such process" and "this cannot be read" are different answers everywhere: the second one is an
 `UnreadableError` and says nothing about the process. Reading `stat`, `status` and `wchan` never blocks.
 Reading `environ` and `cmdline` takes the memory lock of that process and can hang as long as the process
-does, so the functions for those are run by `adapters.process.reading.BoundedReader` only.
+does, so the functions for those are run by `platform.reading.BoundedReader` only.
 """
 
 import contextlib

@@ -1,56 +1,60 @@
-"""What processes use, from /proc."""
+"""What processes use, as each of them tells."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from itertools import chain
+from typing import TypeVar
 
-from instance_manager.core.usage import Usage
+import psutil
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGESIZE")
+from instance_manager.core.usage import Usage, total
+from instance_manager.platform.proc import UnreadableError
+from instance_manager.platform.reading import BoundedReader
+
+Group = TypeVar("Group")
 
 
-def usage_of(pids: Iterable[int], since: float) -> Usage:
-    """Return what processes use together; those that have ended meanwhile use nothing.
+async def usage_of(groups: Mapping[Group, Collection[int]], reader: BoundedReader) -> dict[Group, Usage]:
+    """Return what groups of processes use; one of which no process can be read is left out.
 
     Args:
-        pids: the processes.
-        since: when the first of them was started, in seconds since the epoch.
+        groups: PIDs by group.
+        reader: asks them: a process that is in the middle of an execve may not answer for a while.
     """
-    cpu = memory = processes = threads = 0
-    transferred: list[tuple[int, int]] | None = []
-    for pid in pids:
-        try:
-            fields = _read(pid, "stat").rpartition(b") ")[2].split()
-        except OSError:
-            continue
-        processes += 1
-        cpu += int(fields[11]) + int(fields[12])
-        threads += int(fields[17])
-        memory += int(fields[21]) * _PAGE
-        if transferred is not None:
-            transferred = _with_transfers(transferred, pid)
-    return Usage(
-        since,
-        cpu_seconds=cpu / _TICKS,
-        memory_bytes=memory,
-        processes=processes,
-        threads=threads,
-        read_bytes=None if transferred is None else sum(read for read, _ in transferred),
-        written_bytes=None if transferred is None else sum(written for _, written in transferred),
-    )
+    each = await reader.read(tuple(set(chain.from_iterable(groups.values()))), _usage)
+    found = {}
+    for group, pids in groups.items():
+        parts = [part for pid in pids if isinstance(part := each[pid], Usage)]
+        if (whole := total(parts)) is not None:
+            found[group] = whole
+    return found
 
 
-def _with_transfers(known: list[tuple[int, int]], pid: int) -> list[tuple[int, int]] | None:
-    """Add the bytes that a process has read and written; None if the kernel does not tell."""
+def _usage(pid: int) -> Usage:
+    """Return what a process uses.
+
+    Raises:
+        UnreadableError: if it cannot be read, mostly as it has ended.
+    """
     try:
-        lines = dict(line.split(b": ") for line in _read(pid, "io").splitlines())
-    except (FileNotFoundError, ProcessLookupError):
-        return known
-    except OSError:
-        return None
-    return [*known, (int(lines[b"read_bytes"]), int(lines[b"write_bytes"]))]
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            usage = Usage(
+                process.create_time(),
+                cpu_seconds=times.user + times.system,
+                memory_bytes=process.memory_info().rss,
+                processes=1,
+                threads=process.num_threads(),
+            )
+    except (psutil.Error, OSError) as error:
+        raise UnreadableError(str(error)) from error
+    return usage.completed_by(_transferred(process, usage.since))
 
 
-def _read(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - a Path for each costs
-        return file.read()
+def _transferred(process: psutil.Process, since: float) -> Usage:
+    """Return what a process has read and written; nothing of another user's."""
+    try:
+        moved = process.io_counters()
+    except (psutil.Error, OSError, NotImplementedError):
+        return Usage(since)
+    return Usage(since, read_bytes=moved.read_bytes, written_bytes=moved.write_bytes)

@@ -48,7 +48,7 @@ async def workshop(root: Path) -> AsyncIterator[Workshop]:
 
 
 def cells(workshop: Workshop) -> list[Path]:
-    return [path for path in Path(workshop.containment.folder).iterdir() if path.is_dir()]
+    return [path for path in Path(workshop.containment.status().folder).iterdir() if path.is_dir()]
 
 
 def members(workshop: Workshop) -> set[int]:
@@ -158,7 +158,7 @@ async def test_a_process_that_cannot_enter_its_cell_executes_nothing(workshop: W
 
     def create_and_remove(metadata: CellMetadata) -> object:
         cell = create(metadata)
-        Path(containment.folder, metadata.uuid).rmdir()
+        Path(containment.status().folder, metadata.uuid).rmdir()
         return cell
 
     containment.create = create_and_remove  # type: ignore[method-assign,assignment]
@@ -197,7 +197,7 @@ async def test_the_next_daemon_finds_what_lives_and_removes_what_is_empty(
 ) -> None:
     started = workshop.spawn("/bin/sleep", "1000", name="a")
     assert await started.child.launched() is None
-    (Path(workshop.containment.folder) / "empty").mkdir()
+    (Path(workshop.containment.status().folder) / "empty").mkdir()
     following = CgroupContainment(root, "the test", by_session(Reaper()))
     findings = await following.find(thorough=False)
     (found,) = findings.adoptable
@@ -215,7 +215,7 @@ async def test_cells_of_others_are_neither_read_nor_touched(workshop: Workshop, 
     other = CgroupContainment(root, "another", by_session(Reaper()))
     assert (await other.find(thorough=False)).adoptable == ()
     (foreign,) = cells_of_others(root, "another")
-    assert foreign == (Path(workshop.containment.folder).name, started.uuid, 1)
+    assert foreign == (Path(workshop.containment.status().folder).name, started.uuid, 1)
     other.close()
     assert lives(started.pid)
     await ended(started)
@@ -223,7 +223,7 @@ async def test_cells_of_others_are_neither_read_nor_touched(workshop: Workshop, 
 
 async def test_a_cell_of_which_nothing_is_known_is_unclear_and_never_ended(root: Path) -> None:
     containment = CgroupContainment(root, "the test", by_session(Reaper()))
-    bare = Path(containment.folder) / "bare"
+    bare = Path(containment.status().folder) / "bare"
     bare.mkdir()
     process = await asyncio.create_subprocess_exec("/bin/sleep", "1000", start_new_session=True)
     try:
@@ -263,7 +263,7 @@ async def test_a_hierarchy_that_may_have_no_more_cgroups_refuses_with_the_reason
     (root / "cgroup.max.descendants").write_text("1")
     with pytest.raises(ResourceExhaustedError, match=r"raise cgroup\.max\.descendants"):
         containment.create(CellMetadata("a", "u", "", ("/bin/true",)))
-    assert containment.failures.total() == 1
+    assert sum(containment.status().failures.values()) == 1
     containment.close()
 
 

@@ -41,7 +41,7 @@ from tests.support.processes import descriptors
 LOOPBACK = Address("127.0.0.1", 0)
 
 
-def get(path: str) -> Response:
+async def get(path: str) -> Response:
     if path == "/defect":
         raise KeyError("a defect")
     if path == "/big":
@@ -271,16 +271,16 @@ async def test_it_is_ready_only_while_it_serves(pages: Callable[..., Endpoints])
     made = pages()
     for phase in Phase:
         made.phase = phase
-        page = made.get("/readyz")
+        page = await made.get("/readyz")
         assert page.status == (200 if phase is Phase.SERVING else 503)
         assert f'"phase": "{phase}"'.encode() in page.body
-        assert made.get("/healthz").status == 200
+        assert (await made.get("/healthz")).status == 200
         ready = b"\ninstance_manager_ready %.1f\n" % (phase is Phase.SERVING)
-        assert ready in made.get("/metrics").body
+        assert ready in (await made.get("/metrics")).body
 
 
 async def test_the_changes_of_engines_in_progress_are_counted(pages: Callable[..., Endpoints]) -> None:
-    body = pages(engine_changes=lambda: 3).get("/metrics").body
+    body = (await pages(engine_changes=lambda: 3).get("/metrics")).body
     assert b"\ninstance_manager_engine_changes 3.0\n" in body
 
 
@@ -300,23 +300,26 @@ async def test_certificates_are_told_of_where_there_are_any(pages: Callable[...,
         b"\ninstance_manager_certificate_renewals_total 2.0\n",
         b"\ninstance_manager_certificate_renewal_failures_total 3.0\n",
     )
-    without, body = pages().get("/metrics").body, pages(certificates=Certificates()).get("/metrics").body
+    without, body = (
+        (await pages().get("/metrics")).body,
+        (await pages(certificates=Certificates()).get("/metrics")).body,
+    )
     for line in expected:
         assert line in body
         assert line.rpartition(b" ")[0] not in without.replace(b"\n#", b"")
 
 
 async def test_merged_pings_and_trouble_with_logs_are_told(pages: Callable[..., Endpoints]) -> None:
-    body = pages(pings_merged=lambda: 3).get("/metrics").body
+    body = (await pages(pings_merged=lambda: 3).get("/metrics")).body
     assert b"\ninstance_manager_pings_merged_total 3.0\n" in body
     assert b'\ninstance_manager_log_failures_total{kind="open"} 2.0\n' in body
 
 
 async def test_two_daemons_in_one_process_share_no_figure(pages: Callable[..., Endpoints]) -> None:
-    assert pages().get("/metrics").status == pages().get("/metrics").status == 200
+    assert (await pages().get("/metrics")).status == (await pages().get("/metrics")).status == 200
 
 
 async def test_an_unknown_page_names_those_there_are(pages: Callable[..., Endpoints]) -> None:
-    page = pages().get("/")
+    page = await pages().get("/")
     assert page.status == 404
     assert page.body == b"there are /metrics, /healthz, /readyz\n"

@@ -15,12 +15,12 @@ import pytest
 import structlog
 
 from instance_manager.adapters.process import SessionContainment
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.session import descendants
 from instance_manager.adapters.process.session.descendants import DescendantReaper
 from instance_manager.adapters.process.session.leaders import Leader, boot_ticks
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract, proc
+from instance_manager.platform.reading import BoundedReader
 from tests.support.patience import patience
 from tests.support.processes import LagMeter, Started, Workshop, exists, lives
 

@@ -169,5 +169,7 @@ async def test_a_fork_bomb_that_leaves_its_session_is_ended(workshop: Workshop) 
     assert await workshop.output.line() == "begun"
     await started.exited()
     async with asyncio.timeout(patience(30)):
-        assert await started.child.end_tree() is None
+        # With little of the CPU, the first time may not be long enough.
+        while await started.child.end_tree() is not None:
+            pass
     assert workshop.marked() == []

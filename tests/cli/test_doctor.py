@@ -6,6 +6,7 @@ from pathlib import Path
 
 from instance_manager.client import Client
 from instance_manager.platform import contract
+from tests.support.cells import own_root
 from tests.support.certificates import DAY, Authority, fill, today
 from tests.support.cli import run
 from tests.support.daemon import Daemon, Watch, running_daemon, shell, sleeper
@@ -97,3 +98,22 @@ async def reported(client: Client, status: str) -> None:
     async with asyncio.timeout(patience(30.0)):
         while await client.health("spdk") != status:
             pass
+
+
+async def test_it_shows_the_cgroups_of_other_state_directories(tmp_path: Path) -> None:
+    with own_root() as root:
+        given = ("--containment", "cgroup", "--cgroup-root", str(root))
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        async with (
+            running_daemon(tmp_path / "a", *given) as one,
+            running_daemon(tmp_path / "b", *given) as other,
+        ):
+            async with other.client() as client, Watch(client) as watch:
+                await client.process_create(sleeper("r1"))
+                uuid = (await watch.state("r1", "running")).status.uuid
+            result = await run("--url", one.url, *options(one))
+            assert result.code == 0, result.out
+            told = {finding["check"]: finding for finding in result.json}
+            assert told["containment"]["message"].startswith(f"each instance has a cgroup in {root}/")
+            assert f"/{uuid} (1 process)" in told["other cgroups"]["message"]

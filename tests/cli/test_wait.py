@@ -66,9 +66,11 @@ async def test_another_uuid_is_another_process_and_one_that_lives_on_is_waited_f
         assert failed.code == 8
         assert failed.error == f"cannot wait for {name} to be running: no such process is listed"
 
-    late = await wait(daemon, "r1", "deleted", "--timeout", "0.2")
+    # Long enough to be told of it first.
+    seconds = f"{patience(0.2):g}"
+    late = await wait(daemon, "r1", "deleted", "--timeout", seconds)
     assert late.code == 6
-    assert late.error == "cannot wait any longer for r1 to be deleted: after 0.2 s it is running"
+    assert late.error == f"cannot wait any longer for r1 to be deleted: after {seconds} s it is running"
 
 
 # --- against one that does what a test says ---

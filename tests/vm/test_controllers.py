@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from instance_manager.adapters.cgroup import CgroupContainment, Limits
+from instance_manager.adapters.cgroup import CgroupContainment
 from instance_manager.adapters.cgroup.controllers import MANAGER, WANTED, Controllers
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.process import Reaper
+from instance_manager.core.limits import InstanceLimits
 from tests.support.cell_program import METADATA
 from tests.support.cells import own_root
 from tests.support.inmates import LAST, Inmate, gone
@@ -61,7 +62,7 @@ async def daemon(root: Path) -> AsyncIterator[int]:
 @pytest.fixture
 async def containment(root: Path, daemon: int) -> AsyncIterator[CgroupContainment]:
     """Cells with limits."""
-    limits = Limits(memory_max=64 * MIB, pids_max=20, cpu_weight=50)
+    limits = InstanceLimits(memory_max=64 * MIB, pids_max=20, cpu_weight=50)
     made = CgroupContainment(root, "the test", by_session(Reaper()), limits=limits, ours=[daemon])
     yield made
     made.close()
@@ -74,7 +75,7 @@ def told(containment: CgroupContainment, file: str) -> list[str]:
 
 async def test_all_controllers_reach_the_cells_and_limits_hold(containment: CgroupContainment) -> None:
     cell = containment.create(METADATA)
-    assert containment.limits_refused == {}
+    assert containment.status().limits_refused == {}
     assert set(WANTED) <= set(told(containment, "cgroup.controllers"))
     expected = {"memory.max": 64 * MIB, "memory.oom.group": 1, "pids.max": 20, "cpu.weight": 50}
     assert {file: int(*told(containment, file)) for file in expected} == expected

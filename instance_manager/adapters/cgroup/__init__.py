@@ -2,14 +2,12 @@
 
 from instance_manager.adapters.cgroup.containment import CgroupContainment
 from instance_manager.adapters.cgroup.hierarchy import Choice, UnusableError, choose, usable_root
-from instance_manager.adapters.cgroup.limits import Limits
 from instance_manager.adapters.cgroup.owner import ForeignCell, cells_of_others
 
 __all__ = [
     "CgroupContainment",
     "Choice",
     "ForeignCell",
-    "Limits",
     "UnusableError",
     "cells_of_others",
     "choose",

@@ -17,7 +17,6 @@ from instance_manager.app.containment import CellMetadata
 from instance_manager.core.process import Identity
 from instance_manager.core.usage import Usage
 from instance_manager.platform import proc
-from instance_manager.platform.usage import usage_of
 
 log = structlog.get_logger(__name__)
 
@@ -209,12 +208,12 @@ class CgroupCell:
         return "; ".join(words) or "its cgroup is not empty, though it shows no process"
 
     def usage(self) -> Usage:
-        """Return what the members use, as far as the kernel keeps count, else as they tell now."""
-        try:
-            since = self._since()
-            return counters.usage(self._folder, usage_of(self.members(), since))
-        except OSError:
-            return Usage(time.time())
+        """Return what the members use, as far as the kernel keeps count.
+
+        Raises:
+            OSError: if the cell cannot be looked at.
+        """
+        return counters.usage(self._folder, self._since())
 
     def _since(self) -> float:
         with suppress(TypeError, ValueError):

@@ -4,22 +4,27 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from instance_manager.adapters.cgroup.cell import CgroupCell
-from instance_manager.adapters.cgroup.controllers import Controllers
+from instance_manager.adapters.cgroup.controllers import WANTED, Controllers
 from instance_manager.adapters.cgroup.events import EventWatcher
 from instance_manager.adapters.cgroup.finding import lives, look_at
 from instance_manager.adapters.cgroup.hierarchy import UnusableError
-from instance_manager.adapters.cgroup.limits import Limits, limit
+from instance_manager.adapters.cgroup.limits import limit
 from instance_manager.adapters.cgroup.owner import Owner
-from instance_manager.app.containment import Cell, CellMetadata, Containment, Kind
+from instance_manager.adapters.cgroup.usage import usage_of_cells
+from instance_manager.app.containment import Cell, CellMetadata, Containment, ContainmentStatus, Kind
 from instance_manager.app.interfaces import Adoptable, Findings, Unclear
 from instance_manager.core.errors import ResourceExhaustedError
+from instance_manager.core.limits import InstanceLimits
 from instance_manager.core.process import Identity
+from instance_manager.core.usage import Usage
+from instance_manager.platform.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 
@@ -40,15 +45,13 @@ class CgroupContainment:
     `ROOT/OWNER/UUID` is the cell of an instance; cells of other owners are neither read nor touched.
     """
 
-    kind = Kind.CGROUP
-
     def __init__(
         self,
         root: Path,
         owner: str,
         without: Containment,
         *,
-        limits: Limits | None = None,
+        limits: InstanceLimits | None = None,
         ours: Collection[int] = (),
     ) -> None:
         """Open the directory of this owner.
@@ -64,16 +67,17 @@ class CgroupContainment:
         Raises:
             UnusableError: if it cannot be made.
         """
-        self.why = f"cells can be made in {root}"
-        self.failures: Counter[str] = Counter()
+        self._root = root
+        self._failures: Counter[str] = Counter()
         """How often a cell could not be made, by reason."""
         self._failing = ""
         """Why the last one could not be made; empty if it could."""
-        self.limits_refused: dict[str, str] = {}
+        self._limits_refused: dict[str, str] = {}
         """Why the last cell goes without some limits, by file."""
-        self._limits = limits or Limits()
+        self._limits = limits or InstanceLimits()
         self._without = without
         self._watcher = EventWatcher()
+        self._reader = BoundedReader()
         self._leaders: dict[int, CgroupCell] = {}
         """Cells by the PIDs of their leaders."""
         self._known: dict[str, Adoptable] = {}
@@ -81,11 +85,29 @@ class CgroupContainment:
         try:
             self._owner = Owner(root, owner)
             self._controllers = Controllers(root, ours) if ours else None
+            if self._controllers is not None:
+                self._controllers.ensure(self._owner.folder)
         except OSError as error:
             raise UnusableError(
                 f"no cell can be made in {root}: {error.strerror}; {_advice(error)}"
             ) from error
         self.folder = str(self._owner.path)
+
+    def status(self) -> ContainmentStatus:
+        """Return where cells are made, and what they lack."""
+        enabled: list[str] = []
+        with suppress(OSError):
+            enabled = self._owner.folder.read("cgroup.subtree_control").split()
+        return ContainmentStatus(
+            Kind.CGROUP,
+            f"cells can be made in {self._root}",
+            self.folder,
+            tuple(name for name in WANTED if name in enabled),
+            self._controllers.why_not if self._controllers else "",
+            self._limits,
+            self._limits_refused,
+            self._failures,
+        )
 
     def create(self, metadata: CellMetadata) -> CgroupCell:
         """Make the cell of a new instance."""
@@ -103,7 +125,7 @@ class CgroupContainment:
                 raise
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            self.failures[reason] += 1
+            self._failures[reason] += 1
             if reason != self._failing:
                 log.warning("no cell can be made", folder=self.folder, reason=reason)
             self._failing = reason
@@ -119,9 +141,9 @@ class CgroupContainment:
         if self._controllers is not None:
             self._controllers.ensure(self._owner.folder)
         refused = limit(self._owner.cell(uuid), self._limits)
-        if refused and refused != self.limits_refused:
+        if refused and refused != self._limits_refused:
             log.warning("instances go without some limits", folder=self.folder, refused=refused)
-        self.limits_refused = refused
+        self._limits_refused = refused
 
     def take_over(self, uuid: str, identity: Identity) -> Cell:
         """Return the cell of an instance of an earlier daemon; without one, it is moved to one."""
@@ -221,6 +243,12 @@ class CgroupContainment:
             return Unclear(None, f"its cgroup cannot be looked at: {error.strerror}", uuid)
         contained.update(pids)
         return look_at(cell, pids)
+
+    async def usage(self, leaders: Collection[int]) -> Mapping[int, Usage]:
+        """Return what the kernel has counted for their cells, and what the members themselves tell."""
+        cells = {leader: cell for leader in leaders if (cell := self._leaders.get(leader))}
+        without = await self._without.usage([leader for leader in leaders if leader not in cells])
+        return {**without, **await usage_of_cells(cells, self._reader)}
 
     def drain(self) -> None:
         """Prepare for the end."""

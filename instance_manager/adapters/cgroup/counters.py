@@ -24,24 +24,34 @@ def transferred(text: str) -> dict[str, int]:
     return sums
 
 
-def usage(folder: Folder, seen: Usage) -> Usage:
-    """Return what the processes of a cgroup use.
+def usage(folder: Folder, since: float) -> Usage:
+    """Return what the processes of a cgroup use, as far as the kernel counts it.
 
     Args:
         folder: the cgroup.
-        seen: what its living processes tell, for what the kernel does not count.
+        since: when it was made, in seconds since the epoch.
     """
+    counted = Usage(since)
     with suppress(OSError):
-        seen = replace(seen, cpu_seconds=keyed(folder.read("cpu.stat"))["usage_usec"] / 1e6)
+        counted = replace(counted, cpu_seconds=keyed(folder.read("cpu.stat"))["usage_usec"] / 1e6)
     with suppress(OSError):
-        seen = replace(seen, memory_bytes=int(folder.read("memory.current")))
+        counted = replace(counted, memory_bytes=_working_set(folder))
     with suppress(OSError):
         # The kernel counts threads as PIDs.
-        seen = replace(seen, threads=int(folder.read("pids.current")))
+        counted = replace(counted, threads=int(folder.read("pids.current")))
     with suppress(OSError):
         moved = transferred(folder.read("io.stat"))
-        seen = replace(seen, read_bytes=moved.get("rbytes", 0), written_bytes=moved.get("wbytes", 0))
-    return seen
+        counted = replace(counted, read_bytes=moved.get("rbytes", 0), written_bytes=moved.get("wbytes", 0))
+    with suppress(OSError):
+        kills = keyed(folder.read("memory.events")).get("oom_kill", 0)
+        counted = replace(counted, out_of_memory_kills=kills)
+    return counted
+
+
+def _working_set(folder: Folder) -> int:
+    """Return what could not be had back without taking it from somebody, as the kubelet counts it."""
+    unused = keyed(folder.read("memory.stat")).get("inactive_file", 0)
+    return max(0, int(folder.read("memory.current")) - unused)
 
 
 def killed_for_memory(folder: Folder) -> str:

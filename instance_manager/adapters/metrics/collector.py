@@ -3,7 +3,7 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
@@ -15,9 +15,11 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
+from instance_manager.app.containment import ContainmentStatus, Kind
 from instance_manager.app.supervisor import Supervisor
 from instance_manager.core.instance import InstanceType, type_of_process
 from instance_manager.core.process import Body, Process, State
+from instance_manager.core.usage import Usage
 
 _TYPES = (InstanceType.ENGINE, InstanceType.REPLICA)
 
@@ -117,6 +119,9 @@ class MetricsSources:
     """Returns the number of pings of InstanceWatch that were merged into an unread one."""
     engine_changes: Callable[[], int] = lambda: 0
     """Returns the number of changes of engines in progress through the proxy."""
+    containment: Callable[[], ContainmentStatus] = lambda: ContainmentStatus(Kind.SESSION, "")
+    usages: Callable[[], Awaitable[Mapping[str, tuple[Process, Usage]]]] | None = None
+    """Looks at what each instance uses; None if metrics do not tell."""
 
 
 class DaemonCollector:
@@ -138,6 +143,7 @@ class DaemonCollector:
             "Changes of engines in progress through the proxy, also those whose callers have gone.",
             value=self._sources.engine_changes(),
         )
+        yield from self._containment()
         yield from self._journal()
         yield from self._logs()
         yield from self._background()
@@ -201,6 +207,29 @@ class DaemonCollector:
             "instance_manager_pings_merged",
             "Pings to watchers of instances that were merged into an unread one.",
             value=self._sources.pings_merged(),
+        )
+
+    def _containment(self) -> Iterator[Metric]:
+        status = self._sources.containment()
+        yield InfoMetricFamily(
+            "instance_manager_containment",
+            "How it is told which processes belong to an instance; always 1.",
+            {
+                "kind": status.kind,
+                "reason": status.why,
+                "controllers": ",".join(status.controllers),
+                "controllers_missing": status.controllers_missing,
+            },
+        )
+        yield CounterMetricFamily(
+            "instance_manager_containment_failures",
+            "How often no cgroup could be made for an instance.",
+            value=sum(status.failures.values()),
+        )
+        yield GaugeMetricFamily(
+            "instance_manager_limits_refused",
+            "Number of limits that the last instance goes without, though they are wanted.",
+            value=len(status.limits_refused),
         )
 
     def _journal(self) -> Iterator[Metric]:

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from instance_manager.adapters.metrics.collector import DaemonCollector, MetricsSources
+from instance_manager.adapters.metrics.instances import InstanceCollector
 from instance_manager.adapters.metrics.lag import LoopLag
 from instance_manager.adapters.metrics.lifecycles import Lifecycles
 from instance_manager.adapters.metrics.rpc_metrics import RpcMetrics
@@ -48,18 +49,23 @@ class Endpoints:
         self.phase = Phase.STARTING
         self._sources = sources
         self._lag = lag
+        self._instances = InstanceCollector(sources.usages) if sources.usages else None
         self._registry = CollectorRegistry()
         for collector in (DaemonCollector(sources), lifecycles, rpc, lag, self):
             self._registry.register(collector)
+        if self._instances is not None:
+            self._registry.register(self._instances)
         ProcessCollector(registry=self._registry)
         self._endpoints = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
 
-    def get(self, path: str) -> Response:
+    async def get(self, path: str) -> Response:
         """Return the response of the endpoint at a path."""
         endpoint = self._endpoints.get(path)
         if endpoint is None:
             paths = ", ".join(self._endpoints)
             return Response(HTTPStatus.NOT_FOUND, f"there are {paths}\n".encode(), _TEXT)
+        if endpoint == self._metrics and self._instances is not None:
+            await self._instances.refresh()
         return endpoint()
 
     def collect(self) -> Iterable[Metric]:

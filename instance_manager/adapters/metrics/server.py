@@ -1,7 +1,7 @@
 """A small HTTP server on the daemon's event loop: GET and HEAD, one request per connection, with limits."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -46,7 +46,7 @@ def metrics_address(text: str) -> Address:
 class MetricsServer:
     """Serves endpoints over HTTP."""
 
-    def __init__(self, get: Callable[[str], Response], background: Background) -> None:
+    def __init__(self, get: Callable[[str], Awaitable[Response]], background: Background) -> None:
         """Serve nothing yet.
 
         Args:
@@ -160,13 +160,13 @@ class MetricsServer:
                 "",
             )
         else:
-            method, response = self._answer(head)
+            method, response = await self._answer(head)
         writer.write(_head(response))
         if method != "HEAD":
             writer.write(response.body)
         await writer.drain()
 
-    def _answer(self, head: bytes) -> tuple[str, Response]:
+    async def _answer(self, head: bytes) -> tuple[str, Response]:
         """Return the method of a request and the answer to it."""
         words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 - method, target, version
@@ -177,7 +177,7 @@ class MetricsServer:
                 HTTPStatus.METHOD_NOT_ALLOWED, f"only {' and '.join(_METHODS)} are possible"
             )
         try:
-            return method, self._get(target.partition("?")[0])
+            return method, await self._get(target.partition("?")[0])
         except Exception:
             log.exception("unexpected error while answering", target=target)
             return method, _error(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect; see the daemon's log")

@@ -10,10 +10,10 @@ from contextlib import suppress
 import structlog
 
 from instance_manager.adapters.process import handles
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.platform import contract, proc
 from instance_manager.platform.proc import exists
+from instance_manager.platform.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance_manager.adapters.cgroup import CgroupContainment, Limits
+from instance_manager.adapters.cgroup import CgroupContainment
 from instance_manager.adapters.cgroup.controllers import MANAGER, WANTED, Controllers, Facts, Plan, plan
 from instance_manager.adapters.cgroup.folder import Folder
 from instance_manager.adapters.cgroup.hierarchy import choose
 from instance_manager.adapters.cgroup.limits import limit, settings_of
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.process import Reaper
+from instance_manager.core.limits import InstanceLimits
 from tests.support.cell_program import METADATA, UUID
 from tests.support.cells import hierarchy, own_root
 from tests.support.processes import by_session
@@ -199,8 +200,8 @@ async def test_the_next_daemon_starts_in_the_manager_and_finds_the_same_root(
 
 
 def test_limits_become_files_of_the_kernel() -> None:
-    assert list(settings_of(Limits())) == [("memory.oom.group", "1", False)]
-    assert {file: text for file, text, _ in settings_of(Limits(2 << 30, 500, 50))} == {
+    assert list(settings_of(InstanceLimits())) == [("memory.oom.group", "1", False)]
+    assert {file: text for file, text, _ in settings_of(InstanceLimits(2 << 30, 500, 50))} == {
         "memory.oom.group": "1",
         "memory.max": str(2 << 30),
         "pids.max": "500",
@@ -212,7 +213,7 @@ def test_a_limit_without_its_controller_is_told(root: Path) -> None:
     fd = os.open(root, os.O_RDONLY)
     (root / "a").mkdir()
     folder = Folder(fd, "a")
-    refused = limit(folder, Limits(memory_max=1 << 20, pids_max=5))
+    refused = limit(folder, InstanceLimits(memory_max=1 << 20, pids_max=5))
     assert refused == {
         "memory.max": "the controller memory is not enabled",
         "pids.max": "the controller pids is not enabled",
@@ -224,10 +225,10 @@ def test_a_limit_without_its_controller_is_told(root: Path) -> None:
 async def test_an_instance_goes_without_a_limit_that_cannot_be_set_and_that_is_told_once(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    containment = CgroupContainment(root, "the test", by_session(Reaper()), limits=Limits(pids_max=5))
+    containment = CgroupContainment(root, "the test", by_session(Reaper()), limits=InstanceLimits(pids_max=5))
     for _ in range(2):
         containment.create(METADATA).discard()
-    assert containment.limits_refused == {"pids.max": "the controller pids is not enabled"}
+    assert containment.status().limits_refused == {"pids.max": "the controller pids is not enabled"}
     assert capsys.readouterr().out.count("instances go without some limits") == 1
     assert not (Path(containment.folder) / UUID).exists()
     containment.close()

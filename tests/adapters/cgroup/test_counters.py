@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from instance_manager.adapters.cgroup import CgroupContainment
 from instance_manager.adapters.cgroup.counters import keyed, out_of_memory, transferred, usage
 from instance_manager.adapters.cgroup.folder import Folder
+from instance_manager.adapters.cgroup.usage import usage_of_cells
 from instance_manager.core.usage import Usage
+from instance_manager.platform.reading import BoundedReader
 from tests.support.cell_program import METADATA
 from tests.support.inmates import Inmate
 
@@ -71,32 +74,41 @@ def test_something_is_told_if_and_only_if_something_was_killed(events: dict[str,
 
 
 def test_what_a_controller_counts_goes_before_what_processes_tell(tmp_path: Path) -> None:
-    told = {"cpu.stat": CPU_STAT, "memory.current": "4096\n", "pids.current": "7\n", "io.stat": IO_STAT}
+    told = {
+        "cpu.stat": CPU_STAT,
+        "memory.current": "4096\n",
+        "memory.stat": "anon 1000\ninactive_file 96\n",
+        "memory.events": "oom 1\noom_kill 3\n",
+        "pids.current": "7\n",
+        "io.stat": IO_STAT,
+    }
     for name, text in told.items():
         (tmp_path / name).write_text(text)
     fd = os.open(tmp_path, os.O_RDONLY)
-    counted = usage(Folder(fd, "."), Usage(1.0, 0.5, 100, 2, 3, 5, 6))
-    assert counted == Usage(1.0, 2.5, 4096, 2, 7, 91889664, 613781504)
+    counted = usage(Folder(fd, "."), 1.0)
+    assert counted == Usage(1.0, 2.5, 4000, None, 7, 91889664, 613781504, 3)
+    assert counted.completed_by(Usage(2.0, 0.5, 100, 2, 3, 5, 6)) == replace(counted, processes=2)
     for name in told:
         (tmp_path / name).unlink()
-    assert usage(Folder(fd, "."), Usage(1.0)) == Usage(1.0)
+    assert usage(Folder(fd, "."), 1.0) == Usage(1.0)
     os.close(fd)
 
 
 async def test_cpu_time_of_those_that_have_ended_counts(containment: CgroupContainment) -> None:
     cell = containment.create(METADATA)
     inmate = Inmate(cell, f"exec python3 -S -c '{BUSY}'")
-    before = cell.usage()
+    reader = BoundedReader()
+    before = (await usage_of_cells({1: cell}, reader))[1]
     assert before.processes == 1
     assert before.threads == 1
     assert (before.memory_bytes or 0) > 0
     inmate.kill()
     inmate.reap()
-    after = cell.usage()
+    after = (await usage_of_cells({1: cell}, reader))[1]
     assert after.processes == 0
     assert (after.cpu_seconds or 0) >= (before.cpu_seconds or 0) > 0.01
     assert after.since == before.since
     assert abs(after.since - time.time()) < 1000
     assert cell.killed_for_memory() == ""
     assert await cell.end() is None
-    assert cell.usage().cpu_seconds is None
+    assert await usage_of_cells({1: cell}, reader) == {}

@@ -61,7 +61,7 @@ async def test_a_shortage_is_counted_each_time_and_logged_until_it_changes(
                 containment.create(METADATA)
         file.write_text("max")
         containment.create(METADATA).discard()
-    assert containment.failures == {os.strerror(errno.EAGAIN): 5}
+    assert containment.status().failures == {os.strerror(errno.EAGAIN): 5}
     # Once for each time that it began.
     assert capsys.readouterr().out.count("no cell can be made") == 2
     assert cells(containment) == []

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.session.leaders import Leader
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.core.attribution import (
@@ -21,6 +20,7 @@ from instance_manager.core.attribution import (
 )
 from instance_manager.platform import proc
 from instance_manager.platform.proc import Key, exists
+from instance_manager.platform.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 

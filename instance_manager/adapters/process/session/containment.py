@@ -5,22 +5,27 @@ import itertools
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import structlog
 
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.reaper import Reaper
 from instance_manager.adapters.process.session.descendants import DescendantReaper
 from instance_manager.adapters.process.session.leaders import Leader, boot_ticks
 from instance_manager.adapters.process.session.search import find_marked
-from instance_manager.app.containment import CellMetadata, Kind
+from instance_manager.adapters.process.session.trees import trees
+from instance_manager.app.containment import CellMetadata, ContainmentStatus, Kind
 from instance_manager.app.interfaces import Findings
+from instance_manager.core.limits import InstanceLimits
 from instance_manager.core.process import Identity
+from instance_manager.core.usage import Usage
 from instance_manager.platform import proc
+from instance_manager.platform.reading import BoundedReader
+from instance_manager.platform.usage import usage_of
 
 log = structlog.get_logger(__name__)
 
+_NO_LIMITS = InstanceLimits()
 _SIGHTING_INTERVAL = 1.0
 """Seconds between looks at which processes of earlier daemons live."""
 _MOST_GENERATIONS, _STRAY_DELAY = 100, 0.01
@@ -30,19 +35,20 @@ _MOST_GENERATIONS, _STRAY_DELAY = 100, 0.01
 class SessionContainment:
     """Implements `app.containment.Containment`."""
 
-    kind = Kind.SESSION
-    folder = ""
-
-    def __init__(self, reaper: Reaper, owner: str, guard: int | None, why: str = "") -> None:
+    def __init__(
+        self, reaper: Reaper, owner: str, guard: int | None, limits: InstanceLimits = _NO_LIMITS
+    ) -> None:
         """Look for nothing yet.
 
         Args:
             reaper: of the children of this process; it need not be open.
             owner: the state directory's value of `contract.OWNER_VARIABLE`.
             guard: PID of the guard, which inherits what instances leave while no daemon runs, if any.
-            why: why it is used.
+            limits: what is wanted of each instance, and cannot be had.
         """
-        self.why = why
+        self.why = ""
+        """Why it is used."""
+        self._limits = limits
         self.guard = guard
         self._reaper = reaper
         self._owner = owner
@@ -63,6 +69,11 @@ class SessionContainment:
         """The leaders of earlier daemons that live, with their pidfds."""
         self._sighting: asyncio.TimerHandle | None = None
 
+    def status(self) -> ContainmentStatus:
+        """Return why it is used."""
+        refused = dict.fromkeys(self._limits.files(), "limits need cgroups: see --containment")
+        return ContainmentStatus(Kind.SESSION, self.why, limits=self._limits, limits_refused=refused)
+
     def create(self, metadata: CellMetadata) -> "SessionCell":
         """Return the cell of a new instance."""
         return SessionCell(self, self._own, metadata.uuid)
@@ -81,6 +92,10 @@ class SessionContainment:
     async def find(self, *, thorough: bool) -> Findings:  # noqa: ARG002 - there is one way
         """Return the living processes that daemons with this owner have started themselves."""
         return await find_marked(self._owner, self.guard, self._reader)
+
+    async def usage(self, leaders: Collection[int]) -> Mapping[int, Usage]:
+        """Return what the leaders use, with their sessions and descendants that have living parents."""
+        return await usage_of(await trees(leaders), self._reader)
 
     def drain(self) -> None:
         """Wait no more for what need not belong to an instance: none will be created in its place."""

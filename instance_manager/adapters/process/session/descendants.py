@@ -14,12 +14,12 @@ from contextlib import suppress
 import structlog
 
 from instance_manager.adapters.process import handles
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.session.census import Census, Found
 from instance_manager.adapters.process.session.leaders import Leader
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.platform import proc
 from instance_manager.platform.proc import Key, exists
+from instance_manager.platform.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 

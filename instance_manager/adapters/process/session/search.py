@@ -5,11 +5,11 @@ import os
 
 import structlog
 
-from instance_manager.adapters.process.reading import BoundedReader
 from instance_manager.adapters.process.slices import Slices
 from instance_manager.app.interfaces import Adoptable, Findings, Unclear
 from instance_manager.core.process import Identity
 from instance_manager.platform import contract, proc
+from instance_manager.platform.reading import BoundedReader
 
 log = structlog.get_logger(__name__)
 
