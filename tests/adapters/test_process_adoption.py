@@ -151,7 +151,8 @@ async def test_what_is_left_and_cannot_be_killed_is_described_and_no_longer_wait
     leftover = adopter.leftover_descendants(Identity(1, 1), identity)
     before = descriptors()
     with monkeypatch.context() as patch:
-        patch.setattr(descendants, "TIMEOUT", 0.2)
+        # Long enough for a look at all processes.
+        patch.setattr(descendants, "TIMEOUT", patience(0.2))
         patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
         remains = await leftover.end_tree()
     assert remains is not None

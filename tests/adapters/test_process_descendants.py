@@ -202,7 +202,7 @@ async def test_what_cannot_be_killed_is_described(
     orphan = await pid_told(workshop)
     await started.exited()
     with monkeypatch.context() as patch:
-        patch.setattr(descendants, "TIMEOUT", 0.2)
+        patch.setattr(descendants, "TIMEOUT", patience(0.2))
         patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
         remains = await started.child.end_tree()
     assert remains is not None
@@ -284,7 +284,7 @@ async def test_while_nothing_can_be_listed_nothing_is_said_to_be_gone(
     orphan = await pid_told(workshop)
     await started.exited()
     with monkeypatch.context() as patch:
-        patch.setattr(descendants, "TIMEOUT", 0.2)
+        patch.setattr(descendants, "TIMEOUT", patience(0.2))
         patch.setattr(proc, "children_of", raising(proc.UnreadableError("Too many open files")))
         assert await started.child.end_tree() == "looking for descendants failed: Too many open files"
     assert await started.child.end_tree() is None
@@ -295,6 +295,13 @@ def own(workshop: Workshop) -> DescendantReaper:
     """Return what ends the descendants of children."""
     assert isinstance(workshop.containment, SessionContainment)
     return workshop.containment._own
+
+
+async def a_tick_old(pid: int) -> None:
+    """Wait until a process was certainly started before what happens from now on: times are told in ticks."""
+    stat = proc.read_stat(pid)
+    while stat is None or boot_ticks() <= stat.start_time:  # noqa: ASYNC110 - a hundredth of a second
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -312,6 +319,7 @@ async def test_what_shows_nothing_at_all_is_ended_with_the_only_instance_that_ma
 ) -> None:
     started = workshop.shell(f"{way.format(command)} exec sleep 1000")
     stray = await pid_told(workshop)
+    await a_tick_old(stray)
     started.child.signal("SIGKILL", session=False)
     await started.exited()
     assert await started.child.end_tree() is None
@@ -337,9 +345,7 @@ async def test_what_any_of_several_has_left_is_ended_with_the_last_of_them(works
     first = workshop.spawn("/bin/sleep", "1000")
     second = workshop.shell("(setsid env -i sh -c 'echo $$; sleep 1000' &) ; exec sleep 1000")
     stray = await pid_told(workshop)
-    stat = proc.read_stat(stray)
-    while stat is None or boot_ticks() <= stat.start_time:  # noqa: ASYNC110 - a hundredth of a second
-        await asyncio.sleep(0)
+    await a_tick_old(stray)
     third = workshop.spawn("/bin/sleep", "1000")  # it is younger than the stray
     with structlog.testing.capture_logs() as logged:
         second.child.signal("SIGKILL", session=False)

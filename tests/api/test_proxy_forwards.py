@@ -13,6 +13,7 @@ from instance_manager.core.errors import UpstreamError
 from instance_manager.pb.imrpc import proxy_pb2 as pb
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import SERVICE, ProxyClient, nobody, of, served_proxy
+from tests.support.patience import patience
 
 PARTS: dict[str, dict[str, Any]] = {
     "VolumeExpand": {"expand": {"size": str(32 << 20)}},
@@ -266,7 +267,7 @@ async def test_an_engine_that_is_away_is_unavailable_and_found_when_it_is_there(
 
 async def test_an_engine_that_hangs_is_given_up(engine: EngineProcess) -> None:
     await engine.tell(hang="VolumeGet", at="controller")
-    async with served_proxy(Timeouts(call=0.2)) as served:
+    async with served_proxy(Timeouts(call=patience(0.2))) as served:
         code, text = await served.client.error("VolumeGet", of(engine))
     assert code == "DEADLINE_EXCEEDED"
     assert f"failed to get volume {engine.address}: rpc error: code = DeadlineExceeded desc = " in text

@@ -9,6 +9,7 @@ from instance_manager.pb.imrpc import proxy_pb2 as pb
 from instance_manager.pb.ptypes import controller_pb2, syncagent_pb2
 from tests.support.engine.process import EngineProcess
 from tests.support.engine.served import ProxyClient, of, served_proxy
+from tests.support.patience import patience
 
 R1, R2, R3 = "vol1-r-1", "vol1-r-2", "vol1-r-3"
 STATUSES = ("SnapshotPurgeStatus", "SnapshotCloneStatus", "BackupRestoreStatus", "SnapshotHashStatus")
@@ -183,7 +184,7 @@ async def test_a_replica_that_does_not_tell_its_status_has_an_error(
         case _:
             await engine.tell(fail=asked, at=R2, code="FAILED_PRECONDITION", message="incorrect volume name")
             text = "rpc error: code = FailedPrecondition desc = incorrect volume name"
-    async with served_proxy(Timeouts(call=0.5) if how == "hangs" else None) as served:
+    async with served_proxy(Timeouts(call=patience(0.5)) if how == "hangs" else None) as served:
         told = await status(served.client, engine, method)
     assert text in told[R2].error
     fields = {field.name for field, _ in told[R2].ListFields()}

@@ -197,7 +197,7 @@ async def test_a_service_that_is_away_is_told(method: str) -> None:
 @pytest.mark.parametrize("method", sorted({*METHODS} - {"SnapshotClone"}))
 async def test_a_service_that_hangs_is_given_up(spdk: SpdkProcess, method: str) -> None:
     await spdk.tell(hang="*")
-    async with served_proxy(Timeouts(call=0.2), spdk=spdk.address) as running:
+    async with served_proxy(Timeouts(call=patience(0.2)), spdk=spdk.address) as running:
         code, text = await running.client.error(method, request(method))
     assert code == "INTERNAL"
     assert "rpc error: code = DeadlineExceeded desc = " in text
@@ -205,7 +205,7 @@ async def test_a_service_that_hangs_is_given_up(spdk: SpdkProcess, method: str) 
 
 async def test_a_clone_may_take_longer_than_other_calls(spdk: SpdkProcess) -> None:
     await spdk.tell(hang="*")
-    async with served_proxy(Timeouts(call=0.2), spdk=spdk.address) as running:
+    async with served_proxy(Timeouts(call=patience(0.2)), spdk=spdk.address) as running:
         asked = request("SnapshotClone")
         clone = running.client.call("SnapshotClone", asked)
         _, text = await running.client.error("SnapshotClone", asked | {"grpc_timeout_seconds": "1"})

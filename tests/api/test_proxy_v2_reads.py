@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from instance_manager.adapters.engine import Timeouts
 from tests.support.engine.served import ProxyClient, served_proxy
+from tests.support.patience import patience
 from tests.support.service_client import WITHIN
 from tests.support.spdk.process import SpdkProcess
 from tests.support.spdk.volume import (
@@ -23,7 +24,7 @@ from tests.support.spdk.volume import (
 
 @pytest.fixture
 async def impatient(spdk: SpdkProcess) -> AsyncIterator[ProxyClient]:
-    async with served_proxy(Timeouts(call=0.3), spdk=spdk.address) as running:
+    async with served_proxy(Timeouts(call=patience(0.3)), spdk=spdk.address) as running:
         yield running.client
 
 
@@ -71,7 +72,9 @@ async def test_a_frontend_that_hangs_is_not_waited_for_as_long_as_an_engine(spdk
     await make_volume(spdk)
     await spdk.tell(hang="EngineFrontendGet")
     with structlog.testing.capture_logs() as logged:
-        async with served_proxy(Timeouts(call=10 * WITHIN, optional=0.2), spdk=spdk.address) as running:
+        async with served_proxy(
+            Timeouts(call=10 * WITHIN, optional=patience(0.2)), spdk=spdk.address
+        ) as running:
             for _ in range(3):
                 told = await running.client.call("VolumeGet", WHICH)
                 assert told.volume.endpoint == "/dev/engine"

@@ -11,6 +11,7 @@ from instance_manager.adapters.engine import Timeouts
 from instance_manager.adapters.engine.controllers import MOST_REPLICAS
 from instance_manager.pb.ptypes.controller_pb2 import ReplicaMode
 from tests.support.engine.served import ProxyClient, served_proxy
+from tests.support.patience import patience
 from tests.support.service_client import WITHIN
 from tests.support.spdk.process import SpdkProcess
 from tests.support.spdk.volume import (
@@ -30,7 +31,7 @@ AWAY = "127.0.0.3:20002"
 
 @pytest.fixture
 async def impatient(spdk: SpdkProcess) -> AsyncIterator[ProxyClient]:
-    async with served_proxy(Timeouts(call=0.3), spdk=spdk.address) as running:
+    async with served_proxy(Timeouts(call=patience(0.3)), spdk=spdk.address) as running:
         yield running.client
 
 

@@ -50,6 +50,14 @@ async def listing(client: Client) -> dict[str, bytes]:
     return {name: p.SerializeToString() for name, p in (await client.process_list()).items()}
 
 
+async def past_starting(client: Client) -> None:
+    """Wait until nothing is starting: without a journal, what has ports is so until it has answered."""
+    async with asyncio.timeout(patience(20)), Watch(client) as watch:
+        for name, process in (await client.process_list()).items():
+            if process.status.state == "starting":
+                await watch.state(name, "running")
+
+
 def leave_alone(_: Node) -> None:
     """The journal is as the daemon left it."""
 
@@ -79,6 +87,7 @@ async def test_everything_is_as_it_was_after_the_daemon_was_killed(
     damage(node)
     await node.restart()
     async with node.client() as client:
+        await past_starting(client)
         assert await listing(client) == before
         assert sorted(node.daemon.descendants()) == sorted(pids)
 

@@ -197,7 +197,8 @@ async def test_clients_that_send_half_of_each_request_hold_up_nobody_else(
                     await answered(ask)
                     waited.append(floods.ended - begin)
                 await watch.state(f"p{number}", "deleted")
-        assert statistics.median(waited) < (40 if connections == 1 else 600), waited
+        # They give up by the clock, so more of them do while a call is answered on a machine that is busy.
+        assert statistics.median(waited) < (40 if connections == 1 else min(patience(600), 1500)), waited
 
 
 @pytest.mark.timeout(300)

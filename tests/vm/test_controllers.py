@@ -11,8 +11,10 @@ import pytest
 from instance_manager.adapters.cgroup import CgroupContainment
 from instance_manager.adapters.cgroup.controllers import MANAGER, WANTED, Controllers
 from instance_manager.adapters.cgroup.owner import Owner
+from instance_manager.adapters.cgroup.usage import usage_of_cells
 from instance_manager.adapters.process import Reaper
 from instance_manager.core.limits import InstanceLimits
+from instance_manager.platform.reading import BoundedReader
 from tests.support.cell_program import METADATA
 from tests.support.cells import own_root
 from tests.support.inmates import LAST, Inmate, gone
@@ -29,7 +31,8 @@ while True:
 """
 WRITER = """
 import os, time
-with open("/var/tmp/cells", "wb") as file:
+with open(f"/var/tmp/cells-{os.getpid()}", "wb") as file:
+    os.unlink(file.name)
     file.write(bytes(8 << 20))
     os.fsync(file.fileno())
 print(os.getpid(), flush=True)
@@ -97,7 +100,8 @@ async def test_out_of_memory_ends_all_of_it_and_is_told(containment: CgroupConta
 async def test_use_is_counted_by_the_kernel(containment: CgroupContainment) -> None:
     cell = containment.create(METADATA)
     inmate = Inmate(cell, f"exec python3 -c '{WRITER}'")
-    used = cell.usage()
+    used = (await usage_of_cells({1: cell}, BoundedReader()))[1]
+    assert used.missing == []
     assert used.processes == used.threads == 1
     assert (used.memory_bytes or 0) > MIB
     assert (used.written_bytes or 0) >= 8 * MIB
