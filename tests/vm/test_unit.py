@@ -5,13 +5,28 @@ from pathlib import Path
 import psutil
 
 from instance_manager.pb.imrpc import imrpc_pb2 as pb
+from tests.support.daemon import Watch, shell
 from tests.vm.unit import GROUP, SETTINGS, STATE, Unit, members, run, systemctl
 
 LEAVE = "INSTANCE_MANAGER_DAEMON_ON_STOP=leave\n"
+LIMITS = """\
+INSTANCE_MANAGER_DAEMON_INSTANCE_MEMORY_MAX=64Mi
+INSTANCE_MANAGER_DAEMON_INSTANCE_PIDS_MAX=20
+INSTANCE_MANAGER_DAEMON_INSTANCE_CPU_WEIGHT=50
+"""
+EATER = "sleep 1000 & exec python3 -c 'eaten = []\nwhile True: eaten.append(bytes(1 << 20))'"
+BOMB = "while :; do setsid sleep 1000 & done"
+"""Starts as many as it may, each in a session of its own."""
 
 
 def identity(instance: pb.ProcessResponse) -> tuple[str, str]:
     return instance.status.uuid, instance.status.state
+
+
+def cell_of(instance: pb.ProcessResponse) -> Path:
+    """Return the control group of an instance."""
+    (owner,) = [path for path in GROUP.iterdir() if path.is_dir() and path.name != "manager"]
+    return owner / instance.status.uuid
 
 
 def mount_namespace(pid: int) -> Path:
@@ -88,24 +103,60 @@ async def test_with_on_stop_leave_instances_outlive_a_stop(unit: Unit) -> None:
     await unit.delete("r1")
 
 
-async def test_it_starts_again_beside_instances_whose_groups_have_controllers(unit: Unit) -> None:
-    SETTINGS.write_text(LEAVE)
+async def test_it_starts_again_beside_instances_whose_limits_are_kept(unit: Unit) -> None:
+    SETTINGS.write_text(LEAVE + LIMITS)
     await unit.start()
-    await unit.create("r1")
+    created = await unit.create("r1")
     instance = await leader(unit)
-    instances = GROUP / "instances"
-    cell = instances / "r1"
-    cell.mkdir(parents=True)
-    (cell / "cgroup.procs").write_text(str(instance.pid))
-    (GROUP / "manager").mkdir()
-    for process in (await unit.guard(), await unit.daemon()):
-        (GROUP / "manager" / "cgroup.procs").write_text(str(process.pid))
-    for group in (GROUP, instances):
-        (group / "cgroup.subtree_control").write_text("+memory +pids +cpu +io")
+    cell = cell_of(created)
+    expected = {"memory.max": str(64 << 20), "memory.oom.group": "1", "pids.max": "20", "cpu.weight": "50"}
+    assert {file: read(cell, file).strip() for file in expected} == expected
+    assert members(GROUP / "manager") == {(await unit.guard()).pid, (await unit.daemon()).pid}
     await systemctl("restart", unit.name)
     await unit.serves()
     assert members(cell) == {instance.pid}
+    assert {file: read(cell, file).strip() for file in expected} == expected
     await unit.delete("r1")
+
+
+async def test_an_instance_that_takes_too_much_memory_ends_alone_and_it_is_told_why(unit: Unit) -> None:
+    SETTINGS.write_text(LIMITS)
+    await unit.start()
+    other = await unit.create("r1")
+    async with unit.client() as client, Watch(client) as watch:
+        await client.process_create(shell("r2", EATER))
+        failed = await watch.state("r2", "error")
+        reason = "signal: SIGKILL (out of memory: limit 64 MiB of this instance)"
+        assert reason in failed.status.error_msg
+        assert identity(await unit.get("r1")) == identity(other)
+        (used,) = (await client.usage(["r1"])).instances
+        assert used.uuid == other.status.uuid
+        assert used.out_of_memory_kills == 0
+        assert used.memory_bytes < 64 << 20
+        assert await unit.show("ActiveState") == "active"
+
+
+async def test_one_that_starts_too_many_processes_takes_no_others(unit: Unit) -> None:
+    SETTINGS.write_text(LIMITS)
+    await unit.start()
+    async with unit.client() as client, Watch(client) as watch:
+        await client.process_create(shell("r1", BOMB))
+        created = await watch.state("r1", "running")
+        await unit.full(cell_of(created))
+        assert len(members(cell_of(created))) <= 20
+        await unit.create("r2")
+        await client.process_delete("r1")
+        await watch.state("r1", "deleted")
+    assert not cell_of(created).exists()
+
+
+async def test_it_tells_which_containment_it_has(unit: Unit) -> None:
+    await unit.start()
+    async with unit.client() as client:
+        told = (await client.status()).containment
+    assert (told.kind, told.controllers_missing) == ("cgroup", "")
+    assert list(told.controllers) == ["memory", "io", "cpu", "pids"]
+    assert Path(told.folder).parent == GROUP
 
 
 async def test_what_systemd_does_with_other_units_is_nothing_to_it(unit: Unit) -> None:

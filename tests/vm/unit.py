@@ -82,6 +82,12 @@ class Unit:
             await client.process_delete(name)
             await watch.state(name, "deleted")
 
+    async def full(self, group: Path) -> None:
+        """Wait until a control group has refused a process: no event of another file tells."""
+        async with asyncio.timeout(patience(20)):
+            while "max 0" in (group / "pids.events").read_text():  # noqa: ASYNC110 - as it says
+                await asyncio.sleep(0.05)
+
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Follow what it logs for the time of the block. None of its processes may outlive that."""

@@ -15,7 +15,7 @@ from instance_manager.adapters.cgroup.controllers import WANTED, Controllers
 from instance_manager.adapters.cgroup.events import EventWatcher
 from instance_manager.adapters.cgroup.finding import lives, look_at
 from instance_manager.adapters.cgroup.hierarchy import UnusableError
-from instance_manager.adapters.cgroup.limits import limit
+from instance_manager.adapters.cgroup.limits import limit, limit_again
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.cgroup.usage import usage_of_cells
 from instance_manager.app.containment import Cell, CellMetadata, Containment, ContainmentStatus, Kind
@@ -154,6 +154,7 @@ class CgroupContainment:
             known = error.errno != errno.EINVAL
         if known:
             cell = self._cell(uuid)
+            limit_again(self._owner.cell(uuid))
             if cell.moving:
                 self._move(self._without.take_over(uuid, identity), cell)
             return cell
