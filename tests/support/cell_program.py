@@ -24,6 +24,8 @@ from tests.support.processes import by_session, ticks
 UUID = "5a0c2f0e-7d0b-4f43-9c39-0a4f3e6c1d55"
 METADATA = CellMetadata("r1", UUID, '{"binary": "sleep"}', ("sleep", "1000"))
 OWNER = "the test"
+GATE = "GATE"
+"""Variable with the path of a FIFO, into which something is written to let a launcher go on."""
 
 
 def tell(*words: object) -> None:
@@ -48,6 +50,14 @@ def cells(containment: CgroupContainment) -> list[str]:
     return [path.name for path in Path(containment.folder).iterdir() if path.is_dir()]
 
 
+def launched_late(cell: CgroupCell) -> int:
+    """Start what enters a cell as the launcher does, but only when it is let; return its PID."""
+    script = f'read _ <"${GATE}"; echo 0 >&3 && : >"${GATE}.entered"'
+    # It must not hold the pipe that this program tells through.
+    files = [(os.POSIX_SPAWN_DUP2, cell.entrance, 3), (os.POSIX_SPAWN_CLOSE, 1)]
+    return os.posix_spawn("/bin/sh", ("/bin/sh", "-c", script), os.environ, file_actions=files, setsid=True)
+
+
 async def run(root: Path, point: str) -> None:
     """Start an instance and end it, up to a point."""
     containment = opened(root)
@@ -55,6 +65,9 @@ async def run(root: Path, point: str) -> None:
         setattr(CgroupCell, "prepare", die)  # noqa: B010 - for the types
     cell = containment.create(METADATA)
     if point == "written":
+        die()
+    if point == "launched":
+        tell(launched_late(cell))
         die()
     inmate = Inmate(cell, LAST)
     tell(*inmate.pids)

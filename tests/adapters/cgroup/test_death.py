@@ -1,6 +1,7 @@
 """A daemon that is killed at any point: the next one knows what lives, and nothing else is left."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from instance_manager.adapters.cgroup.cell import CgroupCell
 from instance_manager.adapters.process import Reaper
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.process import Identity
-from tests.support.cell_program import METADATA, OWNER, UUID, cells, opened
+from tests.support.cell_program import GATE, METADATA, OWNER, UUID, cells, opened
 from tests.support.inmates import LAST, Inmate, gone
 from tests.support.processes import by_session, eventually, open_workshop, ticks
 
@@ -34,6 +35,23 @@ async def test_a_cell_that_nobody_has_entered_is_removed(root: Path, point: str)
     findings = await containment.find(thorough=False)
     assert (findings.adoptable, findings.unclear) == ((), ())
     assert cells(containment) == []
+    containment.close()
+
+
+async def test_a_launcher_that_comes_too_late_executes_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    monkeypatch.setenv(GATE, str(gate))
+    (pid,) = await killed_at(root, "launched")
+    containment = opened(root)
+    findings = await containment.find(thorough=False)
+    assert (findings.adoptable, findings.unclear) == ((), ())
+    assert cells(containment) == []
+    await asyncio.to_thread(gate.write_text, "\n")
+    await gone([pid])
+    assert os.listdir(tmp_path) == ["gate"]  # noqa: PTH208 - no waiting
     containment.close()
 
 
