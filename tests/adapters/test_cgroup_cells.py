@@ -18,7 +18,7 @@ from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import Identity
 from tests.support.cells import by_cgroup, own_root
 from tests.support.patience import patience
-from tests.support.processes import Started, Workshop, by_session, lives, open_workshop, ticks
+from tests.support.processes import Started, Workshop, by_session, lives, open_workshop, ticks, wait_for
 
 FORKS = "for _ in 1 2 3; do sleep 1000 & done; echo forked; wait"
 LISTEN = (
@@ -167,6 +167,26 @@ async def test_a_process_that_cannot_enter_its_cell_executes_nothing(workshop: W
     assert "could not enter" in str(await started.exited())
     assert await started.child.end_tree() is None
     assert b"executed" not in await workshop.output.ended()
+
+
+async def test_one_that_has_ended_by_the_time_it_is_looked_at_was_in_its_cell(workshop: Workshop) -> None:
+    for _ in range(10):
+        started = workshop.spawn("/bin/true")
+        wait_for(started.pid, os.WEXITED | os.WNOWAIT)
+        assert not started.child.cell.excludes(started.pid)  # type: ignore[attr-defined]
+        assert await started.child.launched() is None
+        assert (await started.exited()).clean
+        await started.child.end_tree()
+
+
+async def test_one_that_somebody_has_moved_is_not_taken_for_running(workshop: Workshop, root: Path) -> None:
+    started = workshop.spawn("/bin/sleep", "1000")
+    assert await started.child.launched() is None
+    (root / "cgroup.procs").write_text(str(started.pid))
+    assert started.child.cell.excludes(started.pid)  # type: ignore[attr-defined]
+    (Path(workshop.containment.status().folder) / started.uuid / "cgroup.procs").write_text(str(started.pid))
+    assert not started.child.cell.excludes(started.pid)  # type: ignore[attr-defined]
+    await ended(started)
 
 
 async def test_variables_of_any_name_reach_the_program() -> None:

@@ -72,6 +72,7 @@ async def test_each_port_names_what_it_serves(tmp_path: Path) -> None:
         "imrpc.InstanceService",
         "instance_manager.v1.EventService",
         "instance_manager.v1.AuditService",
+        "instance_manager.v1.StatusService",
     }
     always = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     async with running_daemon(tmp_path, "--listen", "127.0.0.1:0") as daemon:

@@ -49,7 +49,7 @@ async def test_what_was_there_before_the_daemon_is_nobodys_and_stays(tmp_path: P
     told = tmp_path / "told"
     leave = f"env -i setsid sh -c 'echo $$ >> {told}; sleep 1000' >/dev/null 2>&1 &"
     before = f"(mkfifo {tmp_path}/go; read go < {tmp_path}/go; {leave}) &"
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, "--containment", "session")
     daemon.prefix = ("/bin/sh", "-c", f'{before} exec "$@"', "sh", str(BIN))
     await daemon.start()
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,16 +34,20 @@ def stand_in(tools: Path) -> Path:
     return program
 
 
+def running_in(folder: Path) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(folder)]
+
+
 @pytest.fixture
 def machine(tmp_path: Path, stand_in: Path) -> Iterator[Machine]:
     assert stand_in.exists()
     machine = Machine(tmp_path / "machine")
     machine.start(tmp_path)
     yield machine
-    processes = [
-        each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(tmp_path / "machine")
-    ]
-    assert len(processes) == 2
+    # What commands have left may take a moment to end.
+    deadline = time.monotonic() + LIMIT
+    while len(processes := running_in(tmp_path / "machine")) != 2:
+        assert time.monotonic() < deadline, processes
     machine.stop()
     assert not machine.running
     psutil.wait_procs(processes, timeout=LIMIT)

@@ -5,12 +5,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
 from instance_manager.adapters.cgroup import counters
 from instance_manager.adapters.cgroup.events import EventWatcher, populated
 from instance_manager.adapters.cgroup.folder import is_gone
+from instance_manager.adapters.cgroup.hierarchy import read_own
 from instance_manager.adapters.cgroup.killing import kill
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.app.containment import CellMetadata
@@ -117,12 +119,18 @@ class CgroupCell:
         yield from self._folder.members()
 
     def excludes(self, pid: int) -> bool:
-        """Return whether a process is no member.
+        """Return whether a process is certainly no member, nor was one when it ended.
 
         Raises:
             OSError: if that cannot be told.
         """
-        return pid not in set(self.members())
+        try:
+            # Not from the list of members, which one leaves before it is seen to end.
+            text = Path(f"/proc/{pid}/cgroup").read_text("utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        own = (read_own(text) or "").removesuffix(" (deleted)")
+        return f"/{self._owner.path.name}/{self.uuid}/" not in f"{own}/"
 
     def admit(self, pid: int) -> None:
         """Move a process into the cell; nothing if it has ended.
@@ -153,6 +161,7 @@ class CgroupCell:
                 while True:
                     if populated(events):
                         await kill(self._folder)
+                        log.debug("cell killed", uuid=self.uuid)
                         await self._emptied(events)
                     elif self._removed():
                         return None
