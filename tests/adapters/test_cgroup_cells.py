@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from instance_manager.adapters.cgroup import CgroupContainment, cells_of_others
+from instance_manager.adapters.cgroup.cell import CgroupCell
 from instance_manager.adapters.process import ListenerCheck, Reaper, SessionContainment
 from instance_manager.app.containment import CellMetadata
 from instance_manager.app.interfaces import CannotExecuteError
@@ -179,9 +180,13 @@ async def test_one_that_has_ended_by_the_time_it_is_looked_at_was_in_its_cell(wo
         await started.child.end_tree()
 
 
-async def test_one_that_somebody_has_moved_is_not_taken_for_running(workshop: Workshop, root: Path) -> None:
+async def test_one_that_somebody_has_moved_is_not_taken_for_running(
+    workshop: Workshop, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = workshop.spawn("/bin/sleep", "1000")
-    assert await started.child.launched() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(CgroupCell, "excludes", lambda *_: True)
+        assert "somebody has moved it" in (await started.child.launched() or "")
     (root / "cgroup.procs").write_text(str(started.pid))
     assert started.child.cell.excludes(started.pid)  # type: ignore[attr-defined]
     (Path(workshop.containment.status().folder) / started.uuid / "cgroup.procs").write_text(str(started.pid))

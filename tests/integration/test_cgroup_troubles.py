@@ -1,5 +1,7 @@
 """Cgroups that fail while the daemon runs, and two daemons in one root: no instance ends by that."""
 
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from instance_manager.client import Client
 from tests.support.cells import own_root
 from tests.support.daemon import BIN, Daemon, Watch, sleeper
+from tests.support.guard import reached
 from tests.support.node import Node, on_node
+from tests.support.processes import lives
 
 RESTARTS = 20
 
@@ -134,6 +138,28 @@ async def test_two_daemons_in_one_root_never_touch_each_other_s(root: Path, tmp_
             assert {n: p.status.uuid for n, p in (await client.process_list()).items()} == expected
             assert len(dying.daemon.descendants()) == len(expected)
             await gone(client, watch, *expected)
+
+
+async def test_a_process_of_nobody_that_shows_nothing_delays_no_delete(root: Path, tmp_path: Path) -> None:
+    """A script has started something, and has then become the daemon, which inherits what that leaves."""
+    told = tmp_path / "told"
+    leave = f"env -i setsid sh -c 'echo $$ >> {told}; sleep 1000' >/dev/null 2>&1 &"
+    daemon = Daemon(tmp_path, "--containment", "cgroup", "--cgroup-root", str(root))
+    daemon.prefix = ("/bin/sh", "-c", f'({leave}) & wait; exec "$@"', "sh", str(BIN))
+    await daemon.start()
+    try:
+        await reached(lambda: told.exists() and told.read_text().endswith("\n"))
+        stranger = int(told.read_text())
+        async with daemon.client() as client, Watch(client) as watch:
+            await running(client, watch, "r")
+            await gone(client, watch, "r")
+        assert await daemon.stop() == 0
+        assert lives(stranger)
+        assert [line for line in daemon.lines if line["level"] == "warning"] == []
+        os.killpg(stranger, signal.SIGKILL)
+    finally:
+        left = await daemon.clean_up()
+    assert left == []
 
 
 async def one_more(node: Node, name: str, known: dict[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from instance_manager.adapters.cgroup import CgroupContainment
 from instance_manager.adapters.cgroup.controllers import MANAGER, WANTED, Controllers, Facts, Plan, plan
 from instance_manager.adapters.cgroup.folder import Folder
 from instance_manager.adapters.cgroup.hierarchy import choose
-from instance_manager.adapters.cgroup.limits import limit, settings_of
+from instance_manager.adapters.cgroup.limits import limit, limit_again, settings_of
 from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.adapters.process import Reaper
 from instance_manager.core.limits import InstanceLimits
@@ -220,6 +220,30 @@ def test_a_limit_without_its_controller_is_told(root: Path) -> None:
     }
     folder.remove()
     os.close(fd)
+
+
+def test_limits_that_were_lost_are_set_again_as_they_were_written_down(tmp_path: Path) -> None:
+    for name in ("memory.max", "pids.max", "memory.oom.group"):
+        (tmp_path / name).write_text("max")
+    above = os.open(tmp_path.parent, os.O_RDONLY)
+    folder = Folder(above, tmp_path.name)
+    limit(folder, InstanceLimits(memory_max=1 << 20, pids_max=5))
+    for name in ("memory.max", "pids.max"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "memory.oom.group").unlink()
+    limit_again(folder)
+    assert [(tmp_path / name).read_text() for name in ("memory.max", "pids.max")] == ["1048576", "5"]
+    os.close(above)
+
+
+def test_nothing_but_limits_is_set_again(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.kill").write_text("")
+    above = os.open(tmp_path.parent, os.O_RDONLY)
+    folder = Folder(above, tmp_path.name)
+    folder.set_attribute("limits", b"cgroup.kill 1\nnonsense\n\xff\n")
+    limit_again(folder)
+    assert (tmp_path / "cgroup.kill").read_text() == ""
+    os.close(above)
 
 
 async def test_an_instance_goes_without_a_limit_that_cannot_be_set_and_that_is_told_once(
