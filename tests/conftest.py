@@ -26,6 +26,7 @@ __all__ = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run those of half a minute, too, as .ci/run")
     parser.addoption("--full", action="store_true", help="run the full-size checks too (an hour or so)")
     parser.addoption(
         "--update-golden", action="store_true", help="accept what is told now as what is expected"
@@ -43,6 +44,7 @@ _IN_MACHINE = "INSTANCE_MANAGER_TEST_MACHINE"
 """Set in the machine that `scripts/vm test` runs tests in."""
 _ELSEWHERE = {
     "full": "full-size check: run with --full",
+    "slow": "takes half a minute: run with --slow, as .ci/run does",
     "vm": "needs a machine of its own: run with scripts/vm test",
 }
 """Markers of tests that are run in another way, with the reason why they are skipped."""
@@ -72,7 +74,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _run_elsewhere(item: pytest.Item) -> str | None:
     """Return the reason if a test is not for this run."""
-    here = {"full": item.config.getoption("--full"), "vm": _IN_MACHINE in os.environ}
+    option = item.config.getoption
+    here = {
+        "full": option("--full"),
+        "slow": option("--slow") or option("--full"),
+        "vm": _IN_MACHINE in os.environ,
+    }
     reasons = [
         reason
         for marker, reason in _ELSEWHERE.items()

@@ -11,7 +11,11 @@ from tests.support.patience import patience
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("lose_journal", [False, True], ids=["journal kept", "journal lost"])
+@pytest.mark.parametrize(
+    "lose_journal",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["journal kept", "journal lost"],
+)
 async def test_no_process_is_lost_or_doubled_when_the_daemon_is_killed_again_and_again(
     tmp_path: Path, sized: Callable[[int, int], int], lose_journal: bool
 ) -> None:

@@ -166,7 +166,7 @@ async def test_a_delete_does_not_wait_for_clients_that_list_without_pause(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("connections", [1, 17, 200])
+@pytest.mark.parametrize("connections", [1, 17, pytest.param(200, marks=pytest.mark.slow)])
 async def test_clients_that_send_half_of_each_request_hold_up_nobody_else(
     tmp_path: Path, connections: int
 ) -> None:

@@ -261,7 +261,7 @@ async def test_lists_that_are_not_read(exposed: Daemon, clients: int, most: int)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("line", [10, 60, 1000, 100_000, 10_000_000])
+@pytest.mark.parametrize("line", [10, 60, pytest.param(1000, marks=pytest.mark.slow), 100_000, 10_000_000])
 async def test_logs_that_are_not_read(tmp_path: Path, line: int) -> None:
     script = f"head -c {line} /dev/zero | tr '\\0' x; echo"
     loop = f"i=0; while [ $i -lt {max(3, min(5000, 20_000_000 // line))} ]; do {script}; i=$((i+1)); done"
