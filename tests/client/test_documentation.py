@@ -25,7 +25,7 @@ async def run(block: str, names: dict[str, Any]) -> None:
 
 async def test_every_example_runs(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = BLOCK.findall(DOCS.read_text())
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         await run(block, {"url": daemon.url})
     out = capsys.readouterr().out
