@@ -21,7 +21,7 @@ class Usage:
     """From block devices."""
     written_bytes: int | None = None
     out_of_memory_kills: int | None = None
-    """How often the kernel has killed one of them for want of memory."""
+    """Kills for want of memory, as the kernel counts them: one process may count twice."""
 
     def completed_by(self, other: "Usage") -> "Usage":
         """Return this one with what is None taken from another."""

@@ -17,7 +17,7 @@ _FAMILIES = (
     (GaugeMetricFamily, "threads", "Processes and threads."),
     (CounterMetricFamily, "read_bytes", "Bytes read from block devices."),
     (CounterMetricFamily, "written_bytes", "Bytes written to block devices."),
-    (CounterMetricFamily, "out_of_memory_kills", "Processes that the kernel has killed for want of memory."),
+    (CounterMetricFamily, "out_of_memory_kills", "Kills for want of memory, as the kernel counts them."),
 )
 """Kind, the name that `Usage` has, too, and help."""
 

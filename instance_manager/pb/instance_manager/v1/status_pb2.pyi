@@ -276,7 +276,7 @@ class InstanceUsage(_message.Message):
     """From and to block devices."""
     written_bytes: _builtins.int
     out_of_memory_kills: _builtins.int
-    """How often the kernel has killed a process for want of memory."""
+    """Kills for want of memory, as the kernel counts them: one process may count twice."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """From when on CPU time and bytes are counted."""
