@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from instance_manager.adapters.logs import LogFiles, opening, retention
 from instance_manager.core.log_retention import LogLimits
 from instance_manager.platform.background import Background
-from tests.support.processes import DEADLINE, open_logs
+from tests.support.processes import DEADLINE, open_logs, raising
 
 DAY = 86_400
 WEEK = LogLimits(age=7 * DAY, size=0)
@@ -129,13 +129,6 @@ async def test_the_log_of_an_instance_is_known_after_its_end(
             os.utime(tmp_path / f"r{number}.log", (0, 0))
         await passed(logs)
     assert left(tmp_path) == (set() if marks else {"r0.log"})
-
-
-def raising(error: Exception) -> Callable[..., object]:
-    def fail(*_: object, **__: object) -> object:
-        raise error
-
-    return fail
 
 
 async def test_an_adopted_log_is_marked(

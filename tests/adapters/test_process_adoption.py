@@ -24,7 +24,7 @@ from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.guard import proc as guard_proc
 from instance_manager.platform import contract, proc, reading
 from tests.support.patience import patience
-from tests.support.processes import an_adopter, descriptors, lives, ticks
+from tests.support.processes import an_adopter, descriptors, lives, raising, ticks
 
 Carry = Callable[..., tuple[int, str]]
 OWNER = f"test-{uuid.uuid4()}"
@@ -309,13 +309,6 @@ async def test_without_a_thread_nothing_is_read_and_that_is_no_answer(
     monkeypatch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
     read = await reading.BoundedReader().read([1], lambda pid: pid)
     assert "can't start new thread" in str(read[1])
-
-
-def raising(error: Exception) -> Callable[..., Any]:
-    def fail(*_: Any, **__: Any) -> Any:
-        raise error
-
-    return fail
 
 
 def lives_by_kill(pid: int) -> bool:

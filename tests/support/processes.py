@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from instance_manager.adapters.logs import LogFiles
 from instance_manager.adapters.process import OsProcessAdopter, ProcessSpawner, Reaper, SessionContainment
@@ -133,6 +134,20 @@ class Workshop:
     def marked(self) -> list[int]:
         """Return every process started here that lives, directly or not."""
         return [pid for pid in marked(self.marker) if pid != os.getpid()]
+
+
+async def pid_told(workshop: Workshop) -> int:
+    """Wait until a process has written its PID to the pipe of a workshop."""
+    return int(await workshop.output.line())
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """Return a function that takes anything and raises an error."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
 
 
 MakeContainment = Callable[[Reaper], Containment]
