@@ -93,6 +93,20 @@ async def test_what_any_of_several_has_left_is_ended_with_the_last_of_them(works
     await workshop.end()
 
 
+async def test_what_any_of_several_that_end_together_has_left_is_ended(workshop: Workshop) -> None:
+    """It is to be ended, whichever of them it was."""
+    first = workshop.spawn("/bin/sleep", "1000")
+    second = workshop.shell("(setsid env -i sh -c 'echo $$; sleep 1000' &) ; exec sleep 1000")
+    stray = await pid_told(workshop)
+    await a_tick_old(stray)
+    for each in (first, second):
+        each.child.signal("SIGKILL", session=False)
+        await each.exited()
+    remains = await asyncio.gather(*(each.child.end_tree() for each in (first, second)))
+    assert remains == [None, None]
+    assert not lives(stray)
+
+
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("kind", ["refused", "hangs"])
 async def test_a_stray_that_cannot_be_read_delays_no_other_and_is_told(
