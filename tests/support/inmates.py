@@ -44,6 +44,7 @@ class Inmate:
             self.pid = os.posix_spawn(words[0], words, os.environ, file_actions=files, setsid=True)
         finally:
             os.close(writing)
+            cell.close()  # it has a descriptor of its own
         with os.fdopen(reading) as told:
             self.pids = [int(told.readline()) for _ in range(processes)]
         """As each process has told it, so that no cgroup has to be believed."""

@@ -70,7 +70,7 @@ class Containers(RuleBasedStateMachine):
     @rule(owner=st.sampled_from(["ours", "others"]))
     def intend(self, owner: str) -> None:
         """Make a cell, and die before anything enters it: it is gone when the next daemon has looked."""
-        self.containments[owner].create(CellMetadata("intended", str(uuid.uuid4()), "", ()))
+        self.containments[owner].create(CellMetadata("intended", str(uuid.uuid4()), "", ())).close()
         self.die(owner)
 
     @rule(owner=st.sampled_from(["ours", "others"]))
