@@ -44,11 +44,13 @@ def machine(tmp_path: Path, stand_in: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path / "machine")
     machine.start(tmp_path)
     yield machine
-    # What commands have left may take a moment to end.
-    deadline = time.monotonic() + LIMIT
-    while len(processes := running_in(tmp_path / "machine")) != 2:
-        assert time.monotonic() < deadline, processes
-    machine.stop()
+    try:
+        # What commands have left may take a moment to end.
+        deadline = time.monotonic() + LIMIT
+        while len(processes := running_in(tmp_path / "machine")) != 2:
+            assert time.monotonic() < deadline, processes
+    finally:
+        machine.stop()
     assert not machine.running
     psutil.wait_procs(processes, timeout=LIMIT)
     assert not any(process.is_running() for process in processes)
