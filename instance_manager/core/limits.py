@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+FILES = {"memory_max": "memory.max", "pids_max": "pids.max", "cpu_weight": "cpu.weight"}
+"""By the names that limits have here, those of the files of a cgroup that set them."""
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceLimits:
@@ -16,8 +19,8 @@ class InstanceLimits:
 
     def files(self) -> dict[str, str]:
         """Return what sets them, by the names that the files of a cgroup have."""
-        values = {"memory.max": self.memory_max, "pids.max": self.pids_max, "cpu.weight": self.cpu_weight}
-        return {name: str(value) for name, value in values.items() if value is not None}
+        values = {file: getattr(self, name) for name, file in FILES.items()}
+        return {file: str(value) for file, value in values.items() if value is not None}
 
     def __bool__(self) -> bool:
         """Whether there is any."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_manager.adapters.cgroup.folder import Folder
+from instance_manager.adapters.cgroup.folder import Folder, open_folder
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ class Controllers:
         Raises:
             OSError: if there is no such root.
         """
-        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = open_folder(root)
         self._root = Folder(self._fd, ".")
         self._path = root
         self._ours = frozenset(ours)

@@ -18,6 +18,15 @@ _PIECE = 60_000
 """Bytes; the kernel takes 64 KiB at once, and 128 KiB in all."""
 
 
+def open_folder(path: str | os.PathLike[str], parent: int | None = None) -> int:
+    """Return a descriptor of a directory, whose path may be relative to that of another one.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A cgroup; every method raises `OSError` if the kernel refuses, ENOENT or ENODEV if there is none."""
@@ -64,7 +73,7 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return the names of the cgroups in it."""
-        fd = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.parent)
+        fd = open_folder(self.name, self.parent)
         try:
             with os.scandir(fd) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from instance_manager.adapters.cgroup.controllers import MANAGER, ROOT_MARK
-from instance_manager.adapters.cgroup.folder import Folder
+from instance_manager.adapters.cgroup.folder import Folder, open_folder
 from instance_manager.app.containment import Kind
+from instance_manager.core.mountinfo import unescaped
+from instance_manager.platform.commands import SHELL
 
-SHELL = "/bin/sh"
-"""Enters a cell, and becomes what was to be started."""
 _WHY_NOT = {
     errno.EROFS: "it is mounted read-only; mount it writable, as in a privileged container",
     errno.EACCES: "this user may not write it; run as root, or have it delegated (systemd: Delegate=yes)",
@@ -118,7 +118,7 @@ def read_mounts(mountinfo: str) -> Iterator[Mount]:
         for row in on_top.values():
             kind, _, options = row[row.index("-", 6) + 1 :][:3]
             if kind == "cgroup2" and writable is not ("ro" in {*row[5].split(","), *options.split(",")}):
-                yield Mount(_unescaped(row[4]), _unescaped(row[3]))
+                yield Mount(unescaped(row[4]), unescaped(row[3]))
 
 
 def read_own(cgroup: str) -> str | None:
@@ -173,7 +173,7 @@ def _outside_of_manager(own: Path) -> Path:
     if own.name != MANAGER:
         return own
     try:
-        above = os.open(own.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        above = open_folder(own.parent)
     except OSError:
         return own
     try:
@@ -201,7 +201,7 @@ def _try(root: Path) -> None:
     """
     if not os.access(SHELL, os.X_OK):
         raise FileNotFoundError(errno.ENOENT, f"there is no {SHELL}, which enters it")
-    above = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above = open_folder(root)
     trial = Folder(above, f"instance-manager-trial-{os.getpid()}")
     try:
         # A daemon that is killed leaves it, and in a container the next one has the same PID.
@@ -227,10 +227,3 @@ def _enter(cell: Folder) -> None:
             raise PermissionError(errno.EACCES, "no process can enter it")
     finally:
         os.close(entrance)
-
-
-def _unescaped(field: str) -> str:
-    """Return a field of mountinfo without escapes, as of spaces."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(escape, character)
-    return field

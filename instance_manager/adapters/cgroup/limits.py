@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import structlog
 
 from instance_manager.adapters.cgroup.folder import Folder
-from instance_manager.core.limits import InstanceLimits
+from instance_manager.core.limits import FILES, InstanceLimits
 
 log = structlog.get_logger(__name__)
 
 _ATTRIBUTE = "limits"
 """What of the cgroup says which settings were wanted, with a file and its text in each line."""
 _OOM_GROUP = "memory.oom.group"
-_FILES = {_OOM_GROUP, "memory.max", "pids.max", "cpu.weight"}
+_FILES = {_OOM_GROUP, *FILES.values()}
 """All files of settings: no other is ever written."""
 
 

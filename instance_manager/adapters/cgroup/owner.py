@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from instance_manager.adapters.cgroup.folder import Folder
+from instance_manager.adapters.cgroup.folder import Folder, open_folder
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Owner:
         """
         self.path = root / owner_mark(owner)
         self.path.mkdir(exist_ok=True)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = open_folder(self.path)
         self.folder = Folder(self._fd, ".")
 
     def is_there(self) -> bool:
@@ -54,7 +54,7 @@ class Owner:
         # All cells were gone by then: the kernel does not let it be removed otherwise.
         try:
             self.path.mkdir(exist_ok=True)
-            again = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            again = open_folder(self.path)
         except OSError as error:
             log.warning("the directory of the cells is gone", folder=str(self.path), reason=error.strerror)
             return False
@@ -114,7 +114,7 @@ def cells_of_others(root: Path, owner: str) -> Iterator[ForeignCell]:
     Raises:
         OSError: if the root cannot be read.
     """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_folder(root)
     try:
         for name in Folder(fd, ".").names():
             if name == owner_mark(owner) or not _OWNER.fullmatch(name):
