@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from instance_manager.app.containment import Kind
 from tests.support.cells import by_cgroup, own_root
-from tests.support.inmates import BEHAVIOURS, LAST, gone
+from tests.support.guard import gone
+from tests.support.inmates import BEHAVIOURS, LAST
 from tests.support.processes import Started, Workshop, by_session, lives, open_workshop
 
 WITH_ENVIRONMENT = {

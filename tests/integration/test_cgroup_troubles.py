@@ -14,6 +14,7 @@ from instance_manager.client import Client
 from tests.support.cells import own_root
 from tests.support.daemon import BIN, Daemon, Watch, sleeper
 from tests.support.guard import reached
+from tests.support.inmates import mount_of
 from tests.support.node import Node, on_node
 from tests.support.processes import lives
 
@@ -42,12 +43,6 @@ async def apart(root: Path, tmp_path: Path) -> AsyncIterator[Daemon]:
 
 def in_its_namespace(daemon: Daemon, *command: str) -> None:
     subprocess.run(["nsenter", "--target", str(daemon.pid), "--mount", *command], check=True)
-
-
-def mount_of(folder: Path) -> Path:
-    while not folder.is_mount():
-        folder = folder.parent
-    return folder
 
 
 def cells(root: Path) -> list[Path]:

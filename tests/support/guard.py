@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -233,7 +233,7 @@ def helpers(lines: Sequence[str]) -> list[int]:
     return [int(line.partition("pid=")[2]) for line in lines]
 
 
-async def gone(pids: Sequence[int]) -> None:
+async def gone(pids: Iterable[int]) -> None:
     """Wait until processes have ended, if only as zombies."""
     loop = asyncio.get_running_loop()
     for pid in pids:

@@ -1,15 +1,12 @@
 """Processes in cells, started as the launcher does it but without the daemon around them."""
 
-import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.app.containment import Cell
-from tests.support.patience import patience
 from tests.support.processes import lives
 
 LAST = "echo $$; exec sleep 1000"
@@ -69,16 +66,14 @@ def behaving(cell: Cell, behaviour: str) -> Inmate:
     return Inmate(cell, script, processes)
 
 
-async def gone(pids: Iterable[int]) -> None:
-    """Wait until processes that were killed have ended: they leave their cgroup a moment before."""
-    async with asyncio.timeout(patience(20)):
-        while any(map(lives, pids)):  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.005)
+def mount_of(folder: Path) -> Path:
+    """Return where the file system with a directory is mounted."""
+    while not folder.is_mount():
+        folder = folder.parent
+    return folder
 
 
 def read_only(folder: Path, program: str, *arguments: str) -> list[str]:
     """Return the command that runs a Python program for which the hierarchy with a cgroup is read-only."""
-    while not folder.is_mount():
-        folder = folder.parent
-    remount = f'mount -o remount,bind,ro {folder} && exec "$@"'
+    remount = f'mount -o remount,bind,ro {mount_of(folder)} && exec "$@"'
     return ["unshare", "-m", "/bin/sh", "-c", remount, "sh", sys.executable, "-m", program, *arguments]

@@ -17,7 +17,8 @@ from instance_manager.core.limits import InstanceLimits
 from instance_manager.platform.reading import BoundedReader
 from tests.support.cell_program import METADATA
 from tests.support.cells import own_root
-from tests.support.inmates import LAST, Inmate, gone
+from tests.support.guard import gone
+from tests.support.inmates import LAST, Inmate
 from tests.support.processes import by_session
 
 TOP = Path("/sys/fs/cgroup")

@@ -14,7 +14,8 @@ from instance_manager.adapters.process import Reaper
 from instance_manager.app.interfaces import Adoptable
 from instance_manager.core.process import Identity
 from tests.support.cell_program import GATE, METADATA, OWNER, UUID, cells, opened
-from tests.support.inmates import LAST, Inmate, gone
+from tests.support.guard import gone
+from tests.support.inmates import LAST, Inmate
 from tests.support.processes import by_session, eventually, open_workshop, ticks
 
 

@@ -17,7 +17,8 @@ from instance_manager.adapters.cgroup.owner import Owner
 from instance_manager.core.process import Identity
 from tests.support.cell_program import METADATA, UUID, cells, opened
 from tests.support.cells import by_cgroup, hierarchy
-from tests.support.inmates import BEHAVIOURS, LAST, Inmate, behaving, gone, read_only
+from tests.support.guard import gone
+from tests.support.inmates import BEHAVIOURS, LAST, Inmate, behaving, read_only
 from tests.support.patience import patience
 from tests.support.processes import Workshop, eventually, open_workshop, ticks
 

@@ -14,7 +14,8 @@ from instance_manager.app.containment import Cell, CellMetadata
 from instance_manager.core.process import Identity
 from tests.support.cell_program import cells, opened
 from tests.support.cells import own_root
-from tests.support.inmates import BEHAVIOURS, Inmate, behaving, gone
+from tests.support.guard import gone
+from tests.support.inmates import BEHAVIOURS, Inmate, behaving
 from tests.support.processes import ticks
 
 
