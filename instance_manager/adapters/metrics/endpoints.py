@@ -64,9 +64,7 @@ class Endpoints:
         if endpoint is None:
             paths = ", ".join(self._endpoints)
             return Response(HTTPStatus.NOT_FOUND, f"there are {paths}\n".encode(), _TEXT)
-        if endpoint == self._metrics and self._instances is not None:
-            await self._instances.refresh()
-        return endpoint()
+        return await endpoint()
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric of the phase."""
@@ -76,10 +74,12 @@ class Endpoints:
             value=self.phase is Phase.SERVING,
         )
 
-    def _metrics(self) -> Response:
+    async def _metrics(self) -> Response:
+        if self._instances is not None:
+            await self._instances.refresh()
         return Response(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
 
-    def _healthz(self) -> Response:
+    async def _healthz(self) -> Response:
         # Any answer will do: the event loop that answers is the one that supervises.
         return _json(
             HTTPStatus.OK,
@@ -91,7 +91,7 @@ class Endpoints:
             },
         )
 
-    def _readyz(self) -> Response:
+    async def _readyz(self) -> Response:
         ready = self.phase is Phase.SERVING
         return _json(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
