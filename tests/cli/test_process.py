@@ -153,7 +153,7 @@ async def test_log_shows_all_or_the_tail_and_also_of_one_that_is_gone(daemon: Da
 
 async def test_a_followed_log_comes_line_by_line_and_ends_with_the_process(daemon: Daemon) -> None:
     async with daemon.client() as client:
-        await client.process_create(shell("r1", "echo first; trap 'echo last; exit' INT; sleep 1000 & wait"))
+        await client.process_create(shell("r1", "trap 'echo last; exit' INT; echo first; sleep 1000 & wait"))
         async with started("--url", daemon.url, "process", "log", "r1", "-f") as log:
             assert log.stdout is not None
             async with asyncio.timeout(patience(20)):

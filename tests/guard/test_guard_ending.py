@@ -241,7 +241,8 @@ async def test_the_time_that_the_daemon_has_spent_counts(tmp_path: Path) -> None
     async with guarding(tmp_path / "state", "daemon", *options, "--shutdown-grace", "3") as guard:
         daemon = await guard.serving(1)
         async with Client(url) as client:
-            await client.process_create(shell("r1", "trap '' INT; while :; do sleep 1000; done"))
+            await client.process_create(shell("r1", "trap '' INT; echo deaf; while :; do sleep 1000; done"))
+            assert await anext(aiter(client.process_log("r1", follow=True))) == "deaf"
         guard.send(signal.SIGTERM)
         await guard.seen(lambda: [line for line in guard.lines if line["event"] == "shutting down"] or None)
         os.kill(daemon, signal.SIGKILL)
