@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from instance_manager.platform.posix_spawn import can_spawn_into_cgroup
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.engine.fixtures import engine, engine_process, proxy
 from tests.support.patience import FACTOR, patience
@@ -46,6 +47,7 @@ _ELSEWHERE = {
     "full": "full-size check: run with --full",
     "slow": "takes half a minute: run with --slow, as .ci/run does",
     "vm": "needs a machine of its own: run with scripts/vm test",
+    "into_cgroup": "needs a C library that spawns into cgroups (glibc 2.39): run with .ci/second-python",
 }
 """Markers of tests that are run in another way, with the reason why they are skipped."""
 _OF_V1 = "control group (version 1)"
@@ -79,6 +81,7 @@ def _run_elsewhere(item: pytest.Item) -> str | None:
         "full": option("--full"),
         "slow": option("--slow") or option("--full"),
         "vm": _IN_MACHINE in os.environ,
+        "into_cgroup": can_spawn_into_cgroup(),
     }
     reasons = [
         reason

@@ -60,9 +60,9 @@ class Cell(Protocol):
 
     @property
     def entrance(self) -> int | None:
-        """A descriptor: what writes `0` to it is a member from then on, and so is all it starts.
+        """Descriptor of the directory of its cgroup, in which its processes have to start.
 
-        None if members need not enter. It is the cell's, and closed with it.
+        None if they may start anywhere. It is the cell's, and closed with it.
         """
 
     def led_by(self, identity: Identity, pidfd: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from instance_manager.adapters.cgroup import CgroupContainment, cells_of_others
 from instance_manager.adapters.cgroup.cell import CgroupCell
-from instance_manager.adapters.process import ListenerCheck, Reaper, SessionContainment
+from instance_manager.adapters.process import ListenerCheck, Reaper, SessionContainment, spawner
 from instance_manager.app.containment import CellMetadata
 from instance_manager.app.interfaces import CannotExecuteError
 from instance_manager.core.errors import ResourceExhaustedError
@@ -42,8 +42,15 @@ def root() -> Iterator[Path]:
         yield made
 
 
+@pytest.fixture(params=["launched", pytest.param("at once", marks=pytest.mark.into_cgroup)])
+def birth(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How programs come into their cells."""
+    if request.param == "launched":
+        monkeypatch.setattr(spawner, "can_spawn_into_cgroup", lambda: False)
+
+
 @pytest.fixture
-async def workshop(root: Path) -> AsyncIterator[Workshop]:
+async def workshop(root: Path, birth: None) -> AsyncIterator[Workshop]:  # noqa: ARG001 - a fixture
     async with open_workshop(contained=by_cgroup(root)) as opened:
         yield opened
 
@@ -180,6 +187,7 @@ async def test_one_that_has_ended_by_the_time_it_is_looked_at_was_in_its_cell(wo
         await started.child.end_tree()
 
 
+@pytest.mark.parametrize("birth", ["launched"], indirect=True)
 async def test_one_that_somebody_has_moved_is_not_taken_for_running(
     workshop: Workshop, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

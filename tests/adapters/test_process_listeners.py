@@ -1,5 +1,7 @@
 """Whose listener is on a port: an instance's own, a stranger's, or one of which that cannot be told."""
 
+import functools
+import itertools
 import os
 import socket
 import subprocess
@@ -11,25 +13,34 @@ import pytest
 
 from instance_manager.adapters.process import ListenerCheck, Reaper, listeners
 from instance_manager.core.process import Identity
+from tests.support.daemon import port_span
 from tests.support.processes import by_session, ticks
 
 LISTEN = """
 import socket, sys, time
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-server = socket.create_server((sys.argv[1], 0), family=family)
-print(server.getsockname()[1], flush=True)
+server = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family)
+print("listening", flush=True)
 time.sleep(1000)
 """
 
 
+@functools.cache
+def ports() -> Iterator[int]:
+    """Return the ports of this process, one after the other, again and again."""
+    first, last = port_span()
+    return itertools.cycle(range(first, last + 1))
+
+
 class Listening:
-    """A process that listens on a port."""
+    """A process that listens on a port on which nobody else does, at no address."""
 
     def __init__(self, host: str) -> None:
-        command = [sys.executable, "-c", LISTEN, host]
+        self.port = next(ports())
+        command = [sys.executable, "-c", LISTEN, host, str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        assert self.process.stdout.readline() == b"listening\n"
 
     @property
     def pid(self) -> int:

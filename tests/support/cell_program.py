@@ -52,7 +52,7 @@ def cells(containment: CgroupContainment) -> list[str]:
 
 def launched_late(cell: CgroupCell) -> int:
     """Start what enters a cell as the launcher does, but only when it is let; return its PID."""
-    script = f'read _ <"${GATE}"; echo 0 >&3 && : >"${GATE}.entered"'
+    script = f'read _ <"${GATE}"; echo 0 >/proc/self/fd/3/cgroup.procs && : >"${GATE}.entered"'
     # It must not hold the pipe that this program tells through.
     files = [(os.POSIX_SPAWN_DUP2, cell.entrance, 3), (os.POSIX_SPAWN_CLOSE, 1)]
     return os.posix_spawn("/bin/sh", ("/bin/sh", "-c", script), os.environ, file_actions=files, setsid=True)

@@ -34,7 +34,8 @@ class Inmate:
         """Start a shell script in a cell, and wait until so many processes have told their PIDs."""
         assert cell.entrance is not None
         reading, writing = os.pipe()
-        words = ("/bin/sh", "-c", 'echo 0 >&3 || exit 1; exec /bin/sh -c "$0" 3>&-', script)
+        enter = 'echo 0 >/proc/self/fd/3/cgroup.procs || exit 1; exec /bin/sh -c "$0" 3>&-'
+        words = ("/bin/sh", "-c", enter, script)
         # Nothing that this process has open reaches it but what it is given.
         files = [(os.POSIX_SPAWN_DUP2, cell.entrance, 3), (os.POSIX_SPAWN_DUP2, writing, 1)]
         try:

@@ -59,7 +59,7 @@ class CgroupCell:
 
     @property
     def entrance(self) -> int:
-        """The descriptor by which a process enters, see `app.containment.Cell`."""
+        """Descriptor of its directory, see `app.containment.Cell`."""
         return self._entrance
 
     def prepare(self, metadata: CellMetadata, *, moving: bool = False) -> None:
@@ -82,7 +82,7 @@ class CgroupCell:
             self._folder.set_attribute("command", command)
         # Last: without it, nothing of the rest is believed.
         self._folder.set_attribute("version", VERSION)
-        self._entrance = self._folder.open("cgroup.procs", os.O_WRONLY)
+        self._entrance = self._folder.open_itself()
 
     def led_by(self, identity: Identity, pidfd: int) -> None:  # noqa: ARG002 - the kernel keeps count
         """Get to know the leader, and close the entrance: it has a descriptor of its own."""

@@ -40,6 +40,10 @@ class Folder:
         """Return a descriptor of one of its files."""
         return os.open(f"{self.name}/{file}", flags | os.O_CLOEXEC, dir_fd=self.parent)
 
+    def open_itself(self) -> int:
+        """Return a descriptor of its directory."""
+        return open_folder(self.name, self.parent)
+
     def read(self, file: str) -> str:
         """Return the content of one of its files."""
         fd = self.open(file, os.O_RDONLY)
@@ -73,7 +77,7 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return the names of the cgroups in it."""
-        fd = open_folder(self.name, self.parent)
+        fd = self.open_itself()
         try:
             with os.scandir(fd) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

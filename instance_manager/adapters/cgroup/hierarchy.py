@@ -217,9 +217,9 @@ def _try(root: Path) -> None:
 
 
 def _enter(cell: Folder) -> None:
-    entrance = cell.open("cgroup.procs", os.O_WRONLY)
+    entrance = cell.open_itself()
     try:
-        words = (SHELL, "-c", "echo 0 >&3")
+        words = (SHELL, "-c", "echo 0 >/proc/self/fd/3/cgroup.procs")
         quiet = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)
         enter = (os.POSIX_SPAWN_DUP2, entrance, 3)
         pid = os.posix_spawn(SHELL, words, os.environ, file_actions=[quiet, enter])

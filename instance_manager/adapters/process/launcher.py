@@ -1,4 +1,4 @@
-"""The launcher: what a process executes before its program, to enter its cell.
+"""The launcher: what a process executes before its program to enter its cell, if it could not start there.
 
 A process that is moved by others may have started some by then, which stay behind. So it is a shell that
 enters and then becomes the program: nothing is executed outside, and one that cannot enter executes nothing.
@@ -20,12 +20,12 @@ from contextlib import suppress
 from instance_manager.platform.commands import SHELL
 
 _ENTRANCE, _REPORT = 3, 4
-"""Descriptors in the launcher: the way into the cell, and a pipe that says how it went."""
+"""Descriptors in the launcher: the directory of the cell, and a pipe that says how it went."""
 _HIGH = 10
 """Descriptors of ours are at least this, so that none is overwritten by another one's copy."""
 _JOIN, _EXEC = "join", "exec"
 _SCRIPT = (
-    f"echo 0 >&{_ENTRANCE} || {{ echo {_JOIN} >&{_REPORT}; exit 126; }}; "
+    f"echo 0 >/proc/self/fd/{_ENTRANCE}/cgroup.procs || {{ echo {_JOIN} >&{_REPORT}; exit 126; }}; "
     # A shell that cannot execute the program tells so: by a trap, or as bash, by going on.
     f"trap 'echo {_EXEC} >&{_REPORT}' EXIT; "
     'if [ -n "${BASH_VERSION-}" ]; then shopt -s execfail; fi; '
@@ -54,12 +54,9 @@ class Launch:
         self._told = b""
         self._over = asyncio.Event()
 
-    def file_actions(self, entrance: int) -> list[tuple[int, int, int]]:
-        """Return what posix_spawn(3) does once 0, 1 and 2 are set; `entrance` leads into the cell."""
-        return [
-            (os.POSIX_SPAWN_DUP2, entrance, _ENTRANCE),
-            (os.POSIX_SPAWN_DUP2, self._writing, _REPORT),
-        ]
+    def copies(self, entrance: int) -> list[tuple[int, int]]:
+        """Return the descriptors that the launcher needs, and as which; `entrance` is that of the cell."""
+        return [(entrance, _ENTRANCE), (self._writing, _REPORT)]
 
     def started(self) -> None:
         """Wait from now on for what the launcher tells."""

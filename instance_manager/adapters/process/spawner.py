@@ -2,7 +2,7 @@
 
 What an instance has from this process, and why; tests/adapters/test_process_inheritance.py checks each line:
 
-- containment: a cell of its own, entered before its program is executed.
+- containment: a cell of its own, in which its program is executed.
 - descriptors: 0 is /dev/null, 1 and 2 are its log; no others.
 - signals: none blocked, none ignored, whatever this process was started with.
 - session: its own, without a controlling terminal; it leads its process group.
@@ -34,6 +34,7 @@ from instance_manager.core.errors import ResourceExhaustedError
 from instance_manager.core.process import ExitStatus, Identity
 from instance_manager.platform import contract, proc
 from instance_manager.platform.commands import SHELL
+from instance_manager.platform.posix_spawn import can_spawn_into_cgroup, spawn_into_cgroup
 
 log = structlog.get_logger(__name__)
 
@@ -128,30 +129,41 @@ class ProcessSpawner:
     def _start(
         self, program: str, request: SpawnRequest, cell: Cell, on_exit: Callable[[ExitStatus], None]
     ) -> OsChild:
-        launch = None
-        command = tuple(map(_native, request.command))
-        environment = self._environment_of(request)
-        output = [
-            (os.POSIX_SPAWN_DUP2, self._devnull, 0),
-            (os.POSIX_SPAWN_DUP2, request.output, 1),
-            (os.POSIX_SPAWN_DUP2, request.output, 2),
-        ]
         try:
-            if cell.entrance is None:
-                pid = _posix_spawn(program, command, environment, output)
-            else:
-                check_executable(program, self._search_path)
-                launch = Launch(request.command[0])
-                words = launch_command((program, *command[1:]), environment)
-                pid = _posix_spawn(SHELL, words, environment, output + launch.file_actions(cell.entrance))
-                launch.started()
+            pid, launch = self._execute(program, request, cell)
         except OSError as error:
-            if launch is not None:
-                launch.close()
             if error.errno in _OUT_OF_RESOURCES:
                 raise _out_of_resources(request, error) from error
             raise CannotExecuteError(f"cannot execute {request.command[0]}: {error.strerror}") from error
         return self._watch(pid, request, cell, launch, on_exit)
+
+    def _execute(self, program: str, request: SpawnRequest, cell: Cell) -> tuple[int, Launch | None]:
+        """Start the program in its cell; return its PID, and the launch if it enters the cell only then.
+
+        Raises:
+            OSError: if that is impossible.
+        """
+        command = tuple(map(_native, request.command))
+        environment = self._environment_of(request)
+        output = [(self._devnull, 0), (request.output, 1), (request.output, 2)]
+        if cell.entrance is None:
+            return _posix_spawn(program, command, environment, output), None
+        check_executable(program, self._search_path)
+        if can_spawn_into_cgroup():
+            try:
+                return spawn_into_cgroup(cell.entrance, program, command, environment, output), None
+            except OSError as error:
+                # By the kernel's word alone it may be the cell or the program; the launcher tells which.
+                log.debug("not started in its cell at once", uuid=request.uuid, reason=error.strerror)
+        launch = Launch(request.command[0])
+        try:
+            words = launch_command((program, *command[1:]), environment)
+            pid = _posix_spawn(SHELL, words, environment, output + launch.copies(cell.entrance))
+        except OSError:
+            launch.close()
+            raise
+        launch.started()
+        return pid, launch
 
     def _environment_of(self, request: SpawnRequest) -> dict[str, str]:
         identity = {
@@ -208,7 +220,7 @@ def _posix_spawn(
     program: str,
     words: tuple[str, ...],
     environment: Mapping[str, str],
-    actions: Sequence[tuple[int, int, int]],
+    copies: Sequence[tuple[int, int]],
 ) -> int:
     """Start a program in a session of its own; return its PID.
 
@@ -219,7 +231,7 @@ def _posix_spawn(
         program,
         words,
         environment,
-        file_actions=actions,
+        file_actions=[(os.POSIX_SPAWN_DUP2, *copy) for copy in copies],
         setsid=True,
         setsigmask=(),
         # Python ignores SIGPIPE and SIGXFSZ, a shell's `&` SIGINT; a child would inherit that.

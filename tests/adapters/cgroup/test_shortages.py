@@ -67,9 +67,9 @@ async def test_a_shortage_is_counted_each_time_and_logged_until_it_changes(
     assert cells(containment) == []
 
 
-@pytest.mark.parametrize("file", ["cgroup.procs", "set_attribute"])
+@pytest.mark.parametrize("step", ["open_itself", "set_attribute"])
 async def test_a_cell_that_cannot_be_prepared_leaves_nothing(
-    containment: CgroupContainment, monkeypatch: pytest.MonkeyPatch, file: str
+    containment: CgroupContainment, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     before = descriptors(os.getpid())
 
@@ -77,7 +77,7 @@ async def test_a_cell_that_cannot_be_prepared_leaves_nothing(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "open" if file == "cgroup.procs" else file, refuse)
+        patch.setattr(Folder, step, refuse)
         with pytest.raises(ResourceExhaustedError, match="raise the limit of open files"):
             containment.create(METADATA)
     assert cells(containment) == []
