@@ -71,8 +71,8 @@ def spawn_into_cgroup(
 
 def _strings(words: Sequence[str]) -> "ctypes.Array[ctypes.c_char_p]":
     """Return a C array of strings that ends with a null pointer."""
-    encoded = [os.fsencode(word) for word in words]
-    if any(b"\0" in word for word in encoded):
+    encoded = os.fsencode("\0".join(words)).split(b"\0") if words else []
+    if len(encoded) != len(words):
         raise ValueError("embedded null byte")
     return (ctypes.c_char_p * (len(encoded) + 1))(*encoded)
 

@@ -108,20 +108,22 @@ class Controllers:
         os.close(self._fd)
 
     def _ensure(self, owner: Folder) -> str:
-        facts = self._look()
-        todo = plan(facts, self._ours, self._wanted)
-        if todo.move:
-            self._move(todo.move)
-            todo = plan(self._look(), (), self._wanted)
-        refused = [todo.why_not] if todo.why_not else []
-        refused += [_told(name, why) for name in todo.enable if (why := _enable(self._root, name))]
-        if todo.enable and not facts.top and self._look().inside:
-            # Somebody has come in meanwhile: what is below would be unusable from now on.
-            for name in todo.enable:
-                _disable(self._root, name)
-            return "a process has entered the same cgroup"
-        handed_on = set(owner.read("cgroup.controllers").split())
-        for name in handed_on.intersection(self._wanted) - set(owner.read("cgroup.subtree_control").split()):
+        refused = []
+        # Looked at each create: who lives in the root is a long list, and read only if it matters.
+        if _missing(self._root, self._wanted):
+            facts = self._look()
+            todo = plan(facts, self._ours, self._wanted)
+            if todo.move:
+                self._move(todo.move)
+                todo = plan(self._look(), (), self._wanted)
+            refused += [todo.why_not] if todo.why_not else []
+            refused += [_told(name, why) for name in todo.enable if (why := _enable(self._root, name))]
+            if todo.enable and not facts.top and self._look().inside:
+                # Somebody has come in meanwhile: what is below would be unusable from now on.
+                for name in todo.enable:
+                    _disable(self._root, name)
+                return "a process has entered the same cgroup"
+        for name in _missing(owner, self._wanted):
             if why := _enable(owner, name):
                 refused.append(_told(name, why))
         return "; ".join(refused)
@@ -150,6 +152,15 @@ class Controllers:
             with suppress(ProcessLookupError):
                 manager.write("cgroup.procs", str(pid))
         log.info("moved out of the root of the cells", root=str(self._path), pids=sorted(pids))
+
+
+def _missing(folder: Folder, wanted: Sequence[str]) -> list[str]:
+    """Return the controllers of a cgroup that it could hand on, and does not."""
+    available = folder.read("cgroup.controllers").split()
+    if not any(name in available for name in wanted):
+        return []
+    enabled = folder.read("cgroup.subtree_control").split()
+    return [name for name in wanted if name in available and name not in enabled]
 
 
 def _enable(folder: Folder, name: str) -> str:

@@ -148,13 +148,13 @@ class ProcessSpawner:
         output = [(self._devnull, 0), (request.output, 1), (request.output, 2)]
         if cell.entrance is None:
             return _posix_spawn(program, command, environment, output), None
-        check_executable(program, self._search_path)
         if can_spawn_into_cgroup():
             try:
                 return spawn_into_cgroup(cell.entrance, program, command, environment, output), None
             except OSError as error:
-                # By the kernel's word alone it may be the cell or the program; the launcher tells which.
+                # By the kernel's word alone it may be the cell or the program; what follows tells which.
                 log.debug("not started in its cell at once", uuid=request.uuid, reason=error.strerror)
+        check_executable(program, self._search_path)
         launch = Launch(request.command[0])
         try:
             words = launch_command((program, *command[1:]), environment)
