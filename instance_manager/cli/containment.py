@@ -11,6 +11,24 @@ from instance_manager.cli.units import parse_size
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_LEAST_MEMORY = 1 << 20
+"""Bytes. With less the kernel ends every program as it starts."""
+
+
+def parse_memory_limit(given: str | int) -> int:
+    """Return a limit of memory in bytes, from text such as 2Gi.
+
+    Raises:
+        click.BadParameter: if it is no size, or no program could run with it.
+    """
+    size = parse_size(given)
+    if size < _LEAST_MEMORY:
+        raise click.BadParameter(
+            f"no instance could run with {given}: give at least 1Mi, or leave the option out for no limit"
+        )
+    return size
+
+
 def containment_options(command: Command) -> Command:
     """Give a command these options."""
     for option in (
@@ -45,7 +63,7 @@ def containment_options(command: Command) -> Command:
         ),
         click.option(
             "--instance-memory-max",
-            type=parse_size,
+            type=parse_memory_limit,
             metavar="SIZE",
             show_default="no limit",
             help="Memory of each instance, such as 2Gi; at the limit, the kernel ends it; needs cgroups.",

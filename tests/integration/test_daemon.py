@@ -55,6 +55,7 @@ async def _refused(*options: str) -> tuple[int, str]:
         (["--binary-root", "/no/such/place"], "cannot use the binary root /no/such/place"),
         (["--max-processes", "0"], "--max-processes"),
         (["--max-streams", "0"], "--max-streams"),
+        (["--instance-memory-max", "0"], "no instance could run with 0: give at least 1Mi"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
 )
