@@ -25,7 +25,7 @@ from tests.support.daemon import Daemon, Watch, running_daemon, sleeper
 
 KINDS = ("session", "cgroup")
 Figures = dict[str, list[float]]
-"""Seconds, by step."""
+"""Milliseconds, by step."""
 
 
 async def turn(daemon: Daemon, count: int, pause: float, figures: Figures) -> None:

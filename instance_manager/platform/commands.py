@@ -17,6 +17,8 @@ _CHUNK = 64 << 10
 _DYING, _LOOK = 1.0, 0.005
 """Seconds in which all that a program has started ends when it is killed, and between two looks."""
 SHELL = "/bin/sh"
+ENTER_CGROUP = f"echo 0 >/proc/self/fd/{INHERITED}/cgroup.procs"
+"""By which a shell enters the cgroup whose directory it inherits, with all that it becomes or starts."""
 _TELL_STATUS = (SHELL, "-c", '"$@"; printf "\\n%d" "$?"', "sh")
 """The status is printed, because whoever reaps strangers in this process may be first to learn of it."""
 

@@ -18,6 +18,7 @@ from instance_manager.adapters.cgroup.folder import Folder
 from instance_manager.adapters.process import Reaper
 from instance_manager.app.containment import CellMetadata, Kind
 from instance_manager.core.process import Identity
+from instance_manager.platform.commands import ENTER_CGROUP, INHERITED
 from tests.support.inmates import LAST, Inmate
 from tests.support.processes import by_session, ticks
 
@@ -52,9 +53,9 @@ def cells(containment: CgroupContainment) -> list[str]:
 
 def launched_late(cell: CgroupCell) -> int:
     """Start what enters a cell as the launcher does, but only when it is let; return its PID."""
-    script = f'read _ <"${GATE}"; echo 0 >/proc/self/fd/3/cgroup.procs && : >"${GATE}.entered"'
+    script = f'read _ <"${GATE}"; {ENTER_CGROUP} && : >"${GATE}.entered"'
     # It must not hold the pipe that this program tells through.
-    files = [(os.POSIX_SPAWN_DUP2, cell.entrance, 3), (os.POSIX_SPAWN_CLOSE, 1)]
+    files = [(os.POSIX_SPAWN_DUP2, cell.entrance, INHERITED), (os.POSIX_SPAWN_CLOSE, 1)]
     return os.posix_spawn("/bin/sh", ("/bin/sh", "-c", script), os.environ, file_actions=files, setsid=True)
 
 

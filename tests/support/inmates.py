@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from instance_manager.app.containment import Cell
+from instance_manager.platform.commands import ENTER_CGROUP, INHERITED
 from tests.support.processes import lives
 
 LAST = "echo $$; exec sleep 1000"
@@ -34,10 +35,10 @@ class Inmate:
         """Start a shell script in a cell, and wait until so many processes have told their PIDs."""
         assert cell.entrance is not None
         reading, writing = os.pipe()
-        enter = 'echo 0 >/proc/self/fd/3/cgroup.procs || exit 1; exec /bin/sh -c "$0" 3>&-'
+        enter = f'{ENTER_CGROUP} || exit 1; exec /bin/sh -c "$0" {INHERITED}>&-'
         words = ("/bin/sh", "-c", enter, script)
         # Nothing that this process has open reaches it but what it is given.
-        files = [(os.POSIX_SPAWN_DUP2, cell.entrance, 3), (os.POSIX_SPAWN_DUP2, writing, 1)]
+        files = [(os.POSIX_SPAWN_DUP2, cell.entrance, INHERITED), (os.POSIX_SPAWN_DUP2, writing, 1)]
         try:
             self.pid = os.posix_spawn(words[0], words, os.environ, file_actions=files, setsid=True)
         finally:

@@ -11,7 +11,7 @@ from instance_manager.adapters.cgroup.controllers import MANAGER, ROOT_MARK
 from instance_manager.adapters.cgroup.folder import Folder, open_folder
 from instance_manager.app.containment import Kind
 from instance_manager.core.mountinfo import unescaped
-from instance_manager.platform.commands import SHELL
+from instance_manager.platform.commands import ENTER_CGROUP, INHERITED, SHELL
 
 _WHY_NOT = {
     errno.EROFS: "it is mounted read-only; mount it writable, as in a privileged container",
@@ -219,9 +219,9 @@ def _try(root: Path) -> None:
 def _enter(cell: Folder) -> None:
     entrance = cell.open_itself()
     try:
-        words = (SHELL, "-c", "echo 0 >/proc/self/fd/3/cgroup.procs")
+        words = (SHELL, "-c", ENTER_CGROUP)
         quiet = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)
-        enter = (os.POSIX_SPAWN_DUP2, entrance, 3)
+        enter = (os.POSIX_SPAWN_DUP2, entrance, INHERITED)
         pid = os.posix_spawn(SHELL, words, os.environ, file_actions=[quiet, enter])
         if os.waitpid(pid, 0)[1] != 0:
             raise PermissionError(errno.EACCES, "no process can enter it")

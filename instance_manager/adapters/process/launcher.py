@@ -17,15 +17,15 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from instance_manager.platform.commands import SHELL
+from instance_manager.platform.commands import ENTER_CGROUP, INHERITED, SHELL
 
-_ENTRANCE, _REPORT = 3, 4
+_ENTRANCE, _REPORT = INHERITED, 4
 """Descriptors in the launcher: the directory of the cell, and a pipe that says how it went."""
 _HIGH = 10
 """Descriptors of ours are at least this, so that none is overwritten by another one's copy."""
 _JOIN, _EXEC = "join", "exec"
 _SCRIPT = (
-    f"echo 0 >/proc/self/fd/{_ENTRANCE}/cgroup.procs || {{ echo {_JOIN} >&{_REPORT}; exit 126; }}; "
+    f"{ENTER_CGROUP} || {{ echo {_JOIN} >&{_REPORT}; exit 126; }}; "
     # A shell that cannot execute the program tells so: by a trap, or as bash, by going on.
     f"trap 'echo {_EXEC} >&{_REPORT}' EXIT; "
     'if [ -n "${BASH_VERSION-}" ]; then shopt -s execfail; fi; '
